@@ -1,0 +1,122 @@
+"""Checkpoints: model_{step:06d}.pt, optim_{step:06d}.pt, and meta_{step:06d}.json, written last.
+
+The meta file carries the checksums of the other two, so a step without a matching meta file does not exist,
+and a crash in the middle of a save costs nothing but that save.
+"""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+
+import torch
+
+from nanochat.common import write_atomic
+from nanochat.gpt import GPT, GPTConfig
+
+
+def save_checkpoint(checkpoint_dir, step: int, model_state: dict, optim_state: dict, meta: dict):
+    """Write a checkpoint. meta must be fit for JSON and have "model_config", the fields of the GPTConfig;
+    step and checksums are added. OSError where the disk refuses; other steps are untouched in any case."""
+    folder = Path(checkpoint_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    meta_path(folder, step).unlink(missing_ok=True)  # the step does not exist while its files change
+    checksums = {}
+    for name, state in ((f"model_{step:06d}.pt", model_state), (f"optim_{step:06d}.pt", optim_state)):
+        save_tensors(folder / name, state)
+        checksums[name] = sha256_of(folder / name)
+    text = json.dumps({"step": step, **meta, "sha256": checksums}, indent=2)
+    write_atomic(meta_path(folder, step), text.encode() + b"\n")
+
+
+def load_checkpoint(checkpoint_dir, step: int, device="cpu"):
+    """(model state, optimizer state, meta) of a step, tensors on device. FileNotFoundError where the folder
+    or the step is missing, ValueError where a file is not what was written."""
+    folder = Path(checkpoint_dir).expanduser()
+    meta = load_meta(folder, step)
+    model_state = load_tensors(folder, f"model_{step:06d}.pt", meta, device)
+    optim_state = load_tensors(folder, f"optim_{step:06d}.pt", meta, device)
+    return model_state, optim_state, meta
+
+
+def load_model(path, device="cpu", step: int | None = None):
+    """(model in evaluation mode, meta) from a file model_{step:06d}.pt, or from a folder: its last step, or
+    the one given. Errors as in load_checkpoint."""
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        match = re.fullmatch(r"model_(\d{6,})\.pt", folder.name)
+        if not match:
+            raise FileNotFoundError(f"{path} is neither a checkpoint folder nor a file model_NNNNNN.pt")
+        folder, step = folder.parent, int(match[1])
+    if step is None:
+        step = find_last_step(folder)
+    meta = load_meta(folder, step)
+    model = GPT(GPTConfig(**meta["model_config"])).to(device)
+    model.load_state_dict(load_tensors(folder, f"model_{step:06d}.pt", meta, device))
+    return model.eval(), meta
+
+
+def list_steps(checkpoint_dir) -> list[int]:
+    """The steps that exist in a folder, in order; none where there is no such folder."""
+    names = (path.name for path in Path(checkpoint_dir).glob("meta_*.json"))
+    matches = (re.fullmatch(r"meta_(\d{6,})\.json", name) for name in names)
+    steps = sorted(int(match[1]) for match in matches if match)
+    return [step for step in steps if Path(checkpoint_dir, f"model_{step:06d}.pt").is_file()]
+
+
+def find_last_step(checkpoint_dir) -> int:
+    """The last step of a folder. FileNotFoundError where it, or every checkpoint in it, is missing."""
+    folder = Path(checkpoint_dir).expanduser()
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no checkpoint folder {folder}")
+    steps = list_steps(folder)
+    if not steps:
+        raise FileNotFoundError(f"there is no complete checkpoint in {folder}")
+    return steps[-1]
+
+
+def load_meta(folder: Path, step: int) -> dict:
+    """The meta file of a step. FileNotFoundError, naming the steps that exist, where this one does not."""
+    steps = list_steps(folder)
+    if step not in steps:
+        find_last_step(folder)  # has its own words for a folder without any
+        raise FileNotFoundError(f"there is no complete checkpoint of iteration {step} in {folder}, only of "
+                                f"{'..., ' if len(steps) > 10 else ''}{', '.join(map(str, steps[-10:]))}")
+    try:
+        meta = json.loads(meta_path(folder, step).read_bytes())
+        complete = meta["step"] == step and meta["model_config"] and meta["sha256"]
+    except (ValueError, KeyError, TypeError):
+        complete = False
+    if not complete:
+        raise ValueError(damaged(folder, meta_path(folder, step).name, step))
+    return meta
+
+
+def load_tensors(folder: Path, name: str, meta: dict, device):
+    if not (folder / name).is_file():
+        raise FileNotFoundError(f"there is no {folder / name}: copy it there, or use another iteration")
+    if sha256_of(folder / name) != meta["sha256"].get(name):
+        raise ValueError(damaged(folder, name, meta["step"]))
+    return torch.load(folder / name, map_location=device, weights_only=True)
+
+
+def save_tensors(path: Path, state: dict):
+    try:
+        write_atomic(path, lambda file: torch.save(state, file))
+    except RuntimeError as error:  # torch's word for a write that failed
+        raise OSError(f"{path} could not be written; is the disk full?") from error
+
+
+def damaged(folder: Path, name: str, step: int) -> str:
+    others = [other for other in list_steps(folder) if other != step]
+    remedy = f"use another iteration, such as {others[-1]}" if others else "there is no other checkpoint"
+    return f"{folder / name} is damaged, it is not what was written at iteration {step}: {remedy}"
+
+
+def meta_path(folder: Path, step: int) -> Path:
+    return folder / f"meta_{step:06d}.json"
+
+
+def sha256_of(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

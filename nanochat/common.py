@@ -1,0 +1,233 @@
+"""What every script needs: errors for users, safe files, the device, the ranks. Imports torch only on use."""
+
+import argparse
+import ctypes
+import functools
+import gc
+import os
+import signal
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+# Dense bfloat16 FLOPs per second from NVIDIA's data sheets, by a part of torch's name of the device; the
+# first match counts.
+PEAK_BF16_FLOPS = (
+    ("B200", 2250e12), ("H200", 989e12), ("H100 NVL", 835e12), ("H100 PCIe", 756e12), ("H100", 989e12),
+    ("A100", 312e12), ("L40S", 362e12), ("L4", 121e12), ("RTX 5090", 209e12), ("RTX 4090", 165e12),
+    ("RTX 3090", 71e12),
+)
+
+
+# -----------------------------------------------------------------------------
+# users
+
+def user_errors(main):
+    """Decorator for a script's main: what is the user's to mend becomes one sentence and exit code 2.
+
+    ValueError and OSError carry a message for the user wherever they are raised; any other exception is our
+    bug and keeps its traceback. Ctrl-C exits with 130.
+    """
+    @functools.wraps(main)
+    def guarded(argv=None):
+        try:
+            return main(argv)
+        except (ValueError, OSError) as error:
+            print(f"error: {sentence(error)}", file=sys.stderr)
+            raise SystemExit(2) from None
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            raise SystemExit(130) from None
+    return guarded
+
+
+def sentence(error: Exception) -> str:
+    """The message of an error without "[Errno 2]"."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """argparse that raises its complaints as ValueError, for user_errors to show, and never abbreviates."""
+
+    def __init__(self, **options):
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message):
+        raise ValueError(f"{message} (--help lists the flags)")
+
+
+def print0(*args):
+    """Print from rank 0 only, at once."""
+    if int(os.environ.get("RANK", "0")) == 0:
+        print(*args, flush=True)
+
+
+class StopSignals:
+    """Once `catch` is called, and until the with-block ends, Ctrl-C and SIGTERM only set `.signal` to their
+    number: whoever loops looks at it, and leaves in good order."""
+
+    def __init__(self):
+        self.signal = 0
+        self._handlers = {}
+
+    def __enter__(self):
+        return self
+
+    def catch(self):
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._handlers[number] = signal.signal(number, self._note)
+
+    def _note(self, number, frame):
+        self.signal = number
+
+    def __exit__(self, *exception):
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+
+
+# -----------------------------------------------------------------------------
+# files
+
+def write_atomic(path, content):
+    """Write bytes, or what content(file) writes to a binary file, so that a crash at any moment leaves the
+    old file or the new one, whole: a temporary file beside it, fsync, rename. OSError where that fails."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            content(file) if callable(content) else file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # the rename itself
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+# -----------------------------------------------------------------------------
+# devices
+
+def choose_device(name: str = "auto"):
+    """The torch.device called name ("auto": the first of cuda, mps, cpu that there is); under torchrun each
+    local rank has its own GPU. ValueError where there is no such device."""
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        if device.type == "cuda":
+            if device.index is None:
+                device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+            torch.cuda.set_device(device)
+        else:
+            torch.empty(0, device=device)
+    except Exception:  # each backend has its own kind of error
+        raise ValueError(f"--device {name}: there is no such device here; choose cpu, cuda or mps, "
+                         "or leave it out") from None
+    return device
+
+
+def choose_dtype(name: str, device):
+    """The torch.dtype of matrix products: "auto" is bfloat16 on a GPU that has it, else float32."""
+    import torch
+
+    if name == "auto":
+        has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        name = "bfloat16" if has_bfloat16 else "float32"
+    return getattr(torch, name)
+
+
+def autocast(device, dtype):
+    """Context in which matrix products run in dtype; weights stay float32."""
+    import torch
+
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
+
+
+def peak_flops(device) -> float | None:
+    """Dense bfloat16 FLOPs per second of a well-known GPU, None for anything else."""
+    import torch
+
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((peak for part, peak in PEAK_BF16_FLOPS if part in name), None)
+
+
+def keep_freed_memory():
+    """Have glibc's malloc keep freed memory for the next step. By default it hands every large tensor back to
+    the system, which then clears each page again: up to half the time of a small model on a CPU."""
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except AttributeError:  # not glibc
+        return
+    M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
+    mallopt(M_MMAP_MAX, 0)         # all from the heap ...
+    mallopt(M_TRIM_THRESHOLD, -1)  # ... which never shrinks
+
+
+# -----------------------------------------------------------------------------
+# ranks
+
+@dataclass(frozen=True)
+class Ranks:
+    """Which of how many processes this is."""
+    rank: int
+    world_size: int
+
+
+@contextmanager
+def process_group(device):
+    """Join the processes that torchrun started, if any did: gives Ranks, and leaves the group at the end."""
+    import torch.distributed as dist
+
+    ranks = Ranks(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
+    if ranks.world_size == 1:
+        yield ranks
+        return
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield ranks
+    finally:
+        dist.destroy_process_group()
+        # The group's threads end with its last reference, and a DDP model, which is in a reference cycle, has
+        # one: a thread of gloo that is still there when the interpreter shuts down may abort the process.
+        gc.collect()
+
+
+def sum_over_ranks(tensor):
+    """tensor, now the sum of all ranks' tensors."""
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def data_parallel(model, device):
+    """model, its gradients now the mean over the ranks after backward; outside of a process group model itself."""
+    import torch.distributed as dist
+
+    if not dist.is_initialized():
+        return model
+    from torch.nn.parallel import DistributedDataParallel
+
+    device_ids = [device.index] if device.type == "cuda" else None
+    return DistributedDataParallel(model, device_ids=device_ids, broadcast_buffers=False)
+
+
+def derive_seed(*numbers: int) -> int:
+    """A seed of 32 bits, which is all that torch's CPU generator takes, from numbers of any size."""
+    import numpy as np
+
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])

@@ -1,0 +1,198 @@
+"""The GPT: nanochat's architecture of November 2025, tensor for tensor.
+
+Rotary positions, RMSNorm without weights, normalised queries and keys, squared-ReLU MLP, untied
+embeddings, no biases, logits capped by a tanh, grouped-query attention where n_kv_head < n_head.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+NORM_EPS = 1.1920929e-07  # torch.finfo(torch.float32).eps, in every dtype
+ROTARY_BASE = 10000       # RoFormer, https://arxiv.org/abs/2104.09864
+LOGIT_CAP = 15.0          # Gemma 2's soft cap, https://arxiv.org/abs/2408.00118
+IGNORE_INDEX = -1         # a target with this value counts for nothing
+
+
+@dataclass(frozen=True)
+class GPTConfig:
+    """The shape of a model. ValueError where the numbers do not fit together."""
+
+    sequence_len: int = 512
+    vocab_size: int = 8192
+    n_layer: int = 8
+    n_head: int = 6
+    n_kv_head: int = 6  # key and value heads, each shared by n_head / n_kv_head query heads
+    n_embd: int = 384
+
+    def __post_init__(self):
+        for name, value in vars(self).items():
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"GPTConfig: {name} must be a positive integer, not {value!r}")
+        if self.n_embd % (2 * self.n_head):
+            raise ValueError(f"GPTConfig: n_embd {self.n_embd} is no even multiple of n_head {self.n_head}; "
+                             "rotary embeddings turn pairs")
+        if self.n_head % self.n_kv_head:
+            raise ValueError(f"GPTConfig: n_head {self.n_head} is no multiple of n_kv_head {self.n_kv_head}")
+
+    @property
+    def head_dim(self) -> int:
+        return self.n_embd // self.n_head
+
+
+class CausalSelfAttention(nn.Module):
+    def __init__(self, config: GPTConfig, layer: int):
+        super().__init__()
+        self.layer = layer
+        self.n_head, self.n_kv_head, self.head_dim = config.n_head, config.n_kv_head, config.head_dim
+        C, D = config.n_embd, config.head_dim
+        self.c_q = nn.Linear(C, self.n_head * D, bias=False)
+        self.c_k = nn.Linear(C, self.n_kv_head * D, bias=False)
+        self.c_v = nn.Linear(C, self.n_kv_head * D, bias=False)
+        self.c_proj = nn.Linear(C, C, bias=False)
+
+    def forward(self, x, cos, sin, kv_cache=None):
+        B, T, C = x.shape
+        q = self.c_q(x).view(B, T, self.n_head, self.head_dim)     # (B, T, H, D)
+        k = self.c_k(x).view(B, T, self.n_kv_head, self.head_dim)  # (B, T, H_kv, D)
+        v = self.c_v(x).view(B, T, self.n_kv_head, self.head_dim)
+        q, k = norm(rotate(q, cos, sin)), norm(rotate(k, cos, sin))
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, H, T, D)
+        mask, is_causal = None, True
+        if kv_cache is not None:
+            k, v = kv_cache.update(self.layer, k, v)  # (B, H_kv, T_keys, D)
+            mask, is_causal = kv_cache.mask, kv_cache.is_causal
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=is_causal,
+                                           enable_gqa=self.n_kv_head < self.n_head)
+        return self.c_proj(y.transpose(1, 2).reshape(B, T, C))
+
+
+class MLP(nn.Module):
+    def __init__(self, config: GPTConfig):
+        super().__init__()
+        self.c_fc = nn.Linear(config.n_embd, 4 * config.n_embd, bias=False)
+        self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd, bias=False)
+
+    def forward(self, x):
+        return self.c_proj(F.relu(self.c_fc(x)).square())
+
+
+class Block(nn.Module):
+    def __init__(self, config: GPTConfig, layer: int):
+        super().__init__()
+        self.attn = CausalSelfAttention(config, layer)
+        self.mlp = MLP(config)
+
+    def forward(self, x, cos, sin, kv_cache=None):
+        x = x + self.attn(norm(x), cos, sin, kv_cache)
+        return x + self.mlp(norm(x))
+
+
+class GPT(nn.Module):
+    """A decoder over token ids. Set `gradient_checkpointing` to trade a second forward for memory."""
+
+    def __init__(self, config: GPTConfig):
+        super().__init__()
+        self.config = config
+        self.gradient_checkpointing = False
+        self.transformer = nn.ModuleDict({
+            "wte": nn.Embedding(config.vocab_size, config.n_embd),
+            "h": nn.ModuleList(Block(config, layer) for layer in range(config.n_layer)),
+        })
+        self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
+        cos, sin = rotary_tables(config.sequence_len, config.head_dim)
+        self.register_buffer("cos", cos, persistent=False)  # (T_max, D / 2); not in the state dict
+        self.register_buffer("sin", sin, persistent=False)
+        self.init_weights()
+
+    @torch.no_grad()
+    def init_weights(self):
+        """Draw all weights anew. Zero output matrices make the first logits 0, the first loss ln(vocab_size).
+        A model moved by `to_empty` from the meta device is made whole by this."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                fan_out, fan_in = module.weight.shape
+                std = min(1.0, math.sqrt(fan_out / fan_in)) / math.sqrt(fan_in)
+                nn.init.normal_(module.weight, mean=0.0, std=std)
+        nn.init.normal_(self.transformer.wte.weight, mean=0.0, std=1.0)
+        nn.init.zeros_(self.lm_head.weight)
+        for block in self.transformer.h:
+            nn.init.zeros_(block.attn.c_proj.weight)
+            nn.init.zeros_(block.mlp.c_proj.weight)
+        cos, sin = rotary_tables(self.config.sequence_len, self.config.head_dim)
+        self.cos.copy_(cos)
+        self.sin.copy_(sin)
+
+    def get_device(self) -> torch.device:
+        return self.transformer.wte.weight.device
+
+    def num_parameters(self) -> int:
+        return sum(p.numel() for p in self.parameters())
+
+    def estimate_flops(self) -> int:
+        """FLOPs of forward and backward for one token: 6 for each weight in a matrix product, which the
+        embedding lookup is not, and 12 * n_layer * n_embd * T for attention over a whole context
+        (PaLM, appendix B, https://arxiv.org/abs/2204.02311, as nanochat counts them)."""
+        matmul_parameters = self.num_parameters() - self.transformer.wte.weight.numel()
+        attention = 12 * self.config.n_layer * self.config.n_embd * self.config.sequence_len
+        return 6 * matmul_parameters + attention
+
+    def forward(self, idx, targets=None, kv_cache=None, loss_reduction="mean"):
+        """Logits (B, T, V) in float32; or, given targets (B, T), the cross-entropy in nats: its "mean" over
+        the targets other than IGNORE_INDEX, its "sum", or with "none" that of each target (B, T)."""
+        x = self.hidden(idx, kv_cache)
+        if targets is None:
+            return self.logits(x)
+        if x.device.type == "cpu" and loss_reduction != "none":
+            # The head is most of a small model's work: spend it on what counts. A GPU would have to wait.
+            counts = targets != IGNORE_INDEX  # (B, T)
+            x, targets = x[counts], targets[counts]  # (N, C), (N,)
+        logits = self.logits(x)
+        loss = F.cross_entropy(logits.flatten(0, -2), targets.flatten(), ignore_index=IGNORE_INDEX,
+                               reduction=loss_reduction)
+        return loss.view_as(targets) if loss_reduction == "none" else loss
+
+    def hidden(self, idx, kv_cache=None):
+        """The normalised output (B, T, C) of the last block for tokens idx (B, T). With a cache, T counts the
+        new tokens only: the cache says at which positions they stand and what they attend to."""
+        T = idx.size(1)
+        if T > self.config.sequence_len:
+            raise ValueError(f"{T} tokens do not fit the model's context of {self.config.sequence_len}")
+        cos, sin = self.cos[:T], self.sin[:T]  # (T, D / 2)
+        if kv_cache is not None:
+            cos, sin = self.cos[kv_cache.positions], self.sin[kv_cache.positions]  # (B, T, D / 2)
+        x = norm(self.transformer.wte(idx))  # (B, T, C)
+        for block in self.transformer.h:
+            if self.gradient_checkpointing and torch.is_grad_enabled():
+                x = checkpoint(block, x, cos, sin, use_reentrant=False)
+            else:
+                x = block(x, cos, sin, kv_cache)
+        return norm(x)
+
+    def logits(self, x):
+        """Next-token logits (..., V) in float32 for hidden states x (..., C)."""
+        return LOGIT_CAP * torch.tanh(self.lm_head(x).float() / LOGIT_CAP)
+
+
+def norm(x):
+    """RMSNorm without weights over the last dimension."""
+    return F.rms_norm(x, (x.size(-1),), eps=NORM_EPS)
+
+
+def rotate(x, cos, sin):
+    """Turn channel pairs (i, i + D/2) of x (B, T, H, D) by the angles in cos and sin (..., T, D / 2)."""
+    cos, sin = cos.unsqueeze(-2).to(x.dtype), sin.unsqueeze(-2).to(x.dtype)  # (..., T, 1, D / 2)
+    x1, x2 = x.chunk(2, dim=-1)
+    return torch.cat([x1 * cos + x2 * sin, x2 * cos - x1 * sin], dim=-1)
+
+
+def rotary_tables(length: int, head_dim: int):
+    """Cosines and sines (length, D / 2) of position * base^(-2i / D), rounded to bfloat16: the original
+    keeps them so, and its checkpoints expect them."""
+    frequencies = 1.0 / ROTARY_BASE ** (torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)
+    angles = torch.outer(torch.arange(length, dtype=torch.float32), frequencies)
+    return angles.cos().bfloat16(), angles.sin().bfloat16()

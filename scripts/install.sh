@@ -1,0 +1,30 @@
+# Sourced by the other scripts: `install EXTRA` makes or reuses .venv, activates it and installs the project.
+
+install() {
+    if [ ! -x .venv/bin/python ]; then
+        local python
+        python=$(find_python)
+        "$python" -m venv .venv
+    fi
+    source .venv/bin/activate
+    # Installed already, and nothing changed since? Then there is nothing to do, not even to ask a registry.
+    local wanted
+    wanted=$(cat pyproject.toml tct-bundle/pyproject.toml; echo "$1"; pwd)
+    if [ "$(cat ".venv/.installed-$1" 2>/dev/null)" != "$wanted" ]; then
+        echo "Installing into .venv (PyTorch is large: this can take some minutes) ..."
+        python -m pip install --quiet --disable-pip-version-check -e ./tct-bundle -e ".[$1]"
+        echo "$wanted" > ".venv/.installed-$1"
+    fi
+}
+
+find_python() {
+    local python
+    for python in python3 python3.13 python3.12 python3.11 python; do
+        if "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            echo "$python"
+            return
+        fi
+    done
+    echo "error: Python 3.11 or later is needed, and none was found on the PATH" >&2
+    return 1
+}

@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# The main job from end to end, on a laptop's CPU: install, prepare, train, stop, resume, generate, evaluate.
+# Everything it makes is under out/quickstart. Run again, it goes on from what is there.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source scripts/install.sh
+install test
+
+out=out/quickstart
+iterations=400  # about three minutes on two cores
+stop_after=60   # seconds until the first run is stopped
+
+section() { printf '\n== %s\n' "$1"; }
+has_step() { [ -e "$(printf "$out/checkpoints/meta_%06d.json" "$1")" ]; }
+has_any_step() { ls "$out"/checkpoints/meta_*.json >/dev/null 2>&1; }
+train=(python -m scripts.tct_train --model_size tiny --data_dir "$out/prepared" --checkpoint_dir "$out/checkpoints"
+    --num_iterations "$iterations" --eval_every 100 --device cpu)
+
+section "1. Workflows: the embedded sample"
+python -m scripts.sample_workflows --output "$out/workflows"
+
+section "2. Prepare: workflows to windows of tokens"
+python tct-bundle/scripts/prepare_training_data.py --input "$out/workflows" --output "$out/prepared" \
+    --context-size 512 --stride 32 --train-split 0.9
+
+if ! has_any_step; then
+    section "3. Train a tiny model, and stop it in the middle (SIGTERM after $stop_after seconds)"
+    "${train[@]}" &
+    training=$!
+    trap 'kill $training 2>/dev/null || true' EXIT
+    for ((second = 0; second < stop_after; second++)); do
+        kill -0 $training 2>/dev/null || break # it has ended by itself, well or with an error
+        sleep 1
+    done
+    kill -TERM $training 2>/dev/null || true
+    status=0
+    wait $training || status=$?
+    [ $status = 0 ] || [ $status = 143 ] || exit $status # 143: stopped as it was told, checkpoint saved
+    trap - EXIT
+fi
+
+if ! has_step "$iterations"; then
+    section "4. Resume: the run goes on where it stopped"
+    "${train[@]}" --resume_from_iteration latest
+fi
+
+section "5. Generate 10 workflows"
+python -m scripts.generate_workflow --checkpoint "$out/checkpoints" --num_samples 10 --device cpu \
+    --output "$out/samples"
+
+section "6. Evaluate"
+python -m scripts.tct_eval --checkpoint "$out/checkpoints" --data_dir "$out/prepared" --num_samples 10 --device cpu
+
+section "Done"
+cat <<END
+training data    $out/prepared
+checkpoints      $out/checkpoints  (metrics.jsonl and loss.png show the run)
+samples          $out/samples
+evaluation       $out/checkpoints/eval.json
+Next: README.md, "Your own workflows".
+END

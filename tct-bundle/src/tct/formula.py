@@ -1,0 +1,106 @@
+"""Boolean formulas over assertions, interned: equal formulas are the same object.
+
+A JSON Schema is a boolean formula over assertions about a value. While a value is read, assertions get
+settled one by one; `substitute` puts what is known into a formula and gives what remains to be shown.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable
+
+CONSTANT, ATOM, NOT, ALL, ANY, ONE = "constant", "atom", "not", "all", "any", "one"
+
+
+class Formula:
+    """One node. `parts` holds formulas, or for an atom the assertion, or for a constant its truth."""
+
+    __slots__ = ("kind", "parts", "number", "atoms")
+    _interned: dict[tuple, "Formula"] = {}
+
+    def __repr__(self) -> str:
+        return f"{self.kind}({', '.join(map(repr, self.parts))})"
+
+
+def _intern(kind: str, parts: tuple) -> Formula:
+    key = (kind, tuple(part.number for part in parts) if kind not in (CONSTANT, ATOM) else parts)
+    found = Formula._interned.get(key)
+    if found is None:
+        found = Formula()
+        found.kind, found.parts, found.number = kind, parts, len(Formula._interned)
+        found.atoms = frozenset(parts) if kind == ATOM else frozenset()
+        if kind in (NOT, ALL, ANY, ONE):
+            found.atoms = frozenset().union(*(part.atoms for part in parts))
+        Formula._interned[key] = found
+    return found
+
+
+TRUE = _intern(CONSTANT, (True,))
+FALSE = _intern(CONSTANT, (False,))
+
+
+def constant(truth: bool) -> Formula:
+    return TRUE if truth else FALSE
+
+
+def atom(assertion: Hashable) -> Formula:
+    return _intern(ATOM, (assertion,))
+
+
+def negation(formula: Formula) -> Formula:
+    if formula.kind == CONSTANT:
+        return constant(not formula.parts[0])
+    return formula.parts[0] if formula.kind == NOT else _intern(NOT, (formula,))
+
+
+def all_of(formulas: Iterable[Formula]) -> Formula:
+    return _nary(ALL, formulas, neutral=TRUE, absorbing=FALSE)
+
+
+def any_of(formulas: Iterable[Formula]) -> Formula:
+    return _nary(ANY, formulas, neutral=FALSE, absorbing=TRUE)
+
+
+def one_of(formulas: Iterable[Formula]) -> Formula:
+    """True where exactly one of `formulas` is."""
+    counts = Counter(f for f in formulas if f is not FALSE)
+    if counts[TRUE]:
+        certain = counts.pop(TRUE)
+        return FALSE if certain > 1 else all_of(negation(f) for f in counts)
+    repeated = [f for f, n in counts.items() if n > 1]  # true twice or not at all: it must be false
+    single = sorted((f for f, n in counts.items() if n == 1), key=lambda f: f.number)
+    exactly = any_of(single) if len(single) < 2 else _intern(ONE, tuple(single))
+    return all_of([exactly, *(negation(f) for f in repeated)])
+
+
+def _nary(kind: str, formulas: Iterable[Formula], neutral: Formula, absorbing: Formula) -> Formula:
+    parts: set[Formula] = set()
+    for formula in formulas:
+        if formula is absorbing:
+            return absorbing
+        if formula.kind == kind:
+            parts.update(formula.parts)
+        elif formula is not neutral:
+            parts.add(formula)
+    if any(negation(part) in parts for part in parts):
+        return absorbing
+    if len(parts) < 2:
+        return parts.pop() if parts else neutral
+    return _intern(kind, tuple(sorted(parts, key=lambda f: f.number)))
+
+
+_COMBINE = {ALL: all_of, ANY: any_of, ONE: one_of}
+
+
+def substitute(formula: Formula, meaning: Callable[[Hashable], Formula]) -> Formula:
+    """The formula with each atom replaced by meaning(assertion), simplified."""
+    if formula.kind == CONSTANT:
+        return formula
+    if formula.kind == ATOM:
+        return meaning(formula.parts[0])
+    if formula.kind == NOT:
+        return negation(substitute(formula.parts[0], meaning))
+    return _COMBINE[formula.kind](substitute(part, meaning) for part in formula.parts)
+
+
+def truth(formula: Formula, meaning: Callable[[Hashable], bool]) -> bool:
+    """The truth of a formula whose every assertion is settled by `meaning`."""
+    return substitute(formula, lambda assertion: constant(meaning(assertion))) is TRUE

@@ -1,0 +1,276 @@
+"""The type machine: which types, keys, items and texts may come at each place of a document.
+
+A `Place` is where a value may stand. From a place one goes to an `ObjectState` or `ArrayState`, and from these
+by a key or an item to the next place. All of them are interned, so that what is computed once for a place
+holds for every document, and each offers only what can still end in a valid document (see reach.py).
+
+`room` counts the levels of containers that may still be opened: documents nest at most MAX_DEPTH deep, so
+that any JSON parser reads them.
+"""
+
+from collections.abc import Set
+from dataclasses import dataclass
+from functools import cache, cached_property
+
+from tct.assertions import TYPES, Items, Members, Number, Present, Text
+from tct.formula import Formula
+from tct.reach import Goals, Reachability, assertions, number_vector, numbers_of, truth_vector
+from tct.regex import compile_pattern
+from tct.schema import Schema, SchemaCompiler
+from tct.symbols import SymbolTable, literal
+from tct.text import TextMachine, Vector
+
+MAX_DEPTH = 100
+Accept = frozenset[Vector]
+
+
+class TypeMachine:
+    """A compiled schema. `root` is the place of the whole document."""
+
+    def __init__(self, schema: Schema):
+        compiler = SchemaCompiler(schema)
+        self.reach = Reachability(compiler.at)
+        declared = _all_assertions(compiler.formulas.values())
+        self.symbols = SymbolTable(_names(declared), map(literal, _values(declared)))
+        self.place = cache(lambda goals, accept: Place(self, goals, accept))
+        self.object_state = cache(lambda goals, accept: ObjectState(self, goals, accept))
+        self.array_state = cache(lambda goals, accept: ArrayState(self, goals, accept))
+        self.text_machine = cache(lambda goals, accept: TextMachine(self.reach.text(goals), accept))
+        goals = (compiler.root,)
+        self.is_empty = self.reach.value(goals).get((True,), MAX_DEPTH + 1) > MAX_DEPTH
+        self.root = self.place(goals, frozenset([(True,)]))
+
+    @cached_property
+    def enough_room(self) -> int:
+        """From this much room on, no value that the machine may ask for is too deep."""
+        return max((depth for reach in self.reach._values.values() for depth in reach.values()), default=0)
+
+    def capped(self, room: int) -> int:
+        """Room as far as it makes a difference, so that few values of it occur in memo keys."""
+        return min(room, self.enough_room + 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """A member or an item that may come next: the place of its value, and the container's state after it."""
+
+    place: "Place"
+    after: dict[Vector, "ObjectState | ArrayState"]
+
+
+class Place:
+    """Where a value may stand: its goals, and the vectors on them that suit its parent."""
+
+    def __init__(self, machine: TypeMachine, goals: Goals, accept: Accept):
+        self.machine, self.goals, self.accept = machine, goals, accept
+        self.types_within = cache(self.types_within)
+
+    def types_within(self, room: int) -> tuple[str, ...]:
+        """The JSON types that a value may have here."""
+        reach = self.machine.reach
+        return tuple(
+            type
+            for type in TYPES
+            if any(v in self.accept and depth <= room for v, depth in reach.of_type(self.goals, type).items())
+        )
+
+    @cached_property
+    def least_depth(self) -> int:
+        """The depth of the flattest value that fits."""
+        return min(
+            depth for vector, depth in self.machine.reach.value(self.goals).items() if vector in self.accept
+        )
+
+    @cached_property
+    def types(self) -> tuple[str, ...]:
+        """The JSON types that a value may have here where there is room."""
+        return self.types_within(MAX_DEPTH)
+
+    @property
+    def is_object(self) -> bool:
+        """Only an object fits: it needs no opening symbol."""
+        return self.types == ("object",)
+
+    @property
+    def is_array(self) -> bool:
+        """Only an array fits: it needs no opening symbol, unless it is itself an item."""
+        return self.types == ("array",)
+
+    @property
+    def is_number(self) -> bool:
+        """Only a number fits, and any spelling may come: it needs no opening symbol."""
+        return self.types == ("number",) and self.has_free_numbers
+
+    @cached_property
+    def object(self) -> "ObjectState":
+        return self.machine.object_state(self._typed("object"), self.accept)
+
+    @cached_property
+    def array(self) -> "ArrayState":
+        return self.machine.array_state(self._typed("array"), self.accept)
+
+    @cached_property
+    def null(self) -> Vector:
+        return next(iter(self.machine.reach.of_type(self.goals, "null")))
+
+    @cached_property
+    def booleans(self) -> dict[bool, Vector]:
+        """Those of false and true that fit."""
+        vectors = {value: truth_vector(self._typed("boolean"), value) for value in (False, True)}
+        return {value: vector for value, vector in vectors.items() if vector in self.accept}
+
+    @cached_property
+    def choices(self) -> dict[str | int | float, tuple[int, Vector]]:
+        """Strings and numbers that have a symbol of their own here: value -> (symbol, vector).
+
+        That is so where they are all that fits; where free text or any number fits too, they are spelled.
+        """
+        symbols, found = self.machine.symbols.value, {}
+        if "string" in self.types and self._strings is not None:
+            found |= {string: self.text.end_of(string) for string in self._strings}
+        if "number" in self.types and not self.has_free_numbers:
+            goals = self._typed("number")
+            found |= {number: number_vector(goals, number) for number in numbers_of(goals)}
+        return {value: (symbols[literal(value)], v) for value, v in found.items() if v in self.accept}
+
+    @cached_property
+    def choice_vectors(self) -> dict[int, Vector]:
+        """The same by symbol."""
+        return dict(self.choices.values())
+
+    @cached_property
+    def has_free_text(self) -> bool:
+        return "string" in self.types and self._strings is None
+
+    @cached_property
+    def has_free_numbers(self) -> bool:
+        return "number" in self.types and self.number(None) is not None
+
+    def number(self, value: int | float | None) -> Vector | None:
+        """The vector of a number that fits, else None; the value None stands for a number nowhere named."""
+        vector = number_vector(self._typed("number"), value)
+        return vector if vector in self.accept else None
+
+    @cached_property
+    def text(self) -> TextMachine:
+        return self.machine.text_machine(self._typed("string"), self.accept)
+
+    @cached_property
+    def _strings(self) -> list[str] | None:
+        """All strings that fit, if they are few and each declared by the schema; else None."""
+        if self.text.endless[0]:
+            return None
+        declared = self.machine.symbols.value
+        strings = [text.decode() for text in self.text.language()]
+        return strings if all(literal(s) in declared for s in strings) else None
+
+    def _typed(self, type: str) -> Goals:
+        return self.machine.reach.typed(self.goals, type)
+
+
+class ObjectState:
+    """A half-read object: what remains of its goals."""
+
+    def __init__(self, machine: TypeMachine, goals: Goals, accept: Accept):
+        self.machine, self.goals, self.accept = machine, goals, accept
+        self.names = frozenset(machine.reach.names(goals))
+        end = machine.reach.end(goals)
+        self.end: Vector | None = end if end in accept else None  # the vector if the object may end here
+        self._member, self._open_keys = cache(self._member), cache(self._open_keys)
+
+    @cached_property
+    def effective(self) -> frozenset[str]:
+        return self.machine.reach.effective(self.goals)
+
+    def member(self, key: str, used: Set[str], room: int) -> Member | None:
+        """A member with a key that is not in `used`; None where no valid object has it."""
+        if key in self.names:
+            return self._member(key, frozenset(), self.effective & used, self.machine.capped(room))
+        matching = frozenset(regex for regex in self._patterns if compile_pattern(regex).matches(key))
+        return self._member(None, matching, self.effective & used, self.machine.capped(room))
+
+    def open_keys(self, used: Set[str], room: int) -> TextMachine | None:
+        """The keys beyond `names`, as texts; None where there are none. `used` ones are not left out."""
+        return self._open_keys(self.effective & used, self.machine.capped(room))
+
+    def _open_keys(self, used: frozenset[str], room: int) -> TextMachine | None:
+        reach = self.machine.reach
+        fitting = [m for m in reach.open_key_vectors(self.goals) if self._member(None, m, used, room)]
+        if not fitting:
+            return None
+        accept = frozenset(tuple(regex in matching for regex in self._patterns) for matching in fitting)
+        return TextMachine(reach.key_automaton(self.goals), accept)
+
+    def _member(
+        self, key: str | None, matching: frozenset[str], used: frozenset[str], room: int
+    ) -> Member | None:
+        reach = self.machine.reach
+        step = (
+            reach.member(self.goals, None, matching) if key is None else reach.named_member(self.goals, key)
+        )
+        then_used = used if key is None else used | {key}
+        after = {}
+        for vector, depth in reach.value(step.child).items():
+            goals = step.after(vector)
+            ends = reach.object(goals, then_used)
+            if depth < room and any(v in self.accept and d <= room for v, d in ends.items()):
+                after[vector] = self.machine.object_state(goals, self.accept)
+        return Member(self.machine.place(step.child, frozenset(after)), after) if after else None
+
+    @cached_property
+    def _patterns(self) -> tuple[str, ...]:
+        return self.machine.reach.patterns(self.goals)
+
+    def missing(self) -> list[str]:
+        """Keys whose presence the goals still ask about: for the message where an object ends too early."""
+        return sorted(a.key for a in assertions(self.goals) if isinstance(a, Present))
+
+
+class ArrayState:
+    """A half-read array: what remains of its goals."""
+
+    def __init__(self, machine: TypeMachine, goals: Goals, accept: Accept):
+        self.machine, self.goals, self.accept = machine, goals, accept
+        end = machine.reach.end(goals)
+        self.end: Vector | None = end if end in accept else None  # the vector if the array may end here
+        self._item = cache(self._item)
+
+    def item(self, room: int) -> Member | None:
+        """The next item; None where no valid array has one more."""
+        return self._item(self.machine.capped(room))
+
+    def _item(self, room: int) -> Member | None:
+        reach = self.machine.reach
+        step = reach.item(self.goals)
+        after = {}
+        for vector, depth in reach.value(step.child).items():
+            goals = step.after(vector)
+            if depth < room and any(v in self.accept and d <= room for v, d in reach.array(goals).items()):
+                after[vector] = self.machine.array_state(goals, self.accept)
+        return Member(self.machine.place(step.child, frozenset(after)), after) if after else None
+
+
+def _all_assertions(formulas) -> list:
+    """Every assertion in some formulas and in the sub-schemas within them."""
+    found, todo = {}, [a for formula in formulas for a in formula.atoms]
+    for assertion in todo:
+        if assertion in found:
+            continue
+        found[assertion] = None
+        inner: list[Formula] = []
+        if isinstance(assertion, Members):
+            inner = [f for _, f in (*assertion.named, *assertion.patterns)] + [assertion.rest]
+        elif isinstance(assertion, Items):
+            inner = [*assertion.prefix, assertion.rest]
+        todo += [a for formula in inner for a in formula.atoms]
+    return list(found)
+
+
+def _names(declared: list) -> set[str]:
+    present = {a.key for a in declared if isinstance(a, Present)}
+    return present.union(*({name for name, _ in a.named} for a in declared if isinstance(a, Members)))
+
+
+def _values(declared: list) -> list[str | int | float]:
+    strings = set().union(*(a.values for a in declared if isinstance(a, Text)))
+    return [*sorted(strings), *(a.value for a in declared if isinstance(a, Number))]

@@ -1,0 +1,361 @@
+"""ECMA-262 regular expressions -> deterministic automata over UTF-8 bytes.
+
+JSON Schema patterns search anywhere in a string unless anchored, and `$` means the very end. Supported:
+literals, classes, `.`, \\d \\w \\s and their negations, escapes, groups, alternation, quantifiers, `^` and
+`$` anywhere. Lookaround, backreferences and word boundaries are refused.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+Ranges = tuple[tuple[int, int], ...]  # inclusive code point ranges, sorted and disjoint
+Fragment = tuple[int, int]  # the first and the last state of a piece of an NFA
+
+MAX_CODE_POINT = 0x10FFFF
+MAX_REPEAT = 1000
+MAX_STATES = 20_000
+SPECIAL = r"\^$.*+?()[]{}|/"
+
+
+class PatternError(ValueError):
+    """A pattern that is malformed or uses a feature that no automaton here expresses."""
+
+
+@dataclass(frozen=True, eq=False)
+class DFA:
+    """A total automaton: `table[state, byte]` is the next state; state 0 is the start."""
+
+    table: np.ndarray  # (S, 256) int32
+    accepts: np.ndarray  # (S,) bool
+
+    def matches(self, text: str) -> bool:
+        state = 0
+        for byte in text.encode():
+            state = self.table[state, byte]
+        return bool(self.accepts[state])
+
+
+@lru_cache(maxsize=None)
+def compile_pattern(pattern: str) -> DFA:
+    """The automaton of all UTF-8 strings in which `pattern` finds a match; PatternError if unsupported."""
+    nfa = _NFA()
+    start, end = _Parser(pattern, nfa).parse()
+    before, after = nfa.loop(_ALL), nfa.loop(_ALL)  # a search: anything may surround the match
+    nfa.link(before, start)
+    nfa.link(end, after)
+    return nfa.determinise(before, after)
+
+
+def finite_language(dfa: DFA, limit: int) -> list[str] | None:
+    """All strings that `dfa` accepts, sorted, if they are at most `limit`; else None."""
+    live = dfa.accepts.copy()
+    while (grown := live | live[dfa.table].any(axis=1)).sum() > live.sum():
+        live = grown
+    found, paths = [], [(0, b"")]
+    for state, path in paths:
+        if len(paths) > limit * 64 or len(found) > limit or len(path) > len(dfa.table):
+            return None
+        if dfa.accepts[state]:
+            found.append(path.decode())
+        paths += [(n, path + bytes([b])) for b, n in enumerate(dfa.table[state].tolist()) if live[n]]
+    return sorted(found)
+
+
+def escape(text: str) -> str:
+    """A pattern that matches `text` itself, to be put between anchors."""
+    return "".join("\\" + c if c in SPECIAL else c for c in text)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# code points
+
+
+def _normalise(ranges) -> Ranges:
+    merged: list[tuple[int, int]] = []
+    for low, high in sorted(ranges):
+        if merged and low <= merged[-1][1] + 1:
+            merged[-1] = (merged[-1][0], max(merged[-1][1], high))
+        else:
+            merged.append((low, high))
+    return tuple(merged)
+
+
+def _complement(ranges: Ranges) -> Ranges:
+    gaps, low = [], 0
+    for first, last in ranges:
+        if low < first:
+            gaps.append((low, first - 1))
+        low = last + 1
+    return tuple(gaps) + (((low, MAX_CODE_POINT),) if low <= MAX_CODE_POINT else ())
+
+
+def _chars(*characters: str) -> Ranges:
+    return _normalise((ord(c[0]), ord(c[-1])) for c in characters)
+
+
+_ALL: Ranges = ((0, MAX_CODE_POINT),)
+_DIGIT = _chars("09")
+_WORD = _chars("09", "AZ", "az", "_")
+# ECMA-262 WhiteSpace and LineTerminator
+_SPACE = _chars(
+    "\t\r", " ", "\u00a0", "\u1680", "\u2000\u200a", "\u2028\u2029", "\u202f", "\u205f", "\u3000", "\ufeff"
+)
+_DOT = _complement(_chars("\n", "\r", "\u2028\u2029"))
+_CLASSES = {"d": _DIGIT, "w": _WORD, "s": _SPACE}
+_CLASSES |= {name.upper(): _complement(ranges) for name, ranges in _CLASSES.items()}
+_CONTROLS = {"t": "\t", "n": "\n", "r": "\r", "f": "\f", "v": "\v", "0": "\0"}
+
+
+def utf8_ranges(low: int, high: int) -> list[list[tuple[int, int]]]:
+    """Sequences of byte ranges that spell exactly the code points low..high; surrogates are left out.
+
+    >>> utf8_ranges(0x41, 0x100)
+    [[(65, 127)], [(194, 195), (128, 191)], [(196, 196), (128, 128)]]
+    """
+    for first, last in (
+        (0, 0x7F),
+        (0x80, 0x7FF),
+        (0x800, 0xD7FF),
+        (0xE000, 0xFFFF),
+        (0x10000, MAX_CODE_POINT),
+    ):
+        if low < first <= high:
+            return utf8_ranges(low, first - 1) + utf8_ranges(first, high)
+        if 0xD800 <= low <= 0xDFFF:
+            return utf8_ranges(0xE000, high) if high > 0xDFFF else []
+        if low <= last < high:
+            return utf8_ranges(low, last) + utf8_ranges(last + 1, high)
+    for bits in (6, 12, 18):  # split where the continuation bytes do not run through their whole range
+        tail = (1 << bits) - 1
+        if low | tail != high | tail:
+            if low & tail:
+                return utf8_ranges(low, low | tail) + utf8_ranges((low | tail) + 1, high)
+            if high & tail != tail:
+                return utf8_ranges(low, (high & ~tail) - 1) + utf8_ranges(high & ~tail, high)
+    return [list(zip(chr(low).encode(), chr(high).encode()))]
+
+
+# ---------------------------------------------------------------------------------------------------------
+# pattern -> NFA
+
+
+class _Parser:
+    """Recursive descent over a pattern; every method adds a fragment to the NFA."""
+
+    def __init__(self, pattern: str, nfa: "_NFA"):
+        self.pattern, self.position, self.nfa = pattern, 0, nfa
+
+    def parse(self) -> Fragment:
+        fragment = self.alternatives()
+        if self.position < len(self.pattern):
+            raise self.error("unbalanced ')'")
+        return fragment
+
+    def alternatives(self) -> Fragment:
+        start, end = self.nfa.state(), self.nfa.state()
+        while True:
+            first, last = self.sequence()
+            self.nfa.link(start, first)
+            self.nfa.link(last, end)
+            if not self.take("|"):
+                return start, end
+
+    def sequence(self) -> Fragment:
+        start = end = self.nfa.state()
+        while self.peek() not in ("", "|", ")"):
+            first, last = self.quantified()
+            self.nfa.link(end, first)
+            end = last
+        return start, end
+
+    def quantified(self) -> Fragment:
+        begin = self.position
+        fragment = self.single()
+        low, high = self.quantifier()
+        if (low, high) == (1, 1):
+            return fragment
+        rest = self.position
+        start = end = self.nfa.state()
+        for count in range(low if high is None else high):  # each copy is parsed anew
+            self.position = begin
+            first, last = self.single()
+            skipped = end
+            self.nfa.link(end, first)
+            end = self.nfa.state()
+            self.nfa.link(last, end)
+            if count >= low:
+                self.nfa.link(skipped, end)
+        if high is None:
+            self.position = begin
+            first, last = self.single()
+            self.nfa.link(end, first)
+            self.nfa.link(last, end)
+        self.position = rest
+        return start, end
+
+    def quantifier(self) -> tuple[int, int | None]:
+        simple = {"*": (0, None), "+": (1, None), "?": (0, 1)}
+        if self.peek() in simple and self.peek():
+            bounds = simple[self.next()]
+        elif self.peek() == "{":
+            text = self.pattern[self.position + 1 : self.pattern.find("}", self.position)]
+            low, comma, high = text.partition(",")
+            if not low.isdigit() or (high and not high.isdigit()):
+                raise self.error("malformed {}")
+            self.position += len(text) + 2
+            bounds = int(low), (int(high) if high else None if comma else int(low))
+            if max(bounds[0], bounds[1] or 0) > MAX_REPEAT or (
+                bounds[1] is not None and bounds[1] < bounds[0]
+            ):
+                raise self.error(f"a repeat beyond {MAX_REPEAT} or upside down")
+        else:
+            return 1, 1
+        self.take("?")  # lazy: the same language
+        return bounds
+
+    def single(self) -> Fragment:
+        char = self.next()
+        if char == "(":
+            if self.take("?") and not self.take(":"):
+                raise self.error("only plain and (?:) groups are supported")
+            fragment = self.alternatives()
+            if not self.take(")"):
+                raise self.error("missing ')'")
+            return fragment
+        if char in "^$":
+            start, end = self.nfa.state(), self.nfa.state()
+            self.nfa.link(start, end, only=char)
+            return start, end
+        if char == "[":
+            return self.nfa.code_points(self.char_class())
+        if char == ".":
+            return self.nfa.code_points(_DOT)
+        if char == "\\":
+            return self.nfa.code_points(self.escaped())
+        if char in "*+?{":
+            raise self.error(f"nothing to repeat before {char!r}")
+        return self.nfa.code_points(_chars(char))
+
+    def char_class(self) -> Ranges:
+        negated, ranges = self.take("^"), []
+        while not self.take("]"):
+            low = self.class_member()
+            if self.peek() == "-" and self.pattern[self.position + 1 : self.position + 2] != "]":
+                self.next()
+                high = self.class_member()
+                if len(low) != 1 or len(high) != 1 or low[0][0] > high[0][1]:
+                    raise self.error("malformed range in a class")
+                low = ((low[0][0], high[0][1]),)
+            ranges.extend(low)
+        merged = _normalise(ranges)
+        return _complement(merged) if negated else merged
+
+    def class_member(self) -> Ranges:
+        char = self.next()
+        if char == "\\":
+            return _chars("\b") if self.take("b") else self.escaped()
+        return _chars(char)
+
+    def escaped(self) -> Ranges:
+        char = self.next()
+        if char in _CLASSES:
+            return _CLASSES[char]
+        if char in _CONTROLS:
+            return _chars(_CONTROLS[char])
+        if char in "xu":
+            width = 2 if char == "x" else 4
+            digits = self.pattern[self.position : self.position + width]
+            self.position += width
+            try:
+                return _chars(chr(int(digits, 16)))
+            except ValueError:
+                raise self.error(f"malformed \\{char}") from None
+        if char == "c":
+            return _chars(chr(ord(self.next()) % 32))
+        if char.isalnum():
+            raise self.error(f"\\{char} is not supported")
+        return _chars(char)
+
+    def peek(self) -> str:
+        return self.pattern[self.position : self.position + 1]
+
+    def take(self, char: str) -> bool:
+        taken = self.peek() == char
+        self.position += taken
+        return taken
+
+    def next(self) -> str:
+        if self.position >= len(self.pattern):
+            raise self.error("ends too early")
+        self.position += 1
+        return self.pattern[self.position - 1]
+
+    def error(self, reason: str) -> PatternError:
+        return PatternError(f"pattern {self.pattern!r}, character {self.position}: {reason}")
+
+
+# ---------------------------------------------------------------------------------------------------------
+# NFA -> DFA
+
+
+class _NFA:
+    def __init__(self):
+        self.edges: list[list[tuple[int, int, int]]] = []  # state -> (low byte, high byte, next state)
+        self.links: list[list[tuple[int, str]]] = []  # state -> (next state, the anchor it asks for or "")
+
+    def state(self) -> int:
+        self.edges.append([])
+        self.links.append([])
+        return len(self.edges) - 1
+
+    def link(self, source: int, target: int, only: str = "") -> None:
+        self.links[source].append((target, only))
+
+    def code_points(self, ranges: Ranges) -> Fragment:
+        start, end = self.state(), self.state()
+        for low, high in ranges:
+            for sequence in utf8_ranges(low, high):
+                here = start
+                for index, (first, last) in enumerate(sequence):
+                    there = end if index == len(sequence) - 1 else self.state()
+                    self.edges[here].append((first, last, there))
+                    here = there
+        return start, end
+
+    def loop(self, ranges: Ranges) -> int:
+        start, end = self.code_points(ranges)
+        self.link(end, start)
+        return start
+
+    def closure(self, states, anchors: str) -> frozenset[int]:
+        seen, todo = set(states), list(states)
+        while todo:
+            for target, only in self.links[todo.pop()]:
+                if target not in seen and (not only or only in anchors):
+                    seen.add(target)
+                    todo.append(target)
+        return frozenset(seen)
+
+    def determinise(self, start: int, final: int) -> DFA:
+        """Subset construction over classes of bytes that no edge tells apart."""
+        cuts = sorted({0, 256}.union(*({low, high + 1} for edges in self.edges for low, high, _ in edges)))
+        class_of_byte = np.repeat(np.arange(len(cuts) - 1), np.diff(cuts))  # (256,)
+        first = self.closure([start], "^")
+        numbers, rows, accepts, todo = {first: 0}, [], [], [first]
+        for states in todo:
+            anchors = "^$" if states is first else "$"
+            accepts.append(final in self.closure(states, anchors))
+            row = []
+            for low in cuts[:-1]:
+                moved = {t for s in states for a, b, t in self.edges[s] if a <= low <= b}
+                target = self.closure(moved, "")
+                if target not in numbers:
+                    numbers[target] = len(numbers)
+                    todo.append(target)
+                row.append(numbers[target])
+            rows.append(row)
+            if len(rows) > MAX_STATES:
+                raise PatternError(f"needs more than {MAX_STATES} states")
+        return DFA(np.array(rows, np.int32)[:, class_of_byte], np.array(accepts))

@@ -1,0 +1,86 @@
+"""Base symbols: the alphabet in which documents are written, before any merge.
+
+Symbol 0 is PAD. A byte b of free text is symbol 1 + b. Then come the marks of structure, a symbol for each
+property name that the schema declares and one for each enum or const value.
+"""
+
+import json
+from collections.abc import Iterable
+
+PAD = 0
+BYTE = 1  # the symbol of byte 0
+MARKS = (
+    "END_STRING", "NUMBER", "END_NUMBER", "TRUE", "FALSE", "NULL", "OBJECT", "END_OBJECT", "ARRAY", "END_ARRAY",
+)  # fmt: skip
+END_STRING, NUMBER, END_NUMBER, TRUE, FALSE, NULL, OBJECT, END_OBJECT, ARRAY, END_ARRAY = range(257, 267)
+FIRST_NAME = 267
+
+
+class SymbolTable:
+    """The symbols of one schema: `key[name]` and `value[literal]`, where a literal is a value's JSON text."""
+
+    def __init__(self, names: Iterable[str], literals: Iterable[str]):
+        self.names, self.literals = sorted(set(names)), sorted(set(literals))
+        self.key = {name: FIRST_NAME + i for i, name in enumerate(self.names)}
+        first_value = FIRST_NAME + len(self.names)
+        self.value = {literal: first_value + i for i, literal in enumerate(self.literals)}
+        self.size = first_value + len(self.literals)
+
+    def name_of(self, symbol: int) -> str | None:
+        """The property name that a symbol stands for, if it is one."""
+        index = symbol - FIRST_NAME
+        return self.names[index] if 0 <= index < len(self.names) else None
+
+    def describe(self, symbols: Iterable[int]) -> str:
+        """Readable text: free text as it is, marks and names in angle brackets.
+
+        >>> SymbolTable(["on"], ['"push"']).describe([267, 268, 1 + 104, 1 + 105, END_STRING])
+        '<on:><"push">hi<END_STRING>'
+        """
+        parts: list[str] = []
+        text = bytearray()
+        for symbol in symbols:
+            if BYTE <= symbol < END_STRING:
+                text.append(symbol - BYTE)
+                continue
+            parts += [_readable(text), f"<{self._describe(symbol)}>"]
+            text.clear()
+        return "".join([*parts, _readable(text)])
+
+    def _describe(self, symbol: int) -> str:
+        if symbol == PAD:
+            return "PAD"
+        if symbol < FIRST_NAME:
+            return MARKS[symbol - END_STRING]
+        name = self.name_of(symbol)
+        return f"{name}:" if name is not None else self.literals[symbol - FIRST_NAME - len(self.names)]
+
+
+def text_symbols(text: str | bytes) -> list[int]:
+    """The symbols of a text, one for each byte of its UTF-8."""
+    return [BYTE + byte for byte in (text.encode() if isinstance(text, str) else text)]
+
+
+def text_bytes(symbols: Iterable[int]) -> bytes:
+    """The inverse of `text_symbols`, as bytes."""
+    return bytes(symbol - BYTE for symbol in symbols)
+
+
+def literal(value) -> str:
+    """The JSON text that names an enum or const value.
+
+    >>> literal("push"), literal(3)
+    ('"push"', '3')
+    """
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _readable(text: bytes | bytearray) -> str:
+    return "".join(map(_escaped, bytes(text).decode("utf-8", "backslashreplace")))
+
+
+def _escaped(char: str) -> str:
+    """A character as it is, or escaped if it would not print or would look like a mark."""
+    if char in "<>":
+        return "\\" + char
+    return char if char.isprintable() and char != "\\" else char.encode("unicode_escape").decode()

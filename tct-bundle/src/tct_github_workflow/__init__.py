@@ -1,0 +1,87 @@
+"""The tokenizer for GitHub Actions workflows: compiled from their JSON schema, merges trained on real ones.
+
+>>> import tct_github_workflow as tct
+>>> text = '{"on":"push","jobs":{"test":{"runs-on":"ubuntu-latest","steps":[{"run":"make"}]}}}'
+>>> tct.decode(tct.encode(text))[0] == text
+True
+"""
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tct.matcher import Matcher
+from tct.tokenizer import Tokenizer
+
+NAME = "tct_github_workflow"
+ARTIFACT = Path(__file__).with_name("github_workflow.json")
+
+
+def workflow_schema() -> dict[str, Any]:
+    """The workflow schema that the package check-jsonschema carries."""
+    from check_jsonschema.builtin_schemas import get_builtin_schema  # slow to import
+
+    return get_builtin_schema("vendor.github-workflows")
+
+
+@cache
+def tokenizer() -> Tokenizer:
+    """The one tokenizer behind the functions of this module; it is loaded when first needed."""
+    return Tokenizer.load(ARTIFACT, workflow_schema())
+
+
+def encode(json_text: str) -> list[int]:
+    """The tokens of a workflow in JSON; ValueError with JSON path and reason where it is not valid."""
+    return tokenizer().encode(json_text)
+
+
+def decode(tokens: Sequence[int]) -> tuple[str, int, int]:
+    """(compact JSON text, tokens consumed, tokens given); ValueError where no complete workflow."""
+    return tokenizer().decode(tokens)
+
+
+def decode_prefix(tokens: Sequence[int]) -> tuple[str, int, bool]:
+    """(what truncated tokens say so far as parseable JSON, tokens consumed, is_complete)."""
+    return tokenizer().decode_prefix(tokens)
+
+
+def encode_prefix(partial: str | Any) -> list[int]:
+    """The tokens of a partial workflow (JSON text or a value), left open at its end for completion."""
+    return tokenizer().encode_prefix(partial)
+
+
+def encode_batch(texts: Sequence[str], num_threads: int | None = None) -> list[np.ndarray]:
+    """`encode` in bulk: an int32 array for each text."""
+    return tokenizer().encode_batch(texts, num_threads)
+
+
+def extract_window(tokens: Sequence[int], start: int, end: int, stride: int = 1) -> list[int]:
+    """`[start // stride] + tokens[start:end]`: a window as models are trained on."""
+    return Tokenizer.extract_window(tokens, start, end, stride)
+
+
+def vocab_size() -> int:
+    """How many token ids there are: 8192."""
+    return tokenizer().vocab_size()
+
+
+def pad_token() -> int:
+    """The id that fills up short windows: 0. It is in no document."""
+    return tokenizer().pad_token()
+
+
+def id_to_token(token: int) -> str:
+    """What a token says, readably: free text as it is, structure in angle brackets."""
+    return tokenizer().id_to_token(token)
+
+
+def fingerprint() -> str:
+    """Sixteen hex digits that prepared data and checkpoints carry, to be used with this tokenizer only."""
+    return tokenizer().fingerprint
+
+
+def matcher() -> Matcher:
+    """A new matcher: tells which tokens keep a schema-valid workflow in reach."""
+    return tokenizer().matcher()

@@ -1,0 +1,309 @@
+"""Workflow text to JSON values and back: YAML as GitHub reads it and as people write it.
+
+Both directions work on PyYAML's event stream, so that nesting costs no recursion and each departure from
+the YAML 1.1 that PyYAML would otherwise speak stands in one place here.
+"""
+
+import json
+import math
+import re
+
+import yaml
+
+MAX_DEPTH = 1_000  # nested collections
+MAX_EXPANDED = 16 * 1024 * 1024  # nodes and their characters, once aliases are copied out: stops alias bombs
+
+# YAML 1.2.2, section 10.3.2 (core schema). Everything else that is plain is a string.
+_CONSTANTS = {"": None, "~": None, "null": None, "Null": None, "NULL": None,
+              "true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
+_INT = re.compile(r"[-+]?[0-9]+")
+_OCTAL_OR_HEX = re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+
+# What every YAML reader takes as it is: no control characters but tab and newline, none of the line breaks
+# that only YAML 1.1 knows, no byte order mark.
+_PRINTABLE = re.compile(
+    "[\t\n\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]*")
+_KEY_NOT_SCALAR = "a mapping key must be a scalar; quote a string that starts with { or ["
+_YAML_1_1 = yaml.resolver.Resolver()
+_STRING_TAG = "tag:yaml.org,2002:str"
+
+
+class WorkflowSyntaxError(ValueError):
+    """Text that is not one YAML or JSON document; the one-line message gives the place and the fault."""
+
+
+# -----------------------------------------------------------------------------
+# reading
+
+def load_workflow(text: str | bytes):
+    """The JSON value of one YAML document, read with YAML 1.2 core types as GitHub reads it.
+
+    Mapping keys are always strings, the source text of the key. Nodes that aliases repeat are one shared
+    object in the result. Raises WorkflowSyntaxError with line and column.
+    """
+    text = _decode(text)
+    try:
+        return _compose(yaml.parse(text, Loader=yaml.CSafeLoader))
+    except yaml.MarkedYAMLError as error:
+        at_tab = text.startswith("\t", error.problem_mark.index) and "cannot start any token" in error.problem
+        problem = "a tab cannot indent; use spaces" if at_tab else error.problem
+        raise _error(error.problem_mark, problem) from None
+    except yaml.reader.ReaderError as error:
+        raise _error_at_byte(text.encode(), error.position, error.reason) from None
+
+
+def load_json(text: str | bytes):
+    """The value of one JSON document; duplicate keys, NaN and lone surrogates are refused."""
+    text = _decode(text)
+    try:
+        value = json.loads(text, object_pairs_hook=_unique_keys, parse_float=_finite, parse_constant=_finite)
+        if "\\u" in text:  # the only way for a lone surrogate, which no UTF-8 file can hold, to come in
+            json.dumps(value, ensure_ascii=False).encode()
+    except json.JSONDecodeError as error:
+        raise WorkflowSyntaxError(f"line {error.lineno}, column {error.colno}: {error.msg}") from None
+    except UnicodeEncodeError:
+        raise WorkflowSyntaxError("a string has half of a surrogate pair (\\ud800 to \\udfff)") from None
+    except RecursionError:
+        raise WorkflowSyntaxError("nested too deeply") from None
+    except WorkflowSyntaxError:
+        raise
+    except ValueError as error:  # an integer beyond Python's digit limit
+        raise WorkflowSyntaxError(str(error).split(";")[0]) from None
+    return value
+
+
+def _compose(events):
+    """The value that the events of one document describe."""
+    stack = [([], None, 0)]  # open collections: (value, anchor, size of the document before it)
+    keys = [None]  # for each of them the key that waits for its value
+    anchors = {}  # name -> (value, key text, size), None while the collection is open
+    documents = size = 0
+    for event in events:
+        kind = type(event)
+        if kind is yaml.ScalarEvent:
+            text = event.value
+            _refuse_tag(event)
+            value = _plain(event) if event.implicit[0] else text
+            start, size = size, size + 1 + len(text)
+            if event.anchor:
+                anchors[event.anchor] = (value, text, size - start)
+        elif kind is yaml.MappingStartEvent or kind is yaml.SequenceStartEvent:
+            _refuse_tag(event)
+            if type(stack[-1][0]) is dict and keys[-1] is None:
+                raise _error(event.start_mark, _KEY_NOT_SCALAR)
+            if len(stack) > MAX_DEPTH:
+                raise _error(event.start_mark, f"more than {MAX_DEPTH:,} nested collections")
+            if event.anchor:
+                anchors[event.anchor] = None
+            stack.append(({} if kind is yaml.MappingStartEvent else [], event.anchor, size))
+            keys.append(None)
+            size += 1
+            continue
+        elif kind is yaml.MappingEndEvent or kind is yaml.SequenceEndEvent:
+            value, anchor, start = stack.pop()
+            keys.pop()
+            text = None
+            if anchor:
+                anchors[anchor] = (value, None, size - start)
+        elif kind is yaml.AliasEvent:
+            value, text, copied = _resolve_alias(event, anchors)
+            size += copied
+            if size > MAX_EXPANDED:
+                raise _error(event.start_mark, f"aliases expand to more than {MAX_EXPANDED:,} characters")
+        else:
+            if kind is yaml.DocumentStartEvent and (documents := documents + 1) > 1:
+                raise _error(event.start_mark, "a second document starts here; a workflow file holds one")
+            continue
+        parent, key = stack[-1][0], keys[-1]
+        if type(parent) is list:
+            parent.append(value)
+        elif key is not None:
+            parent[key] = value
+            keys[-1] = None
+        elif text is None:
+            raise _error(event.start_mark, _KEY_NOT_SCALAR)
+        elif text in parent:
+            raise _error(event.start_mark, f"duplicate key {json.dumps(text)}")
+        else:
+            keys[-1] = text
+    if not documents:
+        raise WorkflowSyntaxError("the file is empty")
+    return stack[0][0][0]
+
+
+def _plain(event):
+    """The value of an unquoted scalar."""
+    text = event.value
+    if text in _CONSTANTS:
+        return _CONSTANTS[text]
+    if text[0] not in "+-.0123456789":
+        return text
+    try:
+        if _INT.fullmatch(text):
+            return int(text)
+        if _OCTAL_OR_HEX.fullmatch(text):
+            return int(text, base=0)
+        if _FLOAT.fullmatch(text):
+            return _finite(text)
+        if _NOT_FINITE.fullmatch(text):
+            raise ValueError(f"{text} has no JSON form; quote it if it is a string")
+    except ValueError as error:
+        raise _error(event.start_mark, str(error).split(";")[0]) from None
+    return text
+
+
+def _resolve_alias(event, anchors):
+    if event.anchor not in anchors:
+        raise _error(event.start_mark, f"alias *{event.anchor} has no anchor before it")
+    if anchors[event.anchor] is None:
+        raise _error(event.start_mark, f"alias *{event.anchor} stands inside its own anchor")
+    return anchors[event.anchor]
+
+
+def _refuse_tag(event):
+    if event.tag is not None:
+        raise _error(event.start_mark, f"tag {event.tag} is not allowed; quote a string that starts with !")
+
+
+def _finite(text):
+    number = float(text)
+    if not math.isfinite(number):
+        raise WorkflowSyntaxError(f"{text} has no JSON form")
+    return number
+
+
+def _unique_keys(pairs):
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        seen = set()
+        key = next(key for key, _ in pairs if key in seen or seen.add(key))
+        raise WorkflowSyntaxError(f"duplicate key {json.dumps(key)}")
+    return value
+
+
+def _decode(text):
+    """Text without byte order mark, as valid UTF-8 (a str may hold lone surrogates)."""
+    try:
+        data = text.encode() if isinstance(text, str) else text
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise _error_at_byte(data, error.start, "not UTF-8") from None
+    except UnicodeEncodeError as error:
+        raise _error_at_byte(text[:error.start].encode(), error.start, "half of a surrogate pair") from None
+
+
+def _error(mark, problem):
+    return WorkflowSyntaxError(f"line {mark.line + 1}, column {mark.column + 1}: {problem}")
+
+
+def _error_at_byte(data, position, problem):
+    before = data[:position].split(b"\n")
+    column = len(before[-1].decode(errors="replace"))
+    return WorkflowSyntaxError(f"line {len(before)}, column {column + 1}: {problem}")
+
+
+# -----------------------------------------------------------------------------
+# writing
+
+def dump_workflow(value) -> str:
+    """YAML as people write it: block literals for scripts, bare `on`, quotes only where a reader needs them.
+
+    load_workflow(dump_workflow(value)) equals value, key order and types included, for every JSON value.
+    """
+    if not isinstance(value, dict) or not value:
+        return _emit(value)
+    blocks = [_emit({key: item}) for key, item in value.items()]
+    if isinstance(value.get("jobs"), dict):  # a blank line between jobs, too: their ids are indented by two
+        index = list(value).index("jobs")
+        blocks[index] = re.sub(r"(?<!\Ajobs:)\n(?=  [^ ])", "\n\n", blocks[index])
+    return "\n".join(blocks)
+
+
+def _emit(value):
+    return yaml.emit(_document(value), Dumper=_Emitter, allow_unicode=True, width=math.inf)
+
+
+def _document(value):
+    yield yaml.StreamStartEvent()
+    yield yaml.DocumentStartEvent(explicit=False)
+    yield from _events(value)
+    yield yaml.DocumentEndEvent(explicit=False)
+    yield yaml.StreamEndEvent()
+
+
+def _events(root):
+    """The events of a value; a stack of iterators in place of recursion."""
+    stack = [iter([root])]
+    closing = []
+    while stack:
+        for value in stack[-1]:
+            if isinstance(value, dict):
+                yield yaml.MappingStartEvent(None, None, implicit=True, flow_style=False)
+                stack.append(_keys_and_values(value))
+                closing.append(yaml.MappingEndEvent())
+                break
+            if isinstance(value, list):
+                yield yaml.SequenceStartEvent(None, None, implicit=True, flow_style=False)
+                stack.append(iter(value))
+                closing.append(yaml.SequenceEndEvent())
+                break
+            yield value if isinstance(value, yaml.ScalarEvent) else _scalar(value)
+        else:
+            stack.pop()
+            if closing:
+                yield closing.pop()
+
+
+def _keys_and_values(mapping):
+    for key, value in mapping.items():
+        yield _bare(key) if key == "on" else _scalar(key)
+        yield _bare("") if value is None else value  # `push:`, as people write it
+
+
+def _scalar(value):
+    if isinstance(value, str):
+        if _fits_literal(value):
+            return yaml.ScalarEvent(None, None, (True, True), value, style="|")
+        if "\n" in value or not _PRINTABLE.fullmatch(value):
+            return yaml.ScalarEvent(None, None, (True, True), value, style='"')
+        return _bare(value) if _reads_as_string(value) else yaml.ScalarEvent(None, None, (False, True), value)
+    text = json.dumps(value, allow_nan=False)
+    if isinstance(value, float) and "." not in text:
+        text = text.replace("e", ".0e")  # YAML 1.1 takes 1e+20 for a string
+    return _bare(text)
+
+
+def _bare(text):
+    return yaml.ScalarEvent(None, None, (True, True), text)
+
+
+def _fits_literal(text):
+    """Whether a literal block (|) says the text exactly.
+
+    A leading tab would be taken for indentation, and trailing blank lines need the indicator that keeps them
+    all, those that we put between jobs too.
+    """
+    return ("\n" in text and text[0] != "\t" and not text.isspace() and not text.endswith("\n\n")
+            and _PRINTABLE.fullmatch(text) is not None)
+
+
+def _reads_as_string(text):
+    """Whether readers of YAML 1.2 and of 1.1 (where yes, no, on and off are booleans) both see a string."""
+    return (text not in _CONSTANTS
+            and not any(kind.fullmatch(text) for kind in (_INT, _OCTAL_OR_HEX, _FLOAT, _NOT_FINITE))
+            and _YAML_1_1.resolve(yaml.ScalarNode, text, (True, False)) == _STRING_TAG)
+
+
+class _Emitter(yaml.emitter.Emitter):
+    """PyYAML's emitter, with list items indented under their key and literals that may hold tabs and
+    trailing spaces."""
+
+    def increase_indent(self, flow=False, indentless=False):
+        super().increase_indent(flow, indentless=False)
+
+    def analyze_scalar(self, scalar):
+        analysis = super().analyze_scalar(scalar)
+        analysis.allow_block = _fits_literal(scalar)
+        return analysis

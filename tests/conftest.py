@@ -1,0 +1,23 @@
+"""What all tests share: one thread for each process, and the real workflows, where they are."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("tests", deadline=None)  # machines differ; timings are never asserted
+settings.load_profile("tests")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # small models gain nothing from more, and ranks share the cores
+
+UNPACK = Path(__file__).parents[2] / "shared/unpack.sh"
+
+
+@pytest.fixture(scope="session")
+def corpus() -> Path:
+    """The folder of real workflows, workflows/OWNER__REPOSITORY/*; tests that need it are skipped elsewhere."""
+    if not UNPACK.is_file():
+        pytest.skip("the corpus of real workflows is not here")
+    folder = subprocess.run(["bash", str(UNPACK)], check=True, capture_output=True, text=True).stdout.strip()
+    return Path(folder)

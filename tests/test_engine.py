@@ -1,0 +1,449 @@
+"""Generation: the cache and the batch change nothing, the constraint always holds, samples end well."""
+
+import math
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nanochat.engine import Engine, KVCache, mask_logits_, sample_tokens, window_start
+from nanochat.gpt import GPT, GPTConfig
+
+VOCAB = 45  # no multiple of 32, so that the last word of a bitmask is a part
+CONFIG = GPTConfig(sequence_len=32, vocab_size=VOCAB, n_layer=2, n_head=4, n_kv_head=2, n_embd=32)
+STRIDE = 8
+OPEN, OPEN_THREE, CLOSE, HEAD, FIRST, SECOND = 1, 2, 3, 4, 5, 40
+WORDS = (6, 7, 8, 31, 32, 33, 44)
+
+
+class Brackets:
+    """A toy constraint: OPEN, then words and nested brackets, until the outermost closes. OPEN_THREE opens
+    three at once; after HEAD must come FIRST, SECOND."""
+
+    def __init__(self):
+        self.depth, self.begun, self.forced = 0, False, []
+
+    def allowed(self) -> list[int]:
+        if self.forced:
+            return self.forced[:1]
+        if not self.begun:
+            return [OPEN]
+        return [OPEN, OPEN_THREE, CLOSE, HEAD, *WORDS] if self.depth else []
+
+    def accept_token(self, token):
+        if token not in self.allowed():
+            return False
+        self.begun = True
+        self.depth += {OPEN: 1, OPEN_THREE: 3, CLOSE: -1}.get(token, 0)
+        self.forced = [FIRST, SECOND] if token == HEAD else self.forced[1:]
+        return True
+
+    def fill_next_token_bitmask(self, bitmask, index=0):
+        bits = np.zeros(64, dtype=np.uint8)
+        bits[self.allowed()] = 1
+        bitmask[index] = np.packbits(bits, bitorder="little").view(np.int32)
+        return True
+
+    def compute_ff_tokens(self):
+        return list(self.forced) if self.begun else [OPEN]
+
+    def is_terminated(self):
+        return self.begun and self.depth == 0
+
+
+class ClosableBrackets(Brackets):
+    def closing_tokens(self):
+        return self.forced + [CLOSE] * self.depth if self.begun else [OPEN, CLOSE]
+
+
+def is_complete(tokens: list[int]) -> bool:
+    brackets = Brackets()
+    return all(brackets.accept_token(token) for token in tokens) and brackets.is_terminated()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def model() -> GPT:
+    torch.manual_seed(0)
+    model = GPT(CONFIG)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.25)
+    return model
+
+
+@pytest.fixture(scope="module")
+def engine(model) -> Engine:
+    return Engine(model, stride=STRIDE)
+
+
+def twin(model, prompt, index, max_tokens, temperature=1.0, seed=0, constraint=None) -> list[int]:
+    """The engine done slowly: one sample, one token at a time, the whole window shown for each."""
+    tokens, random = list(prompt), np.random.default_rng((seed, index))
+    while len(tokens) < len(prompt) + max_tokens and not (constraint and constraint.is_terminated()):
+        if constraint and len(constraint.allowed()) == 1:
+            token = constraint.allowed()[0]
+        else:
+            start = window_start(len(tokens), CONFIG.sequence_len, STRIDE)
+            window = [start // STRIDE] + tokens[start:]
+            with torch.no_grad():
+                logits = model(torch.tensor([window]))[:, -1]
+            if constraint:
+                refused = [token for token in range(VOCAB) if token not in constraint.allowed()]
+                logits[:, refused] = -math.inf
+            uniform = torch.tensor([random.random(dtype=np.float32)])
+            token = sample_tokens(logits, uniform, temperature)[0].item()
+        if constraint:
+            assert constraint.accept_token(token)
+        tokens.append(token)
+    return tokens[len(prompt):]
+
+
+# -----------------------------------------------------------------------------
+# The cache
+
+
+@pytest.mark.parametrize("n_kv_head", [1, 2, 4])
+def test_cached_logits_equal_uncached_in_rows_of_any_length(n_kv_head):
+    torch.manual_seed(n_kv_head)
+    model = GPT(replace(CONFIG, n_layer=3, n_kv_head=n_kv_head))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.25)
+    texts = torch.randint(0, VOCAB, (3, 32))
+    cache = KVCache(model.config, 3, torch.float32, torch.device("cpu"))
+    begin = [5, 5, 9]
+    texts[1, :5] = texts[0, :5]
+    with torch.inference_mode():
+        full = model(texts)  # (B, T, V)
+        cache.reserve_window([0, 1], 5)  # two rows of one beginning
+        got = model(texts[:1, :5], kv_cache=cache)
+        torch.testing.assert_close(got[0], full[0, :5], rtol=0, atol=1e-5)
+        cache.reserve_window([2], 9)
+        model(texts[2:, :9], kv_cache=cache)
+        for counts in [1, 1, 1], [3, 1, 4], [1, 7, 0], [1, 1, 1], [20, 1, 1], [1, 3, 1]:
+            padded = torch.zeros(3, max(counts), dtype=torch.long)
+            for row, count in enumerate(counts):
+                padded[row, :count] = texts[row, begin[row]:begin[row] + count]
+            cache.reserve_tokens(counts)
+            got = model(padded, kv_cache=cache)
+            for row, count in enumerate(counts):
+                expected = full[row, begin[row]:begin[row] + count]
+                torch.testing.assert_close(got[row, :count], expected, rtol=0, atol=1e-5)
+                begin[row] += count
+    assert begin == [32, 19, 17]  # row 0 is full, and its padding did no harm
+
+
+def test_a_moved_row_goes_on_as_before(model):
+    texts = torch.randint(0, VOCAB, (2, 12), generator=torch.Generator().manual_seed(0))
+    cache = KVCache(CONFIG, 2, torch.float32, torch.device("cpu"))
+    with torch.inference_mode():
+        for row, length in enumerate([8, 11]):
+            cache.reserve_window([row], length)
+            model(texts[row:row + 1, :length], kv_cache=cache)
+        cache.move(1, 0)
+        cache.reserve_tokens([1])
+        got = model(texts[1:, 11:], kv_cache=cache)[0, 0]
+        torch.testing.assert_close(got, model(texts[1:])[0, 11], rtol=0, atol=1e-5)
+
+
+# -----------------------------------------------------------------------------
+# Windows
+
+
+@given(length=st.integers(0, 100_000), context=st.integers(2, 1024), data=st.data())
+def test_a_window_fits_starts_at_the_stride_and_leaves_room(length, context, data):
+    stride = data.draw(st.integers(1, context))
+    start = window_start(length, context, stride)
+    assert start % stride == 0 and 0 <= start <= length
+    assert 1 + length - start <= context
+    if length >= context:  # at least half of what is possible is kept, or as much as the stride lets
+        assert length - start >= min(context // 2 - stride, context - stride)
+    else:
+        assert start == 0
+
+
+@pytest.mark.parametrize("prompt_length", [0, 31, 32, 75])
+def test_generation_past_the_context_equals_the_slow_twin(model, engine, prompt_length):
+    prompt = np.random.default_rng(5).integers(0, VOCAB, prompt_length).tolist()
+    samples = engine.generate(prompt, 2, max_tokens=70, seed=2)
+    for index, sample in enumerate(samples):
+        assert sample.tokens == twin(model, prompt, index, 70, seed=2)
+        assert sample.finish_reason == "length"
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_forced_tokens_are_those_that_sampling_would_take(model, engine, temperature):
+    samples = engine.generate([], 5, max_tokens=100, temperature=temperature, constraint_factory=Brackets)
+    for index, sample in enumerate(samples):
+        assert sample.tokens == twin(model, [], index, 100, temperature, constraint=Brackets())
+    if temperature:
+        assert any(SECOND in sample.tokens for sample in samples)
+        assert any(len(sample.tokens) > CONFIG.sequence_len for sample in samples)
+
+
+# -----------------------------------------------------------------------------
+# Rows, seeds, threads
+
+
+@pytest.mark.parametrize("constraint", [None, Brackets, ClosableBrackets])
+def test_a_sample_depends_on_its_seed_and_index_alone(engine, constraint):
+    def tokens(num_samples, batch_size, seed=0):
+        samples = engine.generate([], num_samples, max_tokens=50, seed=seed, batch_size=batch_size,
+                                  constraint_factory=constraint)
+        return [sample.tokens for sample in samples]
+
+    expected = tokens(7, 7)
+    for batch_size in (1, 4, 64):
+        assert tokens(7, batch_size) == expected
+    assert tokens(5, 3) == expected[:5]
+    assert tokens(7, 7, seed=1) != expected
+    assert len({tuple(sample) for sample in expected}) > 3
+
+
+def test_log_probabilities_do_not_depend_on_the_batch(engine):
+    one, many = (engine.generate([], 8, max_tokens=60, batch_size=size, constraint_factory=Brackets)
+                 for size in (1, 8))
+    assert [s.logprob for s in one] == pytest.approx([s.logprob for s in many], abs=1e-3)
+
+
+def test_threads_share_an_engine(engine):
+    def run(seed):
+        return engine.generate([OPEN], 4, max_tokens=40, seed=seed)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(run, range(4))) == [run(seed) for seed in range(4)]
+
+
+def test_the_stream_adds_up_to_the_samples(engine):
+    options = dict(max_tokens=40, seed=3, batch_size=3, constraint_factory=ClosableBrackets)
+    streamed, ended = {}, {}
+    for step in engine.stream([], 10, **options):
+        assert step.index not in ended
+        streamed.setdefault(step.index, []).extend(step.tokens)
+        if step.sample:
+            ended[step.index] = step.sample
+    assert [ended[index] for index in range(10)] == engine.generate([], 10, **options)
+    assert all(streamed[index] == sample.tokens for index, sample in ended.items())
+
+
+# -----------------------------------------------------------------------------
+# Sampling
+
+
+def chi_square(counts: np.ndarray, probs: np.ndarray) -> float:
+    """The statistic in standard deviations from its mean, over the outcomes that are possible."""
+    assert not counts[probs == 0].any()
+    expected, degrees = probs[probs > 0] * counts.sum(), (probs > 0).sum() - 1
+    statistic = ((counts[probs > 0] - expected) ** 2 / expected).sum()
+    return (statistic - degrees) / math.sqrt(2 * degrees)
+
+
+def brute_force(logits, allowed, temperature, top_k, top_p):
+    """The distribution that the options ask for, one token at a time."""
+    weights = {i: math.exp(logits[i] / temperature) for i in allowed}
+    ranked = sorted(weights, key=weights.get, reverse=True)[:top_k]
+    total, kept, held = sum(weights[i] for i in ranked), [], 0.0
+    for i in ranked:
+        if held < (top_p or 1.0):
+            kept.append(i)
+            held += weights[i] / total
+    total = sum(weights[i] for i in kept)
+    return np.array([weights[i] / total if i in kept else 0.0 for i in range(len(logits))])
+
+
+def log_probability(model, tokens: list[int]) -> float:
+    """Of tokens within one context from an empty prompt, each among what Brackets allows there."""
+    brackets, total = Brackets(), 0.0
+    with torch.no_grad():
+        logits = model(torch.tensor([[0] + tokens]))[0]
+    for token, row in zip(tokens, logits):
+        total += math.log(brute_force(row.tolist(), brackets.allowed(), 1.0, None, None)[token])
+        brackets.accept_token(token)
+    return total
+
+
+@pytest.mark.parametrize("temperature, top_k, top_p", [(1.0, None, None), (0.6, None, None), (2.0, 6, None),
+                                                       (1.0, None, 0.8), (1.3, 9, 0.9), (1.0, 100, 1.0)])
+def test_frequencies_are_those_of_the_renormalised_distribution(temperature, top_k, top_p):
+    random = np.random.default_rng(0)
+    logits, allowed = random.normal(0, 1.5, VOCAB), random.choice(VOCAB, 20, replace=False)
+    bits = np.zeros(64, dtype=np.uint8)
+    bits[allowed] = 1
+    rows = torch.tensor(logits, dtype=torch.float32).repeat(40_000, 1)
+    mask_logits_(rows, np.packbits(bits, bitorder="little").view(np.int32)[None].repeat(40_000, 0))
+    uniforms = torch.from_numpy(random.random(40_000, dtype=np.float32))
+    tokens, logprobs = sample_tokens(rows, uniforms, temperature, top_k, top_p)
+    probs = brute_force(logits, allowed, temperature, top_k, top_p)
+    assert chi_square(np.bincount(tokens, minlength=VOCAB), probs) < 4
+    plain = brute_force(logits, allowed, 1.0, None, None)
+    np.testing.assert_allclose(logprobs.numpy(), np.log(plain[tokens]), atol=1e-4)
+
+
+def test_the_engine_samples_the_model_renormalised_over_what_is_allowed(model, engine):
+    samples = engine.generate([], 4000, max_tokens=2, batch_size=500, constraint_factory=Brackets)
+    with torch.no_grad():
+        logits = model(torch.tensor([[0, OPEN]]))[0, -1].tolist()  # position 0, and OPEN is forced
+    probs = brute_force(logits, [OPEN, OPEN_THREE, CLOSE, HEAD, *WORDS], 1.0, None, None)
+    second = np.array([sample.tokens[1] for sample in samples])
+    assert chi_square(np.bincount(second, minlength=VOCAB), probs) < 4
+
+
+def test_the_log_probability_is_that_of_the_renormalised_model_at_temperature_one(model, engine):
+    options = dict(max_tokens=25, temperature=1.5, top_k=5, constraint_factory=Brackets)
+    for sample in engine.generate([], 10, **options):
+        assert sample.logprob == pytest.approx(log_probability(model, sample.tokens), abs=1e-3)
+
+
+@pytest.mark.parametrize("uniform", [0.0, 1 - 2**-24])
+@pytest.mark.parametrize("temperature", [1e-40, 1e-5, 1.0, 1e6])
+def test_extreme_draws_and_temperatures_pick_a_token_that_is_allowed(uniform, temperature):
+    logits = torch.full((1, VOCAB), -math.inf)
+    logits[0, [7, 20]] = torch.tensor([-14.9, 14.9])
+    token = sample_tokens(logits, torch.tensor([uniform]), temperature)[0].item()
+    assert token in (7, 20)
+    if temperature < 1e-3:
+        assert token == 20
+
+
+def test_greedy_takes_the_likeliest_token_whatever_the_seed(model, engine):
+    first, second = (engine.generate([1, 2], 2, max_tokens=40, temperature=0.0, seed=seed) for seed in (0, 1))
+    assert first == second and first[0].tokens == first[1].tokens
+    tokens = [1, 2]
+    for _ in range(20):
+        with torch.no_grad():
+            tokens.append(model(torch.tensor([[0] + tokens]))[0, -1].argmax().item())
+    assert first[0].tokens[:20] == tokens[2:]
+
+
+def test_a_bfloat16_model_generates_with_a_bfloat16_cache():
+    torch.manual_seed(0)
+    model = GPT(CONFIG).bfloat16()
+    samples = Engine(model, stride=STRIDE).generate([], 8, max_tokens=70, constraint_factory=ClosableBrackets)
+    assert all(is_complete(sample.tokens) for sample in samples)
+
+
+# -----------------------------------------------------------------------------
+# Endings
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0, 5.0])
+@pytest.mark.parametrize("max_tokens", [2, 3, 5, 17, 60, 340])
+def test_with_closing_tokens_every_sample_is_complete(engine, temperature, max_tokens):
+    samples = engine.generate([], 12, max_tokens=max_tokens, temperature=temperature, batch_size=8,
+                              constraint_factory=ClosableBrackets)
+    for sample in samples:
+        assert is_complete(sample.tokens) and len(sample.tokens) <= max_tokens
+        assert sample.finish_reason in ("complete", "closed")
+
+
+def test_only_a_sample_that_could_no_longer_end_by_itself_is_closed(model, engine):
+    closable, plain = (engine.generate([], 60, max_tokens=12, constraint_factory=factory)
+                       for factory in (ClosableBrackets, Brackets))
+    for closed, cut in zip(closable, plain):
+        if cut.finish_reason == "complete":
+            assert (closed.finish_reason, closed.tokens) == ("complete", cut.tokens)
+        else:
+            assert (closed.finish_reason, cut.finish_reason) == ("closed", "length")
+            own = os.path.commonprefix([closed.tokens, cut.tokens])
+            assert set(closed.tokens[len(own):]) == {CLOSE}
+            assert closed.logprob == pytest.approx(log_probability(model, own), abs=1e-4)
+    assert {sample.finish_reason for sample in closable} == {"complete", "closed"}
+
+
+def test_without_closing_tokens_a_sample_is_cut_at_max_tokens(engine):
+    reasons = set()
+    for sample in engine.generate([], 60, max_tokens=12, constraint_factory=Brackets):
+        reasons.add(sample.finish_reason)
+        assert is_complete(sample.tokens) == (sample.finish_reason == "complete")
+        assert len(sample.tokens) == 12 or sample.finish_reason == "complete"
+    assert reasons == {"complete", "length"}
+
+
+def test_what_is_forced_does_not_go_beyond_max_tokens(engine):
+    class Chain(Brackets):
+        """All forced, and complete after five tokens."""
+
+        def allowed(self):
+            return [WORDS[self.depth]] if self.depth < 5 else []
+
+        def accept_token(self, token):
+            self.depth += 1
+            return True
+
+        def compute_ff_tokens(self):
+            return list(WORDS[self.depth:5])
+
+        def is_terminated(self):
+            return self.depth == 5
+
+    for max_tokens, reason in (4, "length"), (5, "complete"):
+        [sample] = engine.generate([], 1, max_tokens=max_tokens, constraint_factory=Chain)
+        assert (sample.tokens, sample.finish_reason) == (list(WORDS[:max_tokens]), reason)
+
+
+def test_a_prompt_already_complete_gives_empty_samples(engine):
+    def ended():
+        brackets = ClosableBrackets()
+        assert brackets.accept_token(OPEN) and brackets.accept_token(CLOSE)
+        return brackets
+
+    for sample in engine.generate([OPEN, CLOSE], 3, max_tokens=5, constraint_factory=ended):
+        assert (sample.tokens, sample.finish_reason, sample.logprob) == ([], "complete", 0.0)
+
+
+def test_too_few_tokens_for_any_ending_is_an_error(engine):
+    with pytest.raises(ValueError, match="max_tokens 1 is too few.*has 2"):
+        engine.generate([], 1, max_tokens=1, constraint_factory=ClosableBrackets)
+
+
+def test_a_constraint_that_contradicts_itself_is_reported(engine):
+    class DeadEnd(Brackets):
+        def allowed(self):
+            return []
+
+        def compute_ff_tokens(self):
+            return []
+
+    class Liar(DeadEnd):
+        def fill_next_token_bitmask(self, bitmask, index=0):
+            bitmask[index] = -1
+
+    with pytest.raises(RuntimeError, match="allows no token"):
+        engine.generate([], 1, max_tokens=5, constraint_factory=DeadEnd)
+    with pytest.raises(RuntimeError, match="refuses token"):
+        engine.generate([], 1, max_tokens=5, constraint_factory=Liar)
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"num_samples": 0}, "num_samples"),
+    ({"max_tokens": 0}, "max_tokens"),
+    ({"max_tokens": VOCAB * STRIDE + 1}, "position tokens reach"),
+    ({"batch_size": 0}, "batch_size"),
+    ({"temperature": -0.1}, "temperature"),
+    ({"temperature": math.nan}, "temperature"),
+    ({"top_k": 0}, "top_k"),
+    ({"top_p": 0.0}, "top_p"),
+    ({"top_p": 1.1}, "top_p"),
+    ({"seed": -1}, "seed"),
+    ({"prompt": [3, VOCAB]}, f"token {VOCAB} .* {VOCAB}"),
+])
+def test_an_argument_without_sense_is_refused_by_name(engine, change, message):
+    with pytest.raises(ValueError, match=message):
+        engine.generate(**{"prompt": [], "num_samples": 1, "max_tokens": 4, **change})
+
+
+@pytest.mark.parametrize("stride", [0, CONFIG.sequence_len + 1])
+def test_a_stride_that_no_window_can_have_is_refused(model, stride):
+    with pytest.raises(ValueError, match=f"stride {stride}"):
+        Engine(model, stride=stride)

@@ -1,0 +1,409 @@
+"""Preparation: every token of every good workflow in a window, nothing leaks, nothing lost without a word."""
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tct_github_workflow
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tct_windows import WindowPlan, windows
+
+SCRIPTS = Path(__file__).parent.parent / "tct-bundle" / "scripts"
+
+
+def load_script(name):
+    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+prepare_training_data = load_script("prepare_training_data")
+yaml_to_json = load_script("yaml_to_json")
+
+
+def workflow(name="CI", run="make"):
+    return {"name": name, "on": "push",
+            "jobs": {"build": {"runs-on": "ubuntu-latest", "steps": [{"run": run}]}}}
+
+
+def write_workflows(folder, names):
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(workflow(name)))
+
+
+def prepare(source, output, *flags):
+    return prepare_training_data.main(
+        ["--input", str(source), "--output", str(output), "--num-workers", "1", *map(str, flags)])
+
+
+def load(output):
+    metadata = json.loads((output / "metadata.json").read_text())
+    rows = {side: torch.load(output / f"{side}.pt", mmap=True, weights_only=True)
+            for side in ("train", "val")}
+    skipped = [json.loads(line) for line in (output / "skipped.jsonl").read_text().splitlines()]
+    return rows["train"], rows["val"], metadata, skipped
+
+
+def names_in(rows):
+    """The names of the workflows whose first window is among the rows."""
+    texts = [tct_github_workflow.decode_prefix(row[1:].tolist())[0] for row in rows if row[0] == 0]
+    return [json.loads(text)["name"] for text in texts]
+
+
+@pytest.fixture
+def bytes_as_tokens(monkeypatch):
+    """A tokenizer whose lengths a test can set: one token for each byte, as long as there are jobs."""
+    def encode(text):
+        if "jobs" not in json.loads(text):
+            raise ValueError("$: 'jobs' is missing")
+        return [byte + 1 for byte in text.encode()]
+
+    monkeypatch.setattr(tct_github_workflow, "encode", encode, raising=False)
+    monkeypatch.setattr(tct_github_workflow, "decode_prefix", lambda tokens: (
+        bytes(token - 1 for token in tokens if token).decode(), 0, False), raising=False)
+    monkeypatch.setattr(tct_github_workflow, "vocab_size", lambda: 8192, raising=False)
+    monkeypatch.setattr(tct_github_workflow, "pad_token", lambda: 0, raising=False)
+    monkeypatch.setattr(tct_github_workflow, "fingerprint", lambda: "bytes", raising=False)
+
+
+# -----------------------------------------------------------------------------
+# windows
+
+@given(st.integers(1, 400), st.integers(1, 40), st.integers(1, 4), st.integers(1, 40))
+def test_windows_hold_every_token_in_order_and_end_with_the_last(length, stride, steps, extra):
+    plan = WindowPlan(stride * steps + extra, stride, stride * steps, 8192, 0)
+    tokens = np.arange(1, length + 1, dtype=np.int16)
+    rows = windows(tokens, plan)
+    assert rows.dtype == np.int16 and rows.shape == (plan.count(length), plan.context_size + 1)
+    starts = [i * plan.window_step for i in range(len(rows))]
+    for start, row in zip(starts, rows):
+        assert start % stride == 0 and row[0] == start // stride
+        held = tokens[start:start + plan.context_size]
+        assert len(held) and row[1:].tolist() == held.tolist() + [0] * (plan.context_size - len(held))
+    assert starts[-1] + plan.context_size >= length  # the last token is a target
+    assert len(rows) == 1 or starts[-2] + plan.context_size < length  # and no window comes after it
+    assert set(rows[:, 1:].flat) - {0} == set(tokens)
+    assert plan.targets(length) == np.count_nonzero(rows[:, 1:])
+
+
+@given(st.integers(1, 5000), st.integers(1, 8), st.integers(1, 3))
+def test_a_sequence_fits_exactly_when_its_positions_do_and_else_the_remedy_works(length, stride, steps):
+    plan = WindowPlan(32, stride, stride * steps, 100, 0)
+    assert plan.fits(length) == (windows(np.ones(length, np.int16), plan)[-1, 0] < 100)
+    if not plan.fits(length):
+        better = int(plan.remedy(length).split("--stride ")[1].split()[0])
+        assert WindowPlan(max(32, better * steps), better, better * steps, 100, 0).fits(length)
+
+
+def test_a_workflow_of_170655_tokens_has_positions_up_to_5317():
+    plan = WindowPlan(512, 32, 32, 8192, 0)
+    rows = windows(np.ones(170_655, np.int16), plan)
+    assert rows[-1, 0] == len(rows) - 1 == -(-(170_655 - 512) // 32) == 5317
+
+
+# -----------------------------------------------------------------------------
+# split
+
+GROUPS = st.lists(st.binary(max_size=8), min_size=1, max_size=60, unique=True)
+
+
+@given(GROUPS, GROUPS, st.floats(0.05, 0.95), st.integers(0, 5))
+def test_a_group_keeps_its_side_when_others_are_added(groups, added, share, seed):
+    before = prepare_training_data.split_groups(groups, share, seed)
+    after = prepare_training_data.split_groups(added + groups[::-1], share, seed)
+    by_hash = {group: "train" if prepare_training_data.place_of(group, seed) < share else "val"
+               for group in after}
+    if set(by_hash.values()) == {"train", "val"}:
+        assert after == by_hash
+    if {by_hash[group] for group in groups} == {"train", "val"}:
+        assert all(after[group] == before[group] for group in groups)
+
+
+@given(GROUPS, st.floats(0, 1))
+def test_no_side_with_a_share_is_empty_where_two_groups_exist(groups, share):
+    sides = set(prepare_training_data.split_groups(groups, share, seed=0).values())
+    if share == 0:
+        assert sides == {"val"}
+    elif share == 1 or len(groups) == 1:
+        assert sides == {"train"}
+    else:
+        assert sides == {"train", "val"}
+
+
+def test_the_split_has_the_share_asked_for():
+    sides = prepare_training_data.split_groups([b"%d" % i for i in range(10_000)], 0.8, seed=0)
+    assert 7_850 < list(sides.values()).count("train") < 8_150
+
+
+def test_added_files_move_no_workflow_to_the_other_side(tmp_path, bytes_as_tokens):
+    write_workflows(tmp_path / "in", [f"b{i}.json" for i in range(30)])
+    prepare(tmp_path / "in", tmp_path / "before", "--context-size", 512)
+    write_workflows(tmp_path / "in", [f"a{i}/c.json" for i in range(30)])
+    prepare(tmp_path / "in", tmp_path / "after", "--context-size", 512)
+    before, after = load(tmp_path / "before"), load(tmp_path / "after")
+    for side in (0, 1):
+        assert before[side].shape[0] and set(names_in(before[side])) < set(names_in(after[side]))
+
+
+def test_split_by_folder_keeps_a_folder_on_one_side(tmp_path, bytes_as_tokens):
+    write_workflows(tmp_path / "in", [f"owner__{i}/{name}.json" for i in range(12) for name in "abcd"])
+    assert prepare(tmp_path / "in", tmp_path / "out", "--split-by", "folder") == 0
+    train, val, metadata, _ = load(tmp_path / "out")
+    folders = [{os.path.dirname(name) for name in names_in(rows)} for rows in (train, val)]
+    assert folders[0] and folders[1] and not folders[0] & folders[1]
+    assert metadata["split_by"] == "folder"
+
+
+# -----------------------------------------------------------------------------
+# the prepared set
+
+def test_metadata_says_what_the_tensors_hold(tmp_path, bytes_as_tokens):
+    names = [f"{i}.json" for i in range(20)]
+    write_workflows(tmp_path / "in", names)
+    assert prepare(tmp_path / "in", tmp_path / "out", "--context-size", 64, "--stride", 16,
+                   "--window-step", 32, "--train-split", 0.6, "--seed", 3) == 0
+    train, val, metadata, skipped = load(tmp_path / "out")
+    total = sum(len(json.dumps(workflow(name), separators=(",", ":"))) for name in names)
+    assert train.dtype == val.dtype == torch.int16 and train.shape[1] == val.shape[1] == 65
+    splits = metadata.pop("splits")
+    assert metadata == {
+        "context_size": 64, "stride": 16, "window_step": 32, "vocab_size": 8192, "pad_token": 0,
+        "tokenizer": {"name": "tct_github_workflow", "fingerprint": "bytes"},
+        "total_workflows": 20, "skipped": {}, "seed": 3, "split_by": "file", "train_split": 0.6}
+    assert skipped == []
+    for side, rows in (("train", train), ("val", val)):
+        assert splits[side]["windows"] == len(rows)
+        assert splits[side]["workflows"] == int((rows[:, 0] == 0).sum()) > 0
+    assert sum(split["tokens"] for split in splits.values()) == total
+    assert sum(split["json_bytes"] for split in splits.values()) == total
+
+
+def test_rows_of_a_workflow_follow_each_other_in_order_of_the_files(tmp_path, bytes_as_tokens):
+    names = [f"{i:02}.json" for i in range(8)]
+    write_workflows(tmp_path / "in", names)
+    prepare(tmp_path / "in", tmp_path / "out", "--context-size", 32, "--stride", 8, "--train-split", 1)
+    train, val, _, _ = load(tmp_path / "out")
+    assert val.shape == (0, 33)
+    stitched, files = [], []
+    for row in train.tolist():
+        if row[0] == 0:
+            stitched.append([])
+        start = row[0] * 8
+        stitched[-1][start:] = row[1:]
+    for tokens in stitched:
+        value = json.loads(bytes(token - 1 for token in tokens if token))
+        files.append(value["name"])
+        assert value == workflow(value["name"])
+    assert files == names
+
+
+def test_max_files_takes_the_first_in_sorted_order(tmp_path, bytes_as_tokens):
+    write_workflows(tmp_path / "in", ["c.json", "a/z.json", "b.json", "a/a.json"])
+    prepare(tmp_path / "in", tmp_path / "out", "--max-files", 3, "--train-split", 1)
+    assert names_in(load(tmp_path / "out")[0]) == ["a/a.json", "a/z.json", "b.json"]
+
+
+def test_duplicates_are_dropped_whatever_their_format_and_key_order(tmp_path, bytes_as_tokens):
+    source = tmp_path / "in"
+    write_workflows(source, ["a.json", "b.json"])
+    value = workflow("a.json")
+    (source / "c.json").write_text(json.dumps(dict(reversed(value.items())), indent=4))
+    (source / "d.yml").write_text("on: push  # again\nname: a.json\njobs: {build: {runs-on: ubuntu-latest, "
+                                  "steps: [run: make]}}\n")
+    prepare(source, tmp_path / "out")
+    _, _, metadata, skipped = load(tmp_path / "out")
+    assert metadata["total_workflows"] == 2 and metadata["skipped"] == {"duplicate": 2}
+    assert skipped == [{"file": name, "reason": "duplicate", "detail": "same value as a.json"}
+                       for name in ("c.json", "d.yml")]
+
+
+def test_bad_files_among_good_ones_are_counted_with_their_reason(tmp_path, bytes_as_tokens, capsys):
+    source = tmp_path / "in"
+    write_workflows(source, ["good.json", "sub/good.yaml", ".github/workflows/ci.yml"])
+    (source / "readme.md").write_text("no workflow")
+    (source / "empty.yml").touch()
+    (source / "binary.yml").write_bytes(bytes(range(256)))
+    (source / "tab.yml").write_text("on:\n\tpush:\n")
+    (source / "deep.json").write_text("[" * 100_000)
+    (source / "other.yml").write_text("on: push\n")
+    (source / "large.yml").write_text("#" * (9 << 20))
+    (source / "gone.yml").symlink_to(source / "nowhere.yml")
+    (source / "new\nline.yml").symlink_to("/dev/null")
+    (source / "pipe.yml").symlink_to(tmp_path / "fifo")
+    os.mkfifo(tmp_path / "fifo")
+    (source / "loop").symlink_to(source)
+    (source / "loop.yml").symlink_to(source / "loop.yml")
+    (source / "long.yml").write_text(json.dumps(workflow("long", "x" * 9000 * 4)))
+    assert prepare(source, tmp_path / "out", "--context-size", 16, "--stride", 4) == 0
+    _, _, metadata, skipped = load(tmp_path / "out")
+    assert metadata["total_workflows"] == 3
+    reasons = {item["file"]: item["reason"] for item in skipped}
+    assert reasons == {
+        "empty.yml": "syntax", "binary.yml": "syntax", "tab.yml": "syntax", "deep.json": "syntax",
+        "other.yml": "not_schema_valid", "large.yml": "too_large", "long.yml": "too_long",
+        "gone.yml": "unreadable", "loop.yml": "unreadable", "new\nline.yml": "unreadable",
+        "pipe.yml": "unreadable"}
+    assert metadata["skipped"] == {
+        "not_schema_valid": 1, "syntax": 4, "too_large": 1, "too_long": 1, "unreadable": 4}
+    details = {item["file"]: item["detail"] for item in skipped}
+    assert "--stride 8 would do" in details["long.yml"]
+    assert details["other.yml"] == "$: 'jobs' is missing"
+    report = capsys.readouterr().out
+    assert "skipped: syntax" in report and str(tmp_path / "out") in report
+
+
+# -----------------------------------------------------------------------------
+# refusals
+
+@pytest.mark.parametrize("flags, messages", [
+    (["--stride", 0, "--context-size", -1], ["--stride must be at least 1, not 0", "--context-size must be"]),
+    (["--stride", 32, "--window-step", 48], ["--window-step 48 must be a multiple of --stride 32"]),
+    (["--stride", 64, "--context-size", 32], ["must be at most --context-size 32"]),
+    (["--train-split", 1.5, "--max-files", 0], ["--train-split must be from 0 to 1, not 1.5", "--max-files"]),
+])
+def test_all_bad_numbers_are_named_together(tmp_path, capsys, flags, messages):
+    write_workflows(tmp_path / "in", ["a.json"])
+    assert prepare(tmp_path / "in", tmp_path / "out", *flags) == 2
+    error = capsys.readouterr().err
+    assert all(message in error for message in messages) and len(error.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_input_without_workflows_is_refused(tmp_path, bytes_as_tokens, capsys):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "x.yml").write_text("a: 1")
+    for source, message in (("missing", "is not a folder"), ("empty", "has no .json, .yml or .yaml"),
+                            ("bad", "no valid workflow")):
+        assert prepare(tmp_path / source, tmp_path / "out") == 2
+        error = capsys.readouterr().err
+        assert message in error and "Traceback" not in error
+    assert {path.name for path in tmp_path.iterdir()} == {"empty", "bad"}
+
+
+def test_an_earlier_prepared_set_is_replaced_and_nothing_else(tmp_path, bytes_as_tokens, capsys):
+    write_workflows(tmp_path / "in", ["a.json", "b.json"])
+    assert prepare(tmp_path / "in", tmp_path / "out", "--seed", 1) == 0
+    assert prepare(tmp_path / "in", tmp_path / "out", "--seed", 2) == 0
+    assert load(tmp_path / "out")[2]["seed"] == 2
+    (tmp_path / "out" / "thesis.txt").write_text("42")
+    assert prepare(tmp_path / "in", tmp_path / "out", "--seed", 3) == 2
+    assert "holds other files ('thesis.txt'); nothing was overwritten" in capsys.readouterr().err
+    assert load(tmp_path / "out")[2]["seed"] == 2 and (tmp_path / "out" / "thesis.txt").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"in", "out"}
+
+
+def test_an_output_inside_the_input_is_not_read_as_input(tmp_path, bytes_as_tokens):
+    write_workflows(tmp_path, ["a.json", "b.json"])
+    for _ in range(2):
+        assert prepare(tmp_path, tmp_path / "out") == 0
+    assert load(tmp_path / "out")[3] == []
+
+
+@pytest.mark.parametrize("failure, code", [
+    (KeyboardInterrupt(), 130), (OSError(28, "No space left on device"), 2)])
+def test_a_run_that_ends_early_leaves_the_earlier_set_and_no_traces(
+        tmp_path, bytes_as_tokens, monkeypatch, failure, code):
+    write_workflows(tmp_path / "in", ["a.json", "b.json"])
+    assert prepare(tmp_path / "in", tmp_path / "out", "--seed", 1) == 0
+
+    def fail(*_):
+        raise failure
+
+    monkeypatch.setattr(prepare_training_data, "write_skipped", fail)
+    for output in ("out", "fresh"):
+        assert prepare(tmp_path / "in", tmp_path / output, "--seed", 2) == code
+    assert load(tmp_path / "out")[2]["seed"] == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"in", "out"}
+
+
+# -----------------------------------------------------------------------------
+# the real tokenizer, in real processes
+
+def run(*flags):
+    return subprocess.run([sys.executable, SCRIPTS / "prepare_training_data.py", *map(str, flags)],
+                          capture_output=True, text=True, check=False)
+
+
+def test_any_number_of_workers_gives_the_same_bytes(tmp_path):
+    write_workflows(tmp_path / "in", [f"{i % 7}/{i}.json" for i in range(60)])
+    (tmp_path / "in" / "bad.yml").write_text("on: push\njobs: 3\n")
+    assert prepare(tmp_path / "in", tmp_path / "one") == 0
+    result = run("--input", tmp_path / "in", "--output", tmp_path / "three", "--num-workers", 3)
+    assert result.returncode == 0, result.stderr
+    one, three = ({path.name: path.read_bytes() for path in (tmp_path / output).iterdir()}
+                  for output in ("one", "three"))
+    assert set(one) == {"train.pt", "val.pt", "metadata.json", "skipped.jsonl"}
+    assert one == three
+
+
+def test_prepared_rows_decode_to_the_workflows(tmp_path):
+    names = [f"{i}.json" for i in range(12)]
+    write_workflows(tmp_path / "in", names)
+    assert prepare(tmp_path / "in", tmp_path / "out", "--context-size", 64) == 0
+    train, val, metadata, _ = load(tmp_path / "out")
+    rows = [[token for token in row[1:].tolist() if token] for row in (*train, *val)]
+    texts = [tct_github_workflow.decode(tokens)[0] for tokens in rows]
+    assert sorted(json.loads(text)["name"] for text in texts) == sorted(names)
+    assert sum(len(text.encode()) for text in texts) == sum(
+        split["json_bytes"] for split in metadata["splits"].values())
+    assert metadata["tokenizer"]["fingerprint"] == tct_github_workflow.fingerprint()
+
+
+def test_ctrl_c_leaves_nothing(tmp_path):
+    write_workflows(tmp_path / "in", [f"{i}.json" for i in range(3_000)])
+    process = subprocess.Popen(
+        [sys.executable, SCRIPTS / "prepare_training_data.py", "--input", tmp_path / "in",
+         "--output", tmp_path / "out", "--num-workers", "2"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while process.poll() is None and not list(tmp_path.glob(".out.*/new/tokens.bin")):
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers as well
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130, error
+    assert "interrupted; nothing was written" in error and "Traceback" not in error
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_help_names_the_flags_and_bad_flags_exit_with_2():
+    result = run("--help")
+    assert result.returncode == 0
+    for flag in ("--input", "--output", "--context-size", "--stride", "--train-split", "--max-files"):
+        assert flag in result.stdout
+    assert run("--input=x", "--output=y", "--strid3=1").returncode == 2
+
+
+# -----------------------------------------------------------------------------
+# yaml_to_json
+
+def test_yaml_to_json_keeps_the_tree_and_names_what_it_skips(tmp_path, capsys):
+    source = tmp_path / "in"
+    (source / "a").mkdir(parents=True)
+    (source / "a" / "ci.yml").write_text("on: push\njobs: {x: {v: 3.10, w: yes}}\n")
+    (source / "a" / "ci.yaml").write_text("on: pull_request\n")
+    (source / "bad.yml").write_text("a: 1\na: 2\n")
+    assert yaml_to_json.main(["--input", str(source), "--output", str(tmp_path / "out")]) == 0
+    assert list((tmp_path / "out").rglob("*.json")) == [tmp_path / "out" / "a" / "ci.json"]
+    assert (tmp_path / "out" / "a" / "ci.json").read_text() == '{"on":"pull_request"}'
+    report = capsys.readouterr().out
+    assert "skipped 'a/ci.yml': its name" in report and "skipped 'bad.yml': line 2" in report
+    assert "1 of 3 files converted" in report
+
+
+def test_yaml_to_json_refuses_a_folder_in_use(tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "ci.yml").write_text("on: push\n")
+    assert yaml_to_json.main(["--input", str(tmp_path / "in"), "--output", str(tmp_path / "in")]) == 2
+    assert "nothing was overwritten" in capsys.readouterr().err

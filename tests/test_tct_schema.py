@@ -1,0 +1,123 @@
+"""The compiled schema against jsonschema-rs: on generated schemas, and on the JSON Schema Test Suite."""
+
+import json
+from pathlib import Path
+
+import jsonschema_rs
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tct import SchemaValidationError, Tokenizer, UnsupportedSchemaError, compile_json_schema
+
+SUITE = Path(__file__).parents[2] / "shared/schema/json-schema-test-suite-draft7"
+
+KEYS = st.sampled_from(["a", "b", "ab", "c-1"])
+TEXTS = st.sampled_from(["", "a", "b", "ab", "a\n", "é"])
+SCALARS = st.none() | st.booleans() | st.sampled_from([0, 1, -2, 1.5]) | TEXTS
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3),
+    max_leaves=6,
+)
+TYPES = st.sampled_from(["null", "boolean", "number", "string", "array", "object"])
+
+
+def _schemas(inner):
+    def of(**keywords):
+        return st.fixed_dictionaries({}, optional=keywords)
+
+    names = st.lists(KEYS, unique=True, min_size=1, max_size=2)
+    return st.one_of(
+        of(type=TYPES | st.lists(TYPES, unique=True, min_size=1, max_size=3), enum=st.lists(VALUES, min_size=1, max_size=3)),
+        of(type=TYPES, pattern=st.sampled_from(["^a", "b$", "^(a|b)$", "é"]), minLength=st.integers(0, 2)),
+        of(properties=st.dictionaries(KEYS, inner, max_size=2), required=names, additionalProperties=inner,
+           patternProperties=st.dictionaries(st.sampled_from(["^a", "^(a|b)$", "1"]), inner, max_size=2),
+           minProperties=st.integers(0, 2), dependencies=st.dictionaries(KEYS, names | inner, max_size=1)),
+        of(items=inner | st.lists(inner, min_size=1, max_size=2), additionalItems=inner, minItems=st.integers(0, 2)),
+        st.sampled_from(["allOf", "anyOf", "oneOf"]).flatmap(
+            lambda keyword: st.fixed_dictionaries({keyword: st.lists(inner, min_size=1, max_size=3)})),
+        of(**{"not": inner, "const": VALUES}),
+        st.fixed_dictionaries({"if": inner}, optional={"then": inner, "else": inner}),
+    )  # fmt: skip
+
+
+SCHEMAS = st.recursive(st.booleans() | st.builds(lambda t: {"type": t}, TYPES), _schemas, max_leaves=6)
+
+
+@settings(max_examples=250)
+@given(SCHEMAS, st.lists(VALUES, min_size=1, max_size=6))
+def test_the_verdict_is_that_of_jsonschema_and_valid_documents_come_back(schema, values):
+    compiled, judge = compile_json_schema(schema), jsonschema_rs.Draft7Validator(schema)
+    for value in values:
+        try:
+            symbols = compiled.encode(value)
+        except SchemaValidationError:
+            assert not judge.is_valid(value)
+        else:
+            assert judge.is_valid(value)
+            decoded = compiled.decode(symbols)
+            assert decoded == value and json.dumps(decoded) == json.dumps(value)  # in the same order too
+
+
+@settings(max_examples=120)
+@given(SCHEMAS, st.randoms(use_true_random=False))
+def test_what_the_matcher_lets_through_is_valid_and_written_in_one_way(schema, random):
+    tokenizer, judge = Tokenizer(schema), jsonschema_rs.Draft7Validator(schema)
+    if tokenizer.machine.is_empty:
+        return
+    matcher, symbols = tokenizer.matcher(), []
+    mask = matcher.allocate_token_bitmask()
+    while matcher.fill_next_token_bitmask(mask) and len(symbols) < 12:
+        allowed = [
+            token for token in range(tokenizer.vocab_size()) if mask[0, token // 32] >> (token % 32) & 1
+        ]
+        assert allowed, "a dead end"
+        structure = [token for token in allowed if token > 256]
+        symbols.append(random.choice(structure if structure and random.random() < 0.7 else allowed))
+        assert matcher.accept_token(symbols[-1])
+    ending = matcher.closing_tokens()
+    assert matcher.accept_tokens(ending) and matcher.is_terminated()
+    text, _, _ = tokenizer.decode(symbols + ending)
+    assert judge.is_valid(json.loads(text))
+    assert tokenizer.encode(text) == symbols + ending
+
+
+SUITE_GROUPS = [
+    pytest.param(group, id=f"{path.stem}: {group['description']}")
+    for path in sorted(SUITE.glob("*.json"))
+    for group in json.loads(path.read_text("utf-8"))
+]
+
+
+@pytest.mark.skipif(not SUITE.is_dir(), reason="the JSON Schema Test Suite is not here")
+@pytest.mark.parametrize("group", SUITE_GROUPS)
+def test_the_json_schema_test_suite_is_followed_or_the_schema_refused(group):
+    try:
+        compiled = compile_json_schema(group["schema"])
+    except UnsupportedSchemaError:
+        return
+    for test in group["tests"]:
+        try:
+            compiled.encode(test["data"])
+        except SchemaValidationError:
+            assert not test["valid"], test["description"]
+        else:
+            assert test["valid"], test["description"]
+
+
+@pytest.mark.parametrize(
+    "schema, keyword, place",
+    [
+        ({"properties": {"a": {"maximum": 3}}}, "maximum", "#/properties/a"),
+        ({"type": "integer"}, "type", "#/type"),
+        ({"items": {"pattern": "(?=a)"}}, "pattern", "#/items/pattern"),
+        ({"$ref": "other.json#/a"}, "$ref", "#"),
+        ({"$ref": "#/definitions/none"}, "$ref", "#/definitions/none"),
+        ({"definitions": {"unused": {"format": "uri"}}}, "format", "#/definitions/unused"),
+    ],
+)
+def test_a_keyword_that_cannot_be_enforced_is_refused_with_its_place(schema, keyword, place):
+    with pytest.raises(UnsupportedSchemaError) as error:
+        compile_json_schema(schema)
+    assert error.value.keyword == keyword and error.value.pointer == place
+    assert keyword in str(error.value) and place in str(error.value)
