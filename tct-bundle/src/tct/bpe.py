@@ -9,13 +9,13 @@ import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Iterator
-from itertools import chain
+from itertools import chain, takewhile
 from math import isqrt
 
 from tokenizers import Tokenizer, models, trainers
 
 from tct.codec import Written
-from tct.symbols import END_STRING, text_symbols
+from tct.symbols import BYTE, END_STRING, text_bytes, text_symbols
 
 MAX_WHOLE = 64  # characters of the longest string that is one piece
 MAX_KNOWN = 500_000  # pieces whose tokens are remembered
@@ -99,6 +99,7 @@ class Merges:
                 ids[whole] = len(self.symbols_of)
                 self.symbols_of.append(whole)
                 self.parts.append((left, right))
+        self.spelled = list(map(_split_text, self.symbols_of))  # token id -> leading text, base symbols after it
         vocabulary = {_spelled(symbols): i for symbols, i in ids.items()}
         names = [_spelled(symbols) for symbols in self.symbols_of]
         self._bpe = models.BPE(vocabulary, [(names[left], names[right]) for left, right in self.merges])
@@ -168,6 +169,11 @@ def _learned(tokenizer: Tokenizer, base_size: int) -> list[Merge]:
         merges.append((ids[left], ids[right]))
         ids.setdefault(left + right, len(ids))
     return merges
+
+
+def _split_text(symbols: Symbols) -> tuple[bytes, Symbols]:
+    is_text = list(takewhile(lambda symbol: BYTE <= symbol < END_STRING, symbols))
+    return text_bytes(is_text), symbols[len(is_text) :]
 
 
 def _spelled(symbols: Iterable[int]) -> str:

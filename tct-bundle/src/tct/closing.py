@@ -40,12 +40,12 @@ def _of_frame(state: State) -> Ending:
         return _spelled(_text(frame.machine, frame.at))
     if isinstance(frame, KeyFrame):
         return _spelled(
-            _key(frame.machine, frame.at, lambda end: state.outer.frame.is_taken(frame.text + end))
+            _key(frame.machine, frame.at, lambda end: frame.spelled + end in state.outer.frame.spelled)
         )
     if isinstance(frame, NumberFrame):
-        return _number(frame.place, frame.text)
+        return _number(frame.place, frame.spelled)
     if isinstance(frame, ObjectFrame):
-        return _members(frame.state, frame.used, frame.room)
+        return _members(frame.state, frame.used | set(map(bytes.decode, frame.spelled)), frame.room)
     if isinstance(frame, ArrayFrame):
         return _items(frame.state, frame.room)
     return _value(frame.place)

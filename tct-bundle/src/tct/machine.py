@@ -12,8 +12,8 @@ from collections.abc import Set
 from dataclasses import dataclass
 from functools import cache, cached_property
 
-from tct.assertions import TYPES, Items, Members, Number, Present, Text
-from tct.formula import Formula
+from tct.assertions import TYPES, Items, Members, Number, Pattern, Present, Text
+from tct.formula import FALSE, Formula, atom
 from tct.reach import Goals, Reachability, assertions, number_vector, numbers_of, truth_vector
 from tct.regex import compile_pattern
 from tct.schema import Schema, SchemaCompiler
@@ -190,7 +190,7 @@ class ObjectState:
         return self._member(None, matching, self.effective & used, self.machine.capped(room))
 
     def open_keys(self, used: Set[str], room: int) -> TextMachine | None:
-        """The keys beyond `names`, as texts; None where there are none. `used` ones are not left out."""
+        """The keys beyond `names`, as texts; None where there are none."""
         return self._open_keys(self.effective & used, self.machine.capped(room))
 
     def _open_keys(self, used: frozenset[str], room: int) -> TextMachine | None:
@@ -198,8 +198,10 @@ class ObjectState:
         fitting = [m for m in reach.open_key_vectors(self.goals) if self._member(None, m, used, room)]
         if not fitting:
             return None
-        accept = frozenset(tuple(regex in matching for regex in self._patterns) for matching in fitting)
-        return TextMachine(reach.key_automaton(self.goals), accept)
+        accept = frozenset((*(regex in matching for regex in self._patterns), False) for matching in fitting)
+        patterns = (atom(Pattern(regex)) for regex in self._patterns)
+        named = atom(Text(self.names)) if self.names else FALSE
+        return TextMachine(reach.text((*patterns, named)), accept)
 
     def _member(
         self, key: str | None, matching: frozenset[str], used: frozenset[str], room: int

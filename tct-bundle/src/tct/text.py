@@ -51,17 +51,24 @@ class TextMachine:
         self.next: list[list[int]] = table.tolist()
         self.ends: list[Vector | None] = [automaton.vectors[i] if ends[i] else None for i in first]
         self.takes_any = automaton.reachable == {self.ends[0]}
-        self._table = table
+        # The same in arrays, with a last row for the state DEAD.
+        self.table = np.r_[table, np.full((1, 256), DEAD)]  # (S + 1, 256)
+        self.may_end = np.array([*(end is not None for end in self.ends), False])  # (S + 1,)
 
     @cached_property
     def endless(self) -> list[bool]:
         """A state is endless if a cycle can be reached: strip states whose successors are all stripped."""
-        endless = np.ones(len(self._table), bool)
+        endless = np.arange(len(self.table)) < len(self.next)  # (S + 1,)
         while True:
-            still = ((self._table != DEAD) & endless[self._table]).any(axis=1)
+            still = endless[self.table].any(axis=1)
             if (still == endless).all():
-                return endless.tolist()
+                return endless[:-1].tolist()
             endless = still
+
+    @cached_property
+    def is_endless(self) -> bool:
+        """Is every state endless? Then a text goes on without end wherever it stands."""
+        return all(self.endless)
 
     def end_of(self, text: str) -> Vector | None:
         """The vector of a whole text, or None where it does not fit."""

@@ -15,7 +15,8 @@ import numpy as np
 from tct.bpe import Merge, Merges
 from tct.codec import Decoder, DuplicateKeys, Encoder, Truncated, NOTHING, symbols_of
 from tct.machine import TypeMachine
-from tct.matcher import Matcher, TokenTrie
+from tct.masks import Masks
+from tct.matcher import Matcher
 from tct.schema import Schema
 from tct.symbols import PAD
 
@@ -54,7 +55,7 @@ class Tokenizer:
         self.schema = schema
         self.machine = TypeMachine(schema)
         self.merges = Merges(self.machine.symbols.size, merges)
-        self._trie = TokenTrie(self.merges.symbols_of)
+        self._masks = Masks(self.merges.symbols_of)
 
     # -- documents
 
@@ -147,7 +148,7 @@ class Tokenizer:
 
     def matcher(self) -> Matcher:
         """A new matcher at the start of a document."""
-        return Matcher(self.machine, self.merges, self._trie)
+        return Matcher(self.machine, self.merges, self._masks)
 
     # -- the artifact
 
