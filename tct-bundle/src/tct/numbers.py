@@ -10,7 +10,10 @@ from functools import lru_cache
 
 MAX_DIGITS = 4300  # the longest integer that Python, and with it json.loads, reads
 _SHAPE = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?(e[+-]\d\d+)?", re.ASCII)
-_PREFIX = re.compile(r"-?((0|[1-9]\d*)(\.\d*)?(e([+-]\d*)?)?)?", re.ASCII)
+_WHOLE = re.compile(r"-?|0|-?[1-9]\d*", re.ASCII)
+_FRACTION = re.compile(r"-?((0|[1-9]\d*)(\.\d*)?|[1-9](\.\d*[1-9])?e([+-]\d{0,3})?)", re.ASCII)
+_LEADING = re.compile(r"-?0?\.?0*|\.|e.*")  # what is not a significant digit
+MOST_SIGNIFICANT = 17  # digits that repr needs for any double
 
 
 def spell(number: int | float) -> str:
@@ -43,17 +46,21 @@ def may_continue(text: str) -> bool:
     >>> may_continue("-0."), may_continue("00"), may_continue("1e+1"), may_continue("0.00001")
     (True, False, True, False)
     """
-    return bool(_PREFIX.fullmatch(text)) and any(parse(text + end) is not None for end in endings(text))
+    if _WHOLE.fullmatch(text):
+        return len(text) <= MAX_DIGITS
+    if not _FRACTION.fullmatch(text) or len(_LEADING.sub("", text)) > MOST_SIGNIFICANT:
+        return False
+    return any(parse(text + end) is not None for end in endings(text))
 
 
 def endings(text: str) -> Iterator[str]:
     """Endings of which one fits if any does. Up to 15 significant digits spell a double of their own, and none
-    needs more than 17, so two more digits tell; then every exponent is tried."""
-    yield from ("", "1", "0", ".0")
-    yield from (f"{n:02d}" for n in range(1, 100))
-    yield from "23456789"
-    exponent = text[len(text.partition("e")[0]) :]
-    for power in range(-324, 309):
-        spelled = f"e{power:+03d}"
-        if spelled.startswith(exponent):
-            yield spelled[len(exponent) :]
+    needs more than MOST_SIGNIFICANT, so two more digits tell; then these before every exponent."""
+    digits = ("", "1", "0", ".0", *(f"{n:02d}" for n in range(1, 100)), *"23456789")
+    yield from digits
+    _, e, exponent = text.partition("e")
+    powers = [f"e{power:+03d}" for power in (*range(-5, -325, -1), *range(16, 309))]
+    if e:
+        yield from (power[1 + len(exponent) :] for power in powers if power.startswith(e + exponent))
+    else:
+        yield from (more + power for more in digits for power in powers)

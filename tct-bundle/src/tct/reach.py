@@ -56,6 +56,7 @@ class Reachability:
         self._formula_at = formula_at
         self._values: dict[Goals, Reach] = {}
         self._searches: dict[tuple, Reach] = {}
+        self._known_changes: dict[Goals, tuple] = {}
         self._solving = False
         self.typed = cache(self.typed)
         self.member = cache(self.member)
@@ -97,6 +98,7 @@ class Reachability:
         self._solving, changed = True, True
         while changed:
             self._searches.clear()
+            self._known_changes.clear()
             before = {goals: dict(reach) for goals, reach in self._values.items()}
             for goals in list(before):
                 self._values[goals] = self._least(self.of_type(goals, type) for type in TYPES)
@@ -198,30 +200,34 @@ class Reachability:
 
     def effective(self, goals: Goals) -> frozenset[str]:
         """The named keys whose member may change the goals; the others need not be remembered."""
-        steps = {name: self.named_member(goals, name) for name in self.names(goals)}
-        return frozenset(
-            name
-            for name, step in steps.items()
-            if any(step.after(vector) != goals for vector in self.value(step.child))
-        )
+        return self._changes(goals)[0]
+
+    def _changes(self, goals: Goals) -> tuple[frozenset[str], list[tuple[str | None, int, Goals]]]:
+        """The named keys whose member may change the goals; and all such changes: the key, None for an open one,
+        the depth of the value, the goals then."""
+        if goals not in self._known_changes:
+            changes = []
+            if any(goal.kind != CONSTANT for goal in goals):
+                steps = [(name, self.named_member(goals, name)) for name in self.names(goals)]
+                steps += [(None, self.member(goals, None, m)) for m in self.open_key_vectors(goals)]
+                for key, step in steps:
+                    for vector, depth in self.value(step.child).items():
+                        if (then := step.after(vector)) != goals:
+                            changes.append((key, depth, then))
+            names = frozenset(key for key, _, _ in changes if key is not None)
+            self._known_changes[goals] = names, changes
+        return self._known_changes[goals]
 
     def object(self, goals: Goals, used: frozenset[str]) -> Reach:
         """The vectors that a half-read object can still come to; `used` are the keys it already has."""
 
         def moves(state) -> Iterator[tuple[int, tuple]]:
             goals, used = state
-            if all(goal.kind == CONSTANT for goal in goals):
-                return
-            steps = [
-                (self.named_member(goals, name), used | {name})
-                for name in self.names(goals)
-                if name not in used
-            ]
-            steps += [(self.member(goals, None, matching), used) for matching in self.open_key_vectors(goals)]
-            for step, then_used in steps:
-                for vector, depth in self.value(step.child).items():
-                    if (then := step.after(vector)) != goals:
-                        yield depth, (then, then_used & self.effective(then))
+            for key, depth, then in self._changes(goals)[1]:
+                if key is None:
+                    yield depth, (then, used & self.effective(then))
+                elif key not in used:
+                    yield depth, (then, (used | {key}) & self.effective(then))
 
         return self._search((goals, used & self.effective(goals)), moves)
 
