@@ -2,8 +2,10 @@
 
     python -m scripts.generate_workflow --checkpoint out/tiny --num_samples 3
     python -m scripts.generate_workflow --checkpoint out/tiny --prompt begun.yml --output samples/
+    head -c 300 begun.yml | python -m scripts.generate_workflow --checkpoint out/tiny --prompt -
 """
 
+import sys
 from pathlib import Path
 
 from nanochat.common import ArgumentParser, user_errors, write_atomic
@@ -17,8 +19,9 @@ def main(argv=None):
     parser.add_argument("--checkpoint", required=True, metavar="PATH",
                         help="a file model_NNNNNN.pt, or a folder: its last checkpoint")
     parser.add_argument("--num_samples", type=int, default=1, help="number of workflows (default 1)")
-    parser.add_argument("--prompt", type=Path, metavar="FILE",
-                        help="a partial workflow, .json or .yml, to go on from (default: from scratch)")
+    parser.add_argument("--prompt", metavar="FILE",
+                        help="a partial workflow to go on from, YAML or JSON that may be cut anywhere; - reads "
+                             "standard input (default: from scratch)")
     parser.add_argument("--max_tokens", type=int, default=1024,
                         help="most tokens of a sample, beyond the prompt (default 1024)")
     parser.add_argument("--temperature", type=float, default=0.8,
@@ -33,12 +36,7 @@ def main(argv=None):
                         help="folder for one file each; files of the same names are replaced (default: print)")
     args = parser.parse_args(argv)
 
-    from tct_github_workflow.workflow_files import load_file
-
-    try:
-        prompt = load_file(args.prompt) if args.prompt else None
-    except ValueError as error:
-        raise ValueError(f"--prompt {args.prompt}: {error}") from None
+    prompt = read_prompt(args.prompt) if args.prompt else None
     if args.output:
         args.output.mkdir(parents=True, exist_ok=True)
 
@@ -61,6 +59,18 @@ def main(argv=None):
             tqdm.write(text, end="")
     if args.output:
         print(f"{args.num_samples} workflows in {args.output}")
+
+
+def read_prompt(name: str) -> str:
+    """The text of a prompt; ValueError where no workflow starts so."""
+    import tct_github_workflow as tct
+
+    try:
+        prompt = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
+        tct.encode_prefix(prompt)  # before the model is loaded
+    except ValueError as error:
+        raise ValueError(f"--prompt {name}: {error}") from None
+    return prompt
 
 
 if __name__ == "__main__":

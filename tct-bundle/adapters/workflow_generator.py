@@ -52,23 +52,30 @@ class WorkflowGenerator:
         return cls(model, meta["data"]["stride"])
 
     def generate(
-        self, num_samples: int = 1, prompt: dict | None = None, **options
+        self, num_samples: int = 1, prompt: str | dict | None = None, **options
     ) -> list[GeneratedWorkflow]:
         """`num_samples` workflows; the arguments are those of `stream`."""
         return list(self.stream(num_samples, prompt, **options))
 
     def stream(
-        self, num_samples: int = 1, prompt: dict | None = None, *, max_tokens: int = MAX_TOKENS, **options
+        self,
+        num_samples: int = 1,
+        prompt: str | dict | None = None,
+        *,
+        max_tokens: int = MAX_TOKENS,
+        **options,
     ) -> Iterator[GeneratedWorkflow]:
         """Yields workflows in order, each once it and those before it are complete.
 
-        A prompt is a partial workflow: what it says is kept, and goes on where it ends. `options` are the
-        engine's: temperature, top_k, top_p, seed, batch_size. ValueError where no workflow starts as the prompt
-        does, with the JSON path, or where an option makes no sense.
+        A prompt is a partial workflow, YAML or JSON text cut anywhere or a value: what it says is kept, and goes
+        on where it ends. Its last tokens are left to the model to spell, since they may merge with what follows.
+        `options` are the engine's: temperature, top_k, top_p, seed, batch_size. ValueError where no workflow
+        starts as the prompt does, with the line or the JSON path, or where an option makes no sense.
         """
-        tokens = tct.encode_prefix(prompt) if prompt else []
+        prefix = tct.encode_prefix(prompt or "")
+        tokens = prefix[: prefix.kept]
         started = tct.matcher()
-        assert started.accept_tokens(tokens)
+        assert started.accept_prefix(prefix)
         steps = self.engine.stream(
             tokens, num_samples, max_tokens=max_tokens, constraint_factory=started.fork, **options
         )

@@ -8,14 +8,14 @@ which plain `${{ ... }}` expressions are added. The end of a string belongs to i
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from itertools import chain, takewhile
 from math import isqrt
 
 from tokenizers import Tokenizer, models, trainers
 
 from tct.codec import Written
-from tct.symbols import BYTE, END_STRING, text_bytes, text_symbols
+from tct.symbols import BYTE, END_NUMBER, END_STRING, text_bytes, text_symbols
 
 MAX_WHOLE = 64  # characters of the longest string that is one piece
 MAX_KNOWN = 500_000  # pieces whose tokens are remembered
@@ -25,13 +25,15 @@ _WHOLE = re.compile(rf"(?!.*://)\S{{1,{MAX_WHOLE}}}")  # addresses are split lik
 _WORDS = re.compile(
     r"""
     \$\{\{[ ]?[\w.-]+[ ]?\}\}           # an expression that only names something
-  | (?:[^\r\n\w]|_)?[^\W\d_]+           # a word, with the blank or the mark before it
+  | [^\r\n\w]?[^\W\d_]+ | _[^\W\d_]+   # a word, with the blank or the mark before it
   | \d{1,3}
   | [ ]?(?:[^\s\w]|_)+[\r\n]*           # marks, with the line's end after them
   | \s*[\r\n] | \s+(?!\S) | \s+         # line ends, indents, blanks
     """,
     re.VERBOSE,
 )
+
+_LINES = re.compile(r"[^\n]*\n+|[^\n]+")
 
 Symbols = tuple[int, ...]
 Merge = tuple[int, int]  # two token ids
@@ -48,17 +50,11 @@ def pieces(written: Written) -> Iterator[Symbols]:
 
 def runs(written: Written) -> Iterator[tuple[Symbols, str | None, int]]:
     """Runs of structure, each with the text after it and that text's end symbol; no text after the last."""
-    structure: list[int] = []
-    text = None
-    for item in written:
-        if isinstance(item, str):
-            text = item
-        elif text is not None:
-            yield tuple(structure), text, item
-            structure, text = [], None
-        else:
-            structure.append(item)
-    yield tuple(structure), None, END_STRING
+    start = 0
+    for at in [at for at, item in enumerate(written) if item.__class__ is str]:
+        yield tuple(written[start:at]), written[at], written[at + 1]
+        start = at + 2
+    yield tuple(written[start:]), None, END_STRING
 
 
 def text_pieces(text: str, end: int) -> list[Symbols]:
@@ -77,7 +73,31 @@ def split_words(text: str) -> list[str]:
     >>> split_words("npm run build"), split_words("actions/checkout@v4")
     (['npm', ' run', ' build'], ['actions/checkout@v4'])
     """
-    return [text] if _WHOLE.fullmatch(text) else _WORDS.findall(text) or [""]
+    if _WHOLE.fullmatch(text):
+        return [text]
+    return [word for line in split_lines(text) for word in _WORDS.findall(line)] or [""]
+
+
+def split_lines(text: str) -> list[str]:
+    """The lines of a text, each with the line ends after it; no word goes on past these.
+
+    >>> split_lines("npm ci\\n\\nnpm test")
+    ['npm ci\\n\\n', 'npm test']
+    """
+    return _LINES.findall(text)
+
+
+class Memo(dict):
+    """Remembers the token ids that a function gives, for up to MAX_KNOWN arguments."""
+
+    def __init__(self, function: Callable[..., Iterable[int]]):
+        self._function = function
+
+    def __missing__(self, argument: Hashable):
+        if len(self) >= MAX_KNOWN:
+            self.clear()
+        found = self[argument] = tuple(self._function(argument))
+        return found
 
 
 class Merges:
@@ -99,11 +119,16 @@ class Merges:
                 ids[whole] = len(self.symbols_of)
                 self.symbols_of.append(whole)
                 self.parts.append((left, right))
-        self.spelled = list(map(_split_text, self.symbols_of))  # token id -> leading text, base symbols after it
+        self.spelled = list(map(_split_text, self.symbols_of))  # token id -> leading text, symbols after it
         vocabulary = {_spelled(symbols): i for symbols, i in ids.items()}
         names = [_spelled(symbols) for symbols in self.symbols_of]
         self._bpe = models.BPE(vocabulary, [(names[left], names[right]) for left, right in self.merges])
-        self._known: dict[Hashable, list[int]] = {}  # runs, words, and words with their end -> tokens
+        self._run = Memo(self.tokens_of_symbols)
+        self._word = Memo(lambda word: self.tokens_of_symbols(text_symbols(word)))
+        self._line = Memo(lambda line: self._words(_WORDS.findall(line)))
+        self._last_word = Memo(lambda word: self.tokens_of_symbols([*text_symbols(word), END_STRING]))
+        self._number = Memo(lambda text: self.tokens_of_symbols([*text_symbols(text), END_NUMBER]))
+        self._short_text = Memo(self._short)
 
     @property
     def vocab_size(self) -> int:
@@ -114,25 +139,31 @@ class Merges:
         ids: list[int] = []
         for run, text, end in runs(written):
             if run:
-                ids += self._known.get(run) or self._merge(run, run)
+                ids += self._run[run]
             if text is None:
                 break
-            *first, last = split_words(text)
-            for word in first:
-                ids += self._known.get(word) or self._merge(word, text_symbols(word))
-            ids += self._known.get((last, end)) or self._merge((last, end), [*text_symbols(last), end])
+            if end == END_NUMBER:
+                ids += self._number[text]
+            else:
+                ids += self._short_text[text] if len(text) <= MAX_WHOLE else self._long(text)
         return ids
+
+    def _short(self, text: str) -> Iterable[int]:
+        *words, last = split_words(text)
+        return chain(self._words(words), self._last_word[last])
+
+    def _long(self, text: str) -> Iterable[int]:
+        *lines, last = split_lines(text)
+        *words, last = _WORDS.findall(last)
+        known = chain.from_iterable(map(self._line.__getitem__, lines))
+        return chain(known, self._words(words), self._last_word[last])
+
+    def _words(self, words: list[str]) -> Iterable[int]:
+        return chain.from_iterable(map(self._word.__getitem__, words))
 
     def tokens_of_symbols(self, symbols: Iterable[int]) -> list[int]:
         """Tokens for symbols that start and end anywhere: merged as far as merges reach within them."""
         return [token.id for token in self._bpe.tokenize(_spelled(symbols))]
-
-    def _merge(self, key: Hashable, symbols: Iterable[int]) -> list[int]:
-        """The tokens of one piece, remembered under its key."""
-        if len(self._known) >= MAX_KNOWN:
-            self._known.clear()
-        self._known[key] = self.tokens_of_symbols(symbols)
-        return self._known[key]
 
 
 def learn_merges(documents: Iterable[tuple[str, Written]], base_size: int, vocab_size: int) -> list[Merge]:

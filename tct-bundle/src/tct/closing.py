@@ -11,7 +11,17 @@ from tct.machine import ArrayState, Member, ObjectState, Place
 from tct.numbers import endings, parse
 from tct.state import DONE, ArrayFrame, KeyFrame, NumberFrame, ObjectFrame, State, TextFrame
 from tct.symbols import (
-    ARRAY, END_ARRAY, END_NUMBER, END_OBJECT, END_STRING, FALSE, NULL, NUMBER, OBJECT, TRUE, text_symbols,
+    ARRAY,
+    END_ARRAY,
+    END_NUMBER,
+    END_OBJECT,
+    END_STRING,
+    FALSE,
+    NULL,
+    NUMBER,
+    OBJECT,
+    TRUE,
+    text_symbols,
 )  # fmt: skip
 from tct.text import DEAD, TextMachine
 
@@ -40,12 +50,12 @@ def _of_frame(state: State) -> Ending:
         return _spelled(_text(frame.machine, frame.at))
     if isinstance(frame, KeyFrame):
         return _spelled(
-            _key(frame.machine, frame.at, lambda end: frame.spelled + end in state.outer.frame.spelled)
+            _key(frame.machine, frame.at, lambda end: frame.spelled + end in state.outer.frame.keys)
         )
     if isinstance(frame, NumberFrame):
         return _number(frame.place, frame.spelled)
     if isinstance(frame, ObjectFrame):
-        return _members(frame.state, frame.used | set(map(bytes.decode, frame.spelled)), frame.room)
+        return _members(frame.state, frozenset(map(bytes.decode, frame.keys)), frame.room)
     if isinstance(frame, ArrayFrame):
         return _items(frame.state, frame.room)
     return _value(frame.place)
@@ -82,13 +92,13 @@ def _members(state: ObjectState, used: frozenset[str], room: int) -> Ending:
         return [END_OBJECT]
     options = []
     for name in sorted(state.names - used):
-        if member := state.member(name, used, room):
+        if member := state.member(name, room):
             first = [state.machine.symbols.key[name]]
             options += _continued(first, member, state, lambda then: _members(then, used | {name}, room))
     if not options:
-        keys = state.open_keys(used, room)
+        keys = state.open_keys(room)
         key = _key(keys, 0, lambda key: key.decode() in used | state.names)
-        member, then_used = state.member(key.decode(), used, room), used | {key.decode()}
+        member, then_used = state.member(key.decode(), room), used | {key.decode()}
         options += _continued(_spelled(key), member, state, lambda then: _members(then, then_used, room))
     return min(options, key=len)
 
@@ -110,7 +120,7 @@ def _continued(
 ) -> Iterable[Ending]:
     """For each way in which a member brings its container forward: the member, then the rest."""
     for vector, then in member.after.items():
-        if then is not state:
+        if then.goals != state.goals:
             place = state.machine.place(member.place.goals, frozenset([vector]))
             yield first + _value(place, in_array) + rest(then)
 

@@ -10,11 +10,21 @@ from codecs import getincrementaldecoder
 from typing import Any
 
 from tct.errors import SchemaValidationError
-from tct.machine import MAX_DEPTH, Member, ObjectState, Place, TypeMachine
+from tct.machine import MAX_DEPTH, ArrayState, Member, ObjectState, Place, TypeMachine
 from tct.numbers import parse, spell
 from tct.symbols import (
-    ARRAY, END_ARRAY, END_NUMBER, END_OBJECT, END_STRING, FALSE, NULL, NUMBER, OBJECT, TRUE,
-    text_bytes, text_symbols,
+    ARRAY,
+    END_ARRAY,
+    END_NUMBER,
+    END_OBJECT,
+    END_STRING,
+    FALSE,
+    NULL,
+    NUMBER,
+    OBJECT,
+    TRUE,
+    text_bytes,
+    text_symbols,
 )  # fmt: skip
 from tct.text import Vector
 
@@ -22,6 +32,8 @@ _UTF8 = getincrementaldecoder("utf-8")
 
 Path = tuple | None  # (parent path, key or index)
 Written = list[int | str]
+
+CUT = object()  # where a document is cut off, its last value or item, or both key and value of its last member
 
 
 class DuplicateKeys(dict):
@@ -35,88 +47,99 @@ class DuplicateKeys(dict):
 
 
 class Encoder:
-    """Writes one document. With `left_open`, whatever stands open at its end stays open."""
+    """Writes one document, up to the CUT if it has one; `edge` is then what may come there, and its path."""
 
-    def __init__(self, machine: TypeMachine, left_open: bool = False):
+    def __init__(self, machine: TypeMachine):
         self.out: Written = []
-        self.left_open = left_open
         self.machine = machine
+        self.edge: tuple[Place | ObjectState | ArrayState, Path] = machine.root, None
 
     def encode(self, document: Any) -> Written:
         """The symbols of a document; SchemaValidationError with its JSON path where it is not valid."""
-        self.value(self.machine.root, document, MAX_DEPTH, None, self.left_open)
+        self.value(self.machine.root, document, MAX_DEPTH, None)
         return self.out
 
     def value(
-        self, place: Place, value: Any, room: int, path: Path, last: bool, in_array: bool = False
+        self, place: Place, value: Any, room: int, path: Path, in_array: bool = False
     ) -> Vector | None:
-        """Writes a value; gives its vector, or None where it is `last` and left open."""
+        """Writes a value; gives its vector, or None where it is cut."""
+        if isinstance(value, str):
+            return self.string(place, value, path)
         if isinstance(value, dict):
             self._check_type(place, "object", room, path)
             if not place.is_object:
                 self.out.append(OBJECT)
-            return self.object(place.object, value, room, path, last)
+            return self.object(place.object, value, room, path)
         if isinstance(value, (list, tuple)):
             self._check_type(place, "array", room, path)
             if in_array or not place.is_array:
                 self.out.append(ARRAY)
-            return self.array(place, value, room, path, last)
+            return self.array(place, value, room, path)
         return self.scalar(place, value, path)
 
-    def object(self, state: ObjectState, value: dict, room: int, path: Path, last: bool) -> Vector | None:
+    def object(self, state: ObjectState, value: dict, room: int, path: Path) -> Vector | None:
         if isinstance(value, DuplicateKeys):
             raise _error((path, value.repeated), "this key occurs twice")
-        used: set[str] = set()
-        for index, (key, child) in enumerate(value.items(), 1):
-            member = state.member(key, used, room) if isinstance(key, str) else None
+        out = self.out
+        for key, child in value.items():
+            here = path, key
+            member = state.known.get((key, room)) or (state.member(key, room) if isinstance(key, str) else None)
             if member is None:
-                raise _error((path, key), _no_member(state, key, used, room))
-            if key in state.names:
-                self.out.append(self.machine.symbols.key[key])
+                if key is CUT:
+                    self.edge = state, path
+                    return None
+                raise _error(here, _no_member(state, value, key, room))
+            if member.symbol is not None:
+                out.append(member.symbol)
             else:
-                self._text(key, (path, key))
-            last_child = last and index == len(value)
-            vector = self.value(member.place, child, room - 1, (path, key), last_child)
-            used.add(key)
+                self._text(key, here)
+            vector = member.place.any_text
+            if vector is not None and child.__class__ is str and child.isascii():  # most are so: no further ado
+                out += child, END_STRING
+            else:
+                vector = self.value(member.place, child, room - 1, here)
             if vector is None:
                 return None
             state = member.after[vector]
-        if last:
-            return None
         if state.end is None:
             raise _error(path, _too_early(state))
         self.out.append(END_OBJECT)
         return state.end
 
-    def array(self, place: Place, value: list, room: int, path: Path, last: bool) -> Vector | None:
+    def array(self, place: Place, value: list, room: int, path: Path) -> Vector | None:
         state = place.array
         for index, child in enumerate(value):
             member = state.item(room)
             if member is None:
+                if child is CUT:
+                    self.edge = state, path
+                    return None
                 raise _error((path, index), "no valid document has an item here")
-            vector = self.value(
-                member.place, child, room - 1, (path, index), last and index == len(value) - 1, True
-            )
+            vector = self.value(member.place, child, room - 1, (path, index), True)
             if vector is None:
                 return None
             state = member.after[vector]
-        if last:
-            return None
         if state.end is None:
             raise _error(path, "this array may not end here: an item is missing, or one does not fit")
         self.out.append(END_ARRAY)
         return state.end
 
-    def scalar(self, place: Place, value: Any, path: Path) -> Vector:
+    def string(self, place: Place, value: str, path: Path) -> Vector:
+        if place.has_free_text:
+            self._text(value, path)
+            vector = place.text.end_of(value)
+            if vector is None:
+                raise _error(path, f"the string {_short(value)} does not fit here")
+            return vector
+        if value in place.choices:
+            symbol, vector = place.choices[value]
+            self.out.append(symbol)
+            return vector
+        raise _error(path, _unfit(place, value))
+
+    def scalar(self, place: Place, value: Any, path: Path) -> Vector | None:
         out = self.out
-        if isinstance(value, str):
-            if place.has_free_text:
-                self._text(value, path)
-                vector = place.text.end_of(value)
-                if vector is None:
-                    raise _error(path, f"the string {_short(value)} does not fit here")
-                return vector
-        elif isinstance(value, bool):
+        if isinstance(value, bool):
             if value in place.booleans:
                 out.append(TRUE if value else FALSE)
                 return place.booleans[value]
@@ -131,22 +154,26 @@ class Encoder:
                     out.append(NUMBER)
                 out += [_spelled(value, path), END_NUMBER]
                 return vector
-        if isinstance(value, (str, int, float)) and not isinstance(value, bool) and value in place.choices:
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and value in place.choices:
             symbol, vector = place.choices[value]
             out.append(symbol)
             return vector
+        if value is CUT:
+            self.edge = place, path
+            return None
         raise _error(path, _unfit(place, value))
 
     def _text(self, text: str, path: Path) -> None:
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise _error(path, "a lone surrogate is not a character") from None
-        self.out += [text, END_STRING]
+        if not text.isascii():
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                raise _error(path, "a lone surrogate is not a character") from None
+        self.out += text, END_STRING
 
     @staticmethod
     def _check_type(place: Place, type: str, room: int, path: Path) -> None:
-        if type not in (place.types if room > place.machine.enough_room else place.types_within(room)):
+        if type not in (place.types if room > place.machine.reach.deepest else place.types_within(room)):
             if room < 1 or type in place.types:
                 raise _error(path, f"nested more than {MAX_DEPTH} levels deep")
             raise _error(path, f"expected {_expected(place)}, found {_article(type)}")
@@ -163,7 +190,7 @@ def symbols_of(written: Written) -> list[int]:
     return symbols
 
 
-def _spelled(value: int | float, path: Path) -> str:
+def _spelled(value: float, path: Path) -> str:
     try:
         return spell(value)
     except ValueError as error:
@@ -247,7 +274,7 @@ class Decoder:
         else:
             key = self.text()
             known = key not in state.names
-        member = state.member(key, used, room) if known and key not in used else None
+        member = state.member(key, room) if known and key not in used else None
         if member is None:
             raise self.error(symbol)
         return key, member
@@ -337,10 +364,10 @@ def _error(path: Path, reason: str) -> SchemaValidationError:
     return SchemaValidationError(json_path(path), reason)
 
 
-def _no_member(state: ObjectState, key: Any, used: set[str], room: int) -> str:
+def _no_member(state: ObjectState, value: dict, key: Any, room: int) -> str:
     if not isinstance(key, str):
         return f"a key must be a string, not {key!r}"
-    allowed = sorted(name for name in state.names - used if state.member(name, used, room))
+    allowed = sorted(name for name in state.names - value.keys() if state.member(name, room))
     if key in state.names:
         return f"this key does not fit here{_list_of(allowed)}"
     return f"unknown key{_list_of(allowed)}"

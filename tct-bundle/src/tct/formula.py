@@ -13,7 +13,7 @@ CONSTANT, ATOM, NOT, ALL, ANY, ONE = "constant", "atom", "not", "all", "any", "o
 class Formula:
     """One node. `parts` holds formulas, or for an atom the assertion, or for a constant its truth."""
 
-    __slots__ = ("kind", "parts", "number", "atoms")
+    __slots__ = ("atoms", "kind", "number", "parts")
     _interned: dict[tuple, "Formula"] = {}
 
     def __repr__(self) -> str:

@@ -8,7 +8,6 @@ holds for every document, and each offers only what can still end in a valid doc
 that any JSON parser reads them.
 """
 
-from collections.abc import Set
 from dataclasses import dataclass
 from functools import cache, cached_property
 
@@ -33,29 +32,33 @@ class TypeMachine:
         declared = _all_assertions(compiler.formulas.values())
         self.symbols = SymbolTable(_names(declared), map(literal, _values(declared)))
         self.place = cache(lambda goals, accept: Place(self, goals, accept))
-        self.object_state = cache(lambda goals, accept: ObjectState(self, goals, accept))
+        self._object_state = cache(lambda *key: ObjectState(self, *key))
         self.array_state = cache(lambda goals, accept: ArrayState(self, goals, accept))
         self.text_machine = cache(lambda goals, accept: TextMachine(self.reach.text(goals), accept))
         goals = (compiler.root,)
         self.is_empty = self.reach.value(goals).get((True,), MAX_DEPTH + 1) > MAX_DEPTH
         self.root = self.place(goals, frozenset([(True,)]))
 
-    @cached_property
-    def enough_room(self) -> int:
-        """From this much room on, no value that the machine may ask for is too deep."""
-        return max((depth for reach in self.reach._values.values() for depth in reach.values()), default=0)
+    def object_state(self, goals: Goals, accept: Accept, used: frozenset[str] = frozenset()) -> "ObjectState":
+        """A half-read object with these goals, and the keys `used` of those that it knows by name."""
+        return self._object_state(goals, accept, used & self.reach.effective(goals))
 
     def capped(self, room: int) -> int:
         """Room as far as it makes a difference, so that few values of it occur in memo keys."""
-        return min(room, self.enough_room + 1)
+        return min(room, self.reach.deepest + 1)
 
 
 @dataclass(frozen=True, eq=False)
 class Member:
-    """A member or an item that may come next: the place of its value, and the container's state after it."""
+    """A member or an item that may come next: the place of its value, and the container's state after each of
+    the vectors that this may have."""
 
     place: "Place"
     after: dict[Vector, "ObjectState | ArrayState"]
+    key: str | frozenset[str] | None = (
+        None  # a name, or the patterns that an open key matches; of members only
+    )
+    symbol: int | None = None  # of the name
 
 
 class Place:
@@ -86,17 +89,17 @@ class Place:
         """The JSON types that a value may have here where there is room."""
         return self.types_within(MAX_DEPTH)
 
-    @property
+    @cached_property
     def is_object(self) -> bool:
         """Only an object fits: it needs no opening symbol."""
         return self.types == ("object",)
 
-    @property
+    @cached_property
     def is_array(self) -> bool:
         """Only an array fits: it needs no opening symbol, unless it is itself an item."""
         return self.types == ("array",)
 
-    @property
+    @cached_property
     def is_number(self) -> bool:
         """Only a number fits, and any spelling may come: it needs no opening symbol."""
         return self.types == ("number",) and self.has_free_numbers
@@ -143,10 +146,15 @@ class Place:
         return "string" in self.types and self._strings is None
 
     @cached_property
+    def any_text(self) -> Vector | None:
+        """The vector that every string has, if every string fits."""
+        return self.text.ends[0] if self.has_free_text and self.text.takes_any else None
+
+    @cached_property
     def has_free_numbers(self) -> bool:
         return "number" in self.types and self.number(None) is not None
 
-    def number(self, value: int | float | None) -> Vector | None:
+    def number(self, value: float | None) -> Vector | None:
         """The vector of a number that fits, else None; the value None stands for a number nowhere named."""
         vector = number_vector(self._typed("number"), value)
         return vector if vector in self.accept else None
@@ -169,33 +177,33 @@ class Place:
 
 
 class ObjectState:
-    """A half-read object: what remains of its goals."""
+    """A half-read object: what remains of its goals, and which of the keys that bear on them it has."""
 
-    def __init__(self, machine: TypeMachine, goals: Goals, accept: Accept):
-        self.machine, self.goals, self.accept = machine, goals, accept
+    def __init__(self, machine: TypeMachine, goals: Goals, accept: Accept, used: frozenset[str]):
+        self.machine, self.goals, self.accept, self.used = machine, goals, accept, used
         self.names = frozenset(machine.reach.names(goals))
         end = machine.reach.end(goals)
         self.end: Vector | None = end if end in accept else None  # the vector if the object may end here
         self._member, self._open_keys = cache(self._member), cache(self._open_keys)
+        self.known: dict[tuple[str, int], Member] = {}  # what `member` has given for keys in `names`
 
-    @cached_property
-    def effective(self) -> frozenset[str]:
-        return self.machine.reach.effective(self.goals)
-
-    def member(self, key: str, used: Set[str], room: int) -> Member | None:
-        """A member with a key that is not in `used`; None where no valid object has it."""
+    def member(self, key: str, room: int) -> Member | None:
+        """A member with a key that the object does not have yet; None where no valid object has it."""
         if key in self.names:
-            return self._member(key, frozenset(), self.effective & used, self.machine.capped(room))
+            member = self._member(key, frozenset(), self.machine.capped(room))
+            if member is not None:
+                self.known[key, room] = member
+            return member
         matching = frozenset(regex for regex in self._patterns if compile_pattern(regex).matches(key))
-        return self._member(None, matching, self.effective & used, self.machine.capped(room))
+        return self._member(None, matching, self.machine.capped(room))
 
-    def open_keys(self, used: Set[str], room: int) -> TextMachine | None:
+    def open_keys(self, room: int) -> TextMachine | None:
         """The keys beyond `names`, as texts; None where there are none."""
-        return self._open_keys(self.effective & used, self.machine.capped(room))
+        return self._open_keys(self.machine.capped(room))
 
-    def _open_keys(self, used: frozenset[str], room: int) -> TextMachine | None:
+    def _open_keys(self, room: int) -> TextMachine | None:
         reach = self.machine.reach
-        fitting = [m for m in reach.open_key_vectors(self.goals) if self._member(None, m, used, room)]
+        fitting = [m for m in reach.open_key_vectors(self.goals) if self._member(None, m, room)]
         if not fitting:
             return None
         accept = frozenset((*(regex in matching for regex in self._patterns), False) for matching in fitting)
@@ -203,21 +211,22 @@ class ObjectState:
         named = atom(Text(self.names)) if self.names else FALSE
         return TextMachine(reach.text((*patterns, named)), accept)
 
-    def _member(
-        self, key: str | None, matching: frozenset[str], used: frozenset[str], room: int
-    ) -> Member | None:
+    def _member(self, key: str | None, matching: frozenset[str], room: int) -> Member | None:
         reach = self.machine.reach
         step = (
             reach.member(self.goals, None, matching) if key is None else reach.named_member(self.goals, key)
         )
-        then_used = used if key is None else used | {key}
+        used = self.used if key is None else self.used | {key}
         after = {}
         for vector, depth in reach.value(step.child).items():
             goals = step.after(vector)
-            ends = reach.object(goals, then_used)
+            ends = reach.object(goals, used)
             if depth < room and any(v in self.accept and d <= room for v, d in ends.items()):
-                after[vector] = self.machine.object_state(goals, self.accept)
-        return Member(self.machine.place(step.child, frozenset(after)), after) if after else None
+                after[vector] = self.machine.object_state(goals, self.accept, used)
+        if not after:
+            return None
+        place = self.machine.place(step.child, frozenset(after))
+        return Member(place, after, matching if key is None else key, self.machine.symbols.key.get(key))
 
     @cached_property
     def _patterns(self) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ The tokens form a trie over their symbols. What a frame makes of the trie does n
 up to where its value ends: so masks are put together from parts that hold for a frame wherever it comes up, and
 whole ones are kept for every state that looks the same. Strings run through their automaton all at once.
 
-Keys that an object has spelled out already are no part of what a state looks like; the few tokens that would
+The keys that an object has are no part of what a state looks like; the few tokens that would
 spell one again are struck out last. That is exact where each token is either structure or text (with the mark
 of its end), as `learn_merges` makes them; for any other vocabulary the trie is walked anew for each state.
 """
@@ -29,7 +29,7 @@ Part = tuple[Mask, list[tuple[Node, Vector]]]  # a frame's own mask; where its v
 class View:
     """Stands for all states whose frames look the same: their masks by node, and the views of what is within."""
 
-    __slots__ = ("masks", "inner")
+    __slots__ = ("inner", "masks")
 
     def __init__(self):
         self.masks: dict[int, Mask] = {}
@@ -59,8 +59,11 @@ class Masks:
         self._parts: dict[Hashable, Part] = {}
         self._text_masks: dict[tuple[TextMachine, int], Mask] = {}
 
-    def fill(self, state: State, row: Mask) -> None:
-        """Writes the mask of a state over row."""
+    def fill(self, state: State, ways: tuple[Symbols, ...], row: Mask) -> None:
+        """Writes the mask of a state over row. With `ways`, the symbols to come must start with one of them."""
+        if ways:
+            row[:] = self._bits([token for way in ways for token in self._along(state, way)])
+            return
         frame = state.frame
         keys = frame.text if isinstance(frame, (ObjectFrame, KeyFrame)) else None
         if not self._is_plain or keys and not keys[0].is_endless:
@@ -139,6 +142,17 @@ class Masks:
             mask = self._text_masks[machine, at] = self._bits(self._texts.allowed(machine, at))
         return mask
 
+    def _along(self, state: State, way: Symbols) -> Iterator[int]:
+        """The tokens that an allowed way starts with, and the allowed ones that start with it."""
+        node = self.root
+        for symbol in way:
+            if symbol not in node:
+                return
+            node, state = node[symbol], state.step(symbol)
+            if None in node:
+                yield node[None]
+        yield from self._walk(state, node)
+
     def _walk(self, state: State, node: Node) -> list[int]:
         """The tokens below a node that are allowed in a state, found by trying each symbol of each."""
         tokens, todo = [], [(node, state)]
@@ -211,10 +225,10 @@ _OUTSIDE = State(_Outside(), None)
 def _taken(state: State) -> Iterator[bytes]:
     """What must not follow, before or within a key, with the end of the string: it is a key already."""
     if isinstance(state.frame, ObjectFrame):
-        yield from state.frame.spelled
+        yield from state.frame.keys
     else:
         spelled = state.frame.spelled
-        yield from (k[len(spelled) :] for k in state.outer.frame.spelled if k.startswith(spelled))
+        yield from (k[len(spelled) :] for k in state.outer.frame.keys if k.startswith(spelled))
 
 
 def _is_plain(symbols: Symbols) -> bool:

@@ -16,7 +16,7 @@ _LEADING = re.compile(r"-?0?\.?0*|\.|e.*")  # what is not a significant digit
 MOST_SIGNIFICANT = 17  # digits that repr needs for any double
 
 
-def spell(number: int | float) -> str:
+def spell(number: float) -> str:
     """The spelling of a number; ValueError for NaN, infinities and integers beyond MAX_DIGITS.
 
     >>> spell(22), spell(3.10), spell(1e5), spell(1e16)

@@ -58,6 +58,7 @@ class Reachability:
         self._searches: dict[tuple, Reach] = {}
         self._known_changes: dict[Goals, tuple] = {}
         self._solving = False
+        self.deepest = 0  # the depth that any value may need at least
         self.typed = cache(self.typed)
         self.member = cache(self.member)
         self.item = cache(self.item)
@@ -104,6 +105,7 @@ class Reachability:
                 self._values[goals] = self._least(self.of_type(goals, type) for type in TYPES)
             changed = self._values != before
         self._solving = False
+        self.deepest = max((d for reach in self._values.values() for d in reach.values()), default=0)
 
     @staticmethod
     def _least(reaches: Iterator[Reach]) -> Reach:
@@ -267,7 +269,7 @@ def numbers_of(goals: Goals) -> list[int | float]:
     return [assertion.value for assertion in assertions(goals) if isinstance(assertion, Number)]
 
 
-def number_vector(goals: Goals, number: int | float | None) -> Vector:
+def number_vector(goals: Goals, number: float | None) -> Vector:
     """What a number meets; None stands for any that the goals do not name."""
     return tuple(truth(goal, lambda assertion: assertion.value == number) for goal in goals)
 

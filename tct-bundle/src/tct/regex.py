@@ -6,7 +6,7 @@ literals, classes, `.`, \\d \\w \\s and their negations, escapes, groups, altern
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 
@@ -37,7 +37,7 @@ class DFA:
         return bool(self.accepts[state])
 
 
-@lru_cache(maxsize=None)
+@cache
 def compile_pattern(pattern: str) -> DFA:
     """The automaton of all UTF-8 strings in which `pattern` finds a match; PatternError if unsupported."""
     nfa = _NFA()

@@ -26,8 +26,7 @@ from tct.formula import FALSE, TRUE, Formula, all_of, any_of, atom, constant, ne
 from tct.regex import PatternError, compile_pattern, finite_language
 
 ANNOTATIONS = frozenset(
-    "$schema $id $comment title description default examples readOnly writeOnly deprecated"
-    " markdownDescription x-intellij-html-description definitions".split()
+    ["$schema", "$id", "$comment", "title", "description", "default", "examples", "readOnly", "writeOnly", "deprecated", "markdownDescription", "x-intellij-html-description", "definitions"]
 )
 MAX_PATTERN_NAMES = 64  # a key pattern that matches no more keys than this is written out as named keys
 

@@ -3,7 +3,7 @@
 A state is a stack of frames, linked from the innermost container outwards. A frame takes a symbol (`step`) or
 refuses it; the frame around it goes on (`resume`) once the value within is complete. States share their outer
 frames, so keeping, copying and going back cost nothing. A frame's `view` is what its next symbols depend on:
-all of it but the keys that its object has spelled out, of which no two objects have the same.
+all of it but the keys that its object has, of which no two need have the same.
 """
 
 from collections.abc import Hashable, Set
@@ -13,7 +13,17 @@ from typing import Optional
 from tct.machine import MAX_DEPTH, ArrayState, Member, ObjectState, Place, TypeMachine
 from tct.numbers import may_continue, parse
 from tct.symbols import (
-    ARRAY, BYTE, END_ARRAY, END_NUMBER, END_OBJECT, END_STRING, FALSE, NULL, NUMBER, OBJECT, TRUE,
+    ARRAY,
+    BYTE,
+    END_ARRAY,
+    END_NUMBER,
+    END_OBJECT,
+    END_STRING,
+    FALSE,
+    NULL,
+    NUMBER,
+    OBJECT,
+    TRUE,
 )  # fmt: skip
 from tct.text import DEAD, TextMachine, Vector
 
@@ -42,7 +52,7 @@ class Frame:
     """What all frames have in common. None is ever changed; to freeze them would double what they cost."""
 
     __slots__ = ()
-    text: tuple[TextMachine, int] | None = None  # the strings that may come next: an automaton, and where it is
+    text: tuple[TextMachine, int] | None = None  # of the strings that may come next: automaton and its state
     view: Hashable = None
 
     def step(self, symbol: int, outer: State | None) -> State | None:
@@ -69,7 +79,7 @@ def enter(place: Place, room: int, outer: State | None, in_array: bool = False) 
     if place.is_object:
         return State(ObjectFrame(place.object, frozenset(), frozenset(), room), outer)
     if place.is_array and not in_array:
-        return State(ArrayFrame(place.array, room), outer)
+        return State(ArrayFrame(place.array, 0, room), outer)
     if place.is_number:
         return State(NumberFrame(place, ""), outer)
     return State(ValueFrame(place, room), outer)
@@ -121,7 +131,7 @@ class ValueFrame(Frame):
         if symbol == OBJECT and "object" in place.types_within(self.room):
             return State(ObjectFrame(place.object, frozenset(), frozenset(), self.room), outer)
         if symbol == ARRAY and "array" in place.types_within(self.room):
-            return State(ArrayFrame(place.array, self.room), outer)
+            return State(ArrayFrame(place.array, 0, self.room), outer)
         return None
 
     def run(self, text: bytes, outer: State | None) -> State | None:
@@ -180,8 +190,8 @@ class ObjectFrame(Frame):
     """Within an object, before a key or the end."""
 
     state: ObjectState
-    used: Set[str]  # keys that have a symbol of their own
-    spelled: Set[bytes]  # the others
+    used: Set[str]  # the keys that were written by a symbol of their own
+    keys: Set[bytes]  # all keys
     room: int
 
     @property
@@ -190,7 +200,7 @@ class ObjectFrame(Frame):
 
     @property
     def text(self) -> tuple[TextMachine, int] | None:
-        keys = self.state.open_keys(self.used, self.room)
+        keys = self.state.open_keys(self.room)
         return (keys, 0) if keys else None
 
     def step(self, symbol: int, outer: State | None) -> State | None:
@@ -201,7 +211,7 @@ class ObjectFrame(Frame):
         key = self.state.machine.symbols.name_of(symbol)
         if key not in self.state.names or key in self.used:
             return None
-        return self._enter(key, self.used | {key}, self.spelled, outer)
+        return self._enter(key, self.used | {key}, outer)
 
     def run(self, text: bytes, outer: State | None) -> State | None:
         return self.begin_key(outer).run(text) if self.text else None
@@ -212,13 +222,14 @@ class ObjectFrame(Frame):
 
     def end_key(self, key: bytes, outer: State | None) -> State | None:
         """The state before the value of a key that has been spelled out."""
-        return self._enter(key.decode(), self.used, self.spelled | {key}, outer)
+        return self._enter(key.decode(), self.used, outer)
 
-    def _enter(self, key: str, used: Set[str], spelled: Set[bytes], outer: State | None) -> State | None:
-        member = self.state.member(key, self.used, self.room)
+    def _enter(self, key: str, used: Set[str], outer: State | None) -> State | None:
+        member = self.state.member(key, self.room)
         if member is None:
             return None
-        return enter(member.place, self.room - 1, State(MemberFrame(member, used, spelled, self.room), outer))
+        frame = MemberFrame(member, used, self.keys | {key.encode()}, self.room)
+        return enter(member.place, self.room - 1, State(frame, outer))
 
 
 @dataclass(slots=True, eq=False)
@@ -238,7 +249,7 @@ class KeyFrame(Frame):
     def step(self, symbol: int, outer: State) -> State | None:
         object: ObjectFrame = outer.frame
         if symbol == END_STRING:
-            fits = self.machine.ends[self.at] is not None and self.spelled not in object.spelled
+            fits = self.machine.ends[self.at] is not None and self.spelled not in object.keys
             return object.end_key(self.spelled, outer.outer) if fits else None
         return self.run(bytes([symbol - BYTE]), outer) if BYTE <= symbol < END_STRING else None
 
@@ -247,7 +258,7 @@ class KeyFrame(Frame):
         if at == DEAD:
             return None
         if not self.machine.endless[at]:  # are all keys that begin so taken?
-            taken = outer.frame.spelled
+            taken = outer.frame.keys
             if all(spelled + end in taken for end in self.machine.language(at)):
                 return None
         return State(KeyFrame(self.machine, at, spelled), outer)
@@ -259,7 +270,7 @@ class MemberFrame(Frame):
 
     member: Member
     used: Set[str]
-    spelled: Set[bytes]
+    keys: Set[bytes]
     room: int
 
     @property
@@ -267,7 +278,7 @@ class MemberFrame(Frame):
         return self.member, self.used, self.room
 
     def resume(self, vector: Vector) -> ObjectFrame:
-        return ObjectFrame(self.member.after[vector], self.used, self.spelled, self.room)
+        return ObjectFrame(self.member.after[vector], self.used, self.keys, self.room)
 
 
 @dataclass(slots=True, eq=False)
@@ -275,6 +286,7 @@ class ArrayFrame(Frame):
     """Within an array, before an item or the end."""
 
     state: ArrayState
+    index: int  # of the next item
     room: int
 
     @property
@@ -301,7 +313,8 @@ class ArrayFrame(Frame):
         member = self.state.item(self.room)
         if member is None:
             return None
-        return enter(member.place, self.room - 1, State(ItemFrame(member, self.room), outer), in_array=True)
+        around = State(ItemFrame(member, self.index, self.room), outer)
+        return enter(member.place, self.room - 1, around, in_array=True)
 
 
 @dataclass(slots=True, eq=False)
@@ -309,6 +322,7 @@ class ItemFrame(Frame):
     """An array while an item is being read."""
 
     member: Member
+    index: int
     room: int
 
     @property
@@ -316,4 +330,4 @@ class ItemFrame(Frame):
         return self.member, self.room
 
     def resume(self, vector: Vector) -> ArrayFrame:
-        return ArrayFrame(self.member.after[vector], self.room)
+        return ArrayFrame(self.member.after[vector], self.index + 1, self.room)

@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,13 @@ from typing import Any
 import numpy as np
 
 from tct.bpe import Merge, Merges
-from tct.codec import Decoder, DuplicateKeys, Encoder, Truncated, NOTHING, symbols_of
+from tct.codec import NOTHING, Decoder, DuplicateKeys, Encoder, Truncated, symbols_of
 from tct.machine import TypeMachine
 from tct.masks import Masks
 from tct.matcher import Matcher
+from tct.partial_json import json_beginnings
+from tct.path_class import PathClasses
+from tct.prefix import Prefix, left_open, prefix_of
 from tct.schema import Schema
 from tct.symbols import PAD
 
@@ -55,7 +59,6 @@ class Tokenizer:
         self.schema = schema
         self.machine = TypeMachine(schema)
         self.merges = Merges(self.machine.symbols.size, merges)
-        self._masks = Masks(self.merges.symbols_of)
 
     # -- documents
 
@@ -70,19 +73,25 @@ class Tokenizer:
         """The same for a document already parsed: dict, list, str, int, float, bool and None."""
         return self.merges.tokens(Encoder(self.machine).encode(value))
 
+    def encode_with_states(self, json_text: str) -> tuple[list[int], list[int]]:
+        """The tokens of a JSON document, and after each of them the matcher's `state_id`; raises as `encode`."""
+        tokens, matcher = self.encode(json_text), self.matcher()
+        return tokens, [matcher.state_id() for token in tokens if matcher.accept_token(token)]
+
     def encode_batch(self, texts: Sequence[str], num_threads: int | None = None) -> list[np.ndarray]:
         """`encode` in bulk: an int32 array for each text."""
         with ThreadPoolExecutor(num_threads) as pool:
             return list(pool.map(lambda text: np.array(self.encode(text), np.int32), texts))
 
-    def encode_prefix(self, partial: str | Any) -> list[int]:
-        """A partial document, JSON text or a value, left open at its end.
+    def encode_prefix(self, partial: str | Any) -> Prefix:
+        """A partial document, JSON text cut anywhere or a value, for completion (see `Prefix`).
 
-        Every container that the last value closes stays open, so that members and items can follow; that last
-        string or number itself is complete. ValueError where no valid document goes on from there.
+        Of a text, what it closes is closed, and a string, number or key at its very end may go on. A value, and
+        a text that is a whole document, is left open: members and items may follow in every container that ends
+        with it. ValueError with the JSON path where no valid document starts so.
         """
-        value = read_json(partial) if isinstance(partial, str) else partial
-        return self.merges.tokens(Encoder(self.machine, left_open=True).encode(value))
+        is_text = isinstance(partial, str)
+        return prefix_of(self, json_beginnings(partial, read_json) if is_text else [left_open(partial)])
 
     def decode(self, tokens: Sequence[int]) -> tuple[str, int, int]:
         """(compact JSON text, tokens consumed, tokens given); surplus tokens, such as padding, are not read.
@@ -148,7 +157,19 @@ class Tokenizer:
 
     def matcher(self) -> Matcher:
         """A new matcher at the start of a document."""
-        return Matcher(self.machine, self.merges, self._masks)
+        return Matcher(self)
+
+    def n_states(self) -> int:
+        """How many places a matcher's `state_id` tells apart."""
+        return self.classes.n_states
+
+    @cached_property
+    def classes(self) -> PathClasses:
+        return PathClasses(self.machine)
+
+    @cached_property
+    def masks(self) -> Masks:
+        return Masks(self.merges.symbols_of)
 
     # -- the artifact
 

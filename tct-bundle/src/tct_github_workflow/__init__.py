@@ -13,7 +13,10 @@ from typing import Any
 
 import numpy as np
 from tct.matcher import Matcher
+from tct.prefix import Prefix, prefix_of
 from tct.tokenizer import Tokenizer
+
+from .partial_yaml import yaml_beginnings
 
 NAME = "tct_github_workflow"
 ARTIFACT = Path(__file__).with_name("github_workflow.json")
@@ -47,9 +50,22 @@ def decode_prefix(tokens: Sequence[int]) -> tuple[str, int, bool]:
     return tokenizer().decode_prefix(tokens)
 
 
-def encode_prefix(partial: str | Any) -> list[int]:
-    """The tokens of a partial workflow (JSON text or a value), left open at its end for completion."""
+def encode_prefix(partial: str | Any) -> Prefix:
+    """The tokens of a partial workflow, for completion: JSON text (where it starts with `{`) or YAML text, cut
+    anywhere, or a value, which is left open at its end. ValueError where no workflow starts so."""
+    if isinstance(partial, str) and not partial.lstrip("\ufeff \t\r\n").startswith("{"):
+        return prefix_of(tokenizer(), yaml_beginnings(partial))
     return tokenizer().encode_prefix(partial)
+
+
+def encode_with_states(json_text: str) -> tuple[list[int], list[int]]:
+    """The tokens of a workflow, and after each of them the matcher's `state_id`; raises as `encode`."""
+    return tokenizer().encode_with_states(json_text)
+
+
+def n_states() -> int:
+    """How many places a matcher's `state_id` tells apart."""
+    return tokenizer().n_states()
 
 
 def encode_batch(texts: Sequence[str], num_threads: int | None = None) -> list[np.ndarray]:

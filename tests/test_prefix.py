@@ -1,0 +1,449 @@
+"""Documents cut anywhere: every completion keeps what was given, and is tokenised as if nothing had been cut."""
+
+import json
+import random
+import re
+
+import numpy as np
+import pytest
+import tct_github_workflow as tct
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tct import Tokenizer
+from tct.bpe import split_words
+from tct.codec import Encoder, symbols_of
+from tct.prefix import left_open, settled_words
+from tct.symbols import BYTE, END_ARRAY, END_NUMBER, END_OBJECT, END_STRING, FIRST_NAME, NUMBER
+from tct_github_workflow.workflow_files import find_files, load_file
+from tct_github_workflow.workflow_yaml import dump_workflow, load_workflow
+
+from scripts.sample_workflows import compose_workflows
+
+WORKFLOWS = [workflow for _, workflow in compose_workflows(60)]
+ODD = {
+    "name": 'it\'s "odd"\\ \t\n🚀 é',
+    "on": {"schedule": [{"cron": "0 0 * * *"}], "workflow_dispatch": None},
+    "env": {"N": -0.5, "E": 1e300, "FLAG": True, "EMPTY": "", "FALSE": "false", "on": "off", "": " "},
+    "jobs": {
+        "a": {
+            "runs-on": ["self-hosted", "x"],
+            "strategy": {"matrix": {"n": [1, -2.5, "3.10", {"k": []}, [[], {}]]}},
+            "steps": [
+                {"run": "\n\n  a:\n    b # ${{ github.ref }} ${{ x \n", "if": True},
+                {"uses": "docker://alpine:3.8", "with": {"args": "--flag -x", "path": "a/b"}},
+            ],
+        }
+    },
+}
+HAND_WRITTEN = """\
+---
+# a comment, with: signs - of [structure]
+name: 'it''s'   # why
+on: [push, "pull_request", ]
+env: {A: 1, 'B': "x\\ty\\u00e9
+  z", C: True,
+  "E" : 3.10}
+jobs:
+  one:
+    runs-on:
+    - self-hosted
+    - >-
+      big
+      one
+    strategy: {matrix: {a: [1, -x, [b: c], -3]}}
+    steps:
+    - run: |
+
+        echo "a: b" # no comment
+
+          more
+    -
+      name: "two
+        lines
+
+        and a blank"
+      uses: http://x
+    - {run: 'x', shell: bash}
+    - run: |2-
+          indented
+        if: no key
+      if: ${{ !cancelled() }}
+"""
+
+
+def compact(value, ascii=False) -> str:
+    return json.dumps(value, ensure_ascii=ascii, separators=(",", ":"))
+
+
+def spelled(tokens) -> tuple[int, ...]:
+    """The base symbols of tokens."""
+    return tuple(s for token in tokens for s in tct.tokenizer().merges.symbols_of[token])
+
+
+def allowed(matcher) -> np.ndarray:
+    mask = matcher.allocate_token_bitmask()
+    matcher.fill_next_token_bitmask(mask)
+    return np.flatnonzero(np.unpackbits(mask.view(np.uint8), bitorder="little"))
+
+
+def completions(prefix, count=2) -> list[str]:
+    """JSON texts of some documents that go on from a prefix."""
+    texts = []
+    for way in random.Random(0).sample(prefix.alternatives, min(count, len(prefix.alternatives))):
+        matcher = tct.matcher()
+        assert matcher.accept_tokens(prefix[: prefix.kept]) and matcher.accept_tokens(way)
+        texts.append(tct.decode([*prefix[: prefix.kept], *way, *matcher.closing_tokens()])[0])
+    return texts
+
+
+def check(prefix, tokens) -> None:
+    """The document of which these are the tokens goes on from the prefix, and is tokenised as ever."""
+    assert tokens[: prefix.kept] == prefix[: prefix.kept]
+    rest = spelled(tokens[prefix.kept :])
+    assert any(rest[: len(way)] == way for way in prefix.alternatives)
+    assert tct.matcher().accept_tokens(prefix)
+    if len(prefix.alternatives) == 1:
+        assert spelled(prefix[prefix.kept :]) == prefix.alternatives[0]
+    matcher = tct.matcher()
+    assert matcher.accept_prefix(prefix) and matcher.accept_tokens(tokens[prefix.kept :])
+    assert matcher.is_terminated()
+
+
+# -- JSON
+
+
+@settings(max_examples=300)
+@given(st.sampled_from([ODD, *WORKFLOWS]), st.booleans(), st.floats(0, 1))
+def test_json_cut_anywhere_is_kept(workflow, ascii, share):
+    text = compact(workflow, ascii)
+    cut = text[: round(share * len(text))]
+    prefix = tct.encode_prefix(cut)
+    check(prefix, tct.encode(text))
+    for whole in completions(prefix):
+        if cut != text:
+            assert keeps(compact(json.loads(whole), ascii), cut)
+
+
+def keeps(text: str, cut: str) -> bool:
+    """Does a JSON text start as a cut one does? A character may be written as itself where its escape is cut."""
+    start = re.sub(r"\\(u.{0,3})?\Z", "", cut)
+    return text.startswith(cut) or start != cut and text.startswith(start) and text[len(start)] != '"'
+
+
+@pytest.mark.parametrize(
+    "text, escapes",
+    [
+        ("", 178),
+        ("u", 178),
+        ("u00e", 16),
+        ("u00E9", 1),
+        ("ud83", 178),
+        ("ud83d", 1024),
+        (r"ud83d\ud", 1024),
+        (r"ud83d\ude8", 16),
+    ],
+)
+def test_a_cut_escape_goes_on_with_the_characters_that_it_may_be(text, escapes):
+    prefix = tct.encode_prefix('{"name":"x\\' + text)
+    assert len(prefix.alternatives) == escapes
+
+
+def test_a_cut_says_no_more_than_is_certain():
+    says = {
+        "": "",
+        "{": "",
+        '{"na': "<name:>",
+        '{"name"': "<name:>",
+        '{"name":"npm run bui': "<name:>npm run bui",
+        '{"name":"x"': "<name:>x<END_STRING>",
+        '{"on":"pu': "<on:>",
+        '{"on":"pus': '<on:><"push">',
+        '{"on":["push"],"env":{"A': '<on:><ARRAY><"push"><END_ARRAY><env:><OBJECT>A',
+        '{"env":{"A":1': "<env:><OBJECT>A<END_STRING><NUMBER>1",
+        '{"env":{"A":1,': "<env:><OBJECT>A<END_STRING><NUMBER>1<END_NUMBER>",
+        '{"env":{"A":tr': "<env:><OBJECT>A<END_STRING><TRUE>",
+        '{"env":{"A":1.50': "<env:><OBJECT>A<END_STRING><NUMBER>1.5",
+        '{"env":{"A":1.50}': "<env:><OBJECT>A<END_STRING><NUMBER>1.5<END_NUMBER><END_OBJECT>",
+        '{"env":{}}': "<env:><OBJECT>",
+    }
+    describe = tct.tokenizer().machine.symbols.describe
+    assert {text: describe(spelled(tct.encode_prefix(text))) for text in says} == says
+
+
+def test_an_item_that_has_begun_has_to_come():
+    text = '{"on":"push","jobs":{"a":{"runs-on":"x","steps":[{"run":"y"}'
+    for more, ends in [("", True), (",", False), (",{", False)]:
+        matcher = tct.matcher()
+        assert matcher.accept_prefix(tct.encode_prefix(text + more))
+        assert bool(matcher.validate_tokens([END_ARRAY])) == ends
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ('{"x', r'^\$: a key that starts with "x" does not fit'),
+        ('{"on":"pux', r'^\$\.on: a string that starts with "pux" does not fit'),
+        ('{"on":7', r"^\$\.on: expected a string"),
+        ('{"on":"push","on', r'^\$: a key that starts with "on"'),
+        ('{"on":"push","on":"p', r"^\$\.on: .*twice"),
+        ('{"on":["push"]],', r"not JSON"),
+        ('{"on":["push" "p', r"not JSON: .*line 1 column 15"),
+        ('{"on":nulx', r"not JSON"),
+        ('{"env":{"A":.5', r"not JSON"),
+        ('{"env":{"A":NaN', r"NaN is not a JSON number"),
+        (r'{"name":"\x', r"not JSON: Invalid \\escape"),
+        (r'{"name":"\ud800x', r"^\$\.name: a lone surrogate"),
+        ("[" * 100_000, r"nested too deeply"),
+        ('{"env":{"A":' + "9" * 10_000, r"digits|number"),
+        ("on: push: x", "^line 1, column 9: "),
+        ("on: push\non: x", r'^line 2, column 1: duplicate key "on"'),
+        ("jobs:\n  a:\n    runz: x\n", r"^\$\.jobs\.a\.runz: unknown key; allowed are"),
+        ("jobs:\n  a:\n    runs-on: x\n   b", "^line 4, column"),
+        ("jobs:\n  - ", r"^\$\.jobs: expected an object"),
+    ],
+)
+def test_where_no_workflow_starts_so_the_error_tells_where(text, message):
+    with pytest.raises(ValueError) as error:
+        tct.encode_prefix(text)
+    assert re.search(message, str(error.value)) and "\n" not in str(error.value)
+
+
+# -- YAML
+
+
+@settings(max_examples=150)
+@given(st.sampled_from([ODD, *WORKFLOWS]), st.floats(0, 1))
+def test_yaml_cut_anywhere_is_kept(workflow, share):
+    text = dump_workflow(workflow)
+    cut = text[: round(share * len(text))]
+    prefix = tct.encode_prefix(cut)
+    check(prefix, tct.encode(compact(workflow)))
+    for whole in completions(prefix):
+        assert keeps_lines(json.loads(whole), cut)
+
+
+def keeps_lines(workflow, cut: str) -> bool:
+    """Does a workflow start with the scalars in the whole lines of a cut text, but for the last of them?"""
+    try:
+        given = load_workflow(cut[: cut.rfind("\n") + 1])
+    except ValueError:
+        return True
+    *sure, _ = scalars(given)
+    return scalars(workflow)[: len(sure)] == sure
+
+
+def scalars(value, path=()) -> list[tuple[tuple, str]]:
+    """The paths and JSON texts of all values that hold no other, in their order."""
+    if not value or not isinstance(value, (dict, list)):
+        return [(path, json.dumps(value))]
+    children = value.items() if isinstance(value, dict) else enumerate(value)
+    return [scalar for key, child in children for scalar in scalars(child, (*path, key))]
+
+
+def test_every_style_of_yaml_is_read_up_to_any_cut():
+    tokens = tct.encode(compact(load_workflow(HAND_WRITTEN)))
+    for end in range(len(HAND_WRITTEN) + 1):
+        prefix = tct.encode_prefix(HAND_WRITTEN[:end])
+        check(prefix, tokens)
+        assert all(keeps_lines(json.loads(whole), HAND_WRITTEN[:end]) for whole in completions(prefix))
+
+
+JOB = "on: push\njobs:\n  a:\n    "
+
+
+@pytest.mark.parametrize(
+    "text, says",
+    [
+        ("on: pu", "<on:>"),
+        ("on: pus", '<on:><"push">'),
+        ("on: [push", '<on:><ARRAY><"push">'),
+        ("on: [push]", '<on:><ARRAY><"push"><END_ARRAY>'),
+        ("name:", "<name:>"),
+        ("name: x", "<name:>x"),
+        ("name: x\n", "<name:>x<END_STRING>"),
+        ("name: x # y", "<name:>x<END_STRING>"),
+        ("name: |\n  x\n", "<name:>x\\n"),
+        ("name: |-\n  x\n", "<name:>x"),
+        ("name: 'x'\n", "<name:>x<END_STRING>"),
+        (JOB, "a<END_STRING>"),
+        (JOB + "runs-o", "a<END_STRING><runs-on:>"),
+        (JOB + "runs-on: x\n    steps:\n    -", "a<END_STRING><runs-on:>x<END_STRING><steps:>"),
+        (JOB + "runs-on: x\n    steps:\n    - us", "a<END_STRING><runs-on:>x<END_STRING><steps:><uses:>"),
+        (JOB + "env:\n      A: 3.1\n", "a<END_STRING><env:><OBJECT>A<END_STRING><NUMBER>3.1<END_NUMBER>"),
+        (JOB + "timeout-minutes: 017", "a<END_STRING><timeout-minutes:><NUMBER>17<END_NUMBER>"),
+        (JOB + "timeout-minutes: 1", "a<END_STRING><timeout-minutes:><NUMBER>1"),
+    ],
+)
+def test_a_yaml_text_says_what_is_certain(text, says):
+    described = tct.tokenizer().machine.symbols.describe(spelled(tct.encode_prefix(text)))
+    assert described.removeprefix('<on:><"push"><jobs:>' if text.startswith(JOB) else "") == says
+
+
+def test_a_plain_scalar_may_become_whatever_starts_so():
+    prefix = tct.encode_prefix("on: push\njobs: {}\nenv:\n  A: 3.1")
+    for value in ("3.1.4", "3.14", 3.14, 3.1):
+        check(prefix, tct.encode(compact({"on": "push", "jobs": {}, "env": {"A": value}})))
+
+
+# -- values
+
+
+@pytest.mark.parametrize(
+    "value", [{}, {"name": "x"}, {"on": {"push": {"branches": []}}}, ODD, *WORKFLOWS[:5]]
+)
+def test_a_value_and_its_whole_json_text_are_left_open(value):
+    prefix = tct.encode_prefix(value)
+    assert list(prefix) == list(tct.encode_prefix(compact(value)))
+    assert len(prefix.alternatives) == 1
+    matcher = tct.matcher()
+    assert matcher.accept_tokens(prefix) and not matcher.is_terminated()
+    if value in WORKFLOWS:
+        check(prefix, tct.encode(compact(value)))
+
+
+def test_a_value_is_not_changed():
+    value = {"on": {"push": {"branches": ["a"]}}}
+    tct.encode_prefix(value)
+    assert value == {"on": {"push": {"branches": ["a"]}}}
+
+
+def test_any_schema_has_prefixes():
+    tokenizer = Tokenizer({"type": "array", "items": {"enum": ["ab", "ac", 12, 17, True, None]}})
+    symbols = tokenizer.machine.symbols
+    ways = {
+        '["a': {'<"ab">', '<"ac">'},
+        "[1": {"<12>", "<17>"},
+        "[12,n": {"<12><NULL>"},
+        "": {""},
+        "[": {""},
+    }
+    for text, said in ways.items():
+        assert {symbols.describe(way) for way in tokenizer.encode_prefix(text).alternatives} == said
+    scalar = Tokenizer({"type": ["string", "number"]})
+    assert [scalar.machine.symbols.describe(scalar.encode_prefix(text)) for text in ('"a', "12")] == [
+        "a",
+        "<NUMBER>12",
+    ]
+
+
+# -- token healing
+
+
+@settings(max_examples=500)
+@given(st.data())
+def test_settled_words_stay_as_they_are(data):
+    pieces = st.sampled_from(
+        [
+            "a",
+            "é",
+            "1",
+            "23",
+            " ",
+            "  ",
+            "\n",
+            "\r\n",
+            "\t",
+            "_",
+            ".",
+            "://",
+            "$",
+            "${{",
+            "}}",
+            "}",
+            " x ",
+            "-",
+            "'",
+        ]
+    )
+    text, more = ("".join(data.draw(st.lists(pieces, max_size=30))) for _ in range(2))
+    words = settled_words(text)
+    assert split_words(text + more)[: len(words)] == words
+
+
+def test_a_model_sees_the_tokens_that_it_was_trained_on():
+    prefix = tct.encode_prefix('{"on":"push","jobs":{"a":{"runs-on":"ubuntu-la')
+    matcher = tct.matcher()
+    assert matcher.accept_prefix(prefix)
+    names = {tct.id_to_token(int(token)) for token in allowed(matcher)}
+    assert "ubuntu-latest<END_STRING>" in names and all(
+        "ubuntu-la".startswith(n) or n.startswith("ubuntu-la") for n in names
+    )
+
+
+@settings(max_examples=30)
+@given(st.sampled_from(WORKFLOWS), st.floats(0, 1), st.randoms(use_true_random=False))
+def test_random_completions_keep_what_was_given(workflow, share, rng):
+    text = compact(workflow)
+    cut = text[: round(share * len(text))].rstrip("\\")
+    prefix, matcher = tct.encode_prefix(cut), tct.matcher()
+    assert matcher.accept_prefix(prefix)
+    tokens = prefix[: prefix.kept]
+    for _ in range(20):
+        if matcher.is_terminated():
+            break
+        tokens.append(int(rng.choice(allowed(matcher))))
+        assert matcher.accept_token(tokens[-1])
+    whole = tct.decode(tokens + matcher.closing_tokens())[0]
+    assert cut == text or whole.startswith(cut)
+
+
+# -- decode_prefix
+
+
+@settings(max_examples=200)
+@given(st.sampled_from([ODD, *WORKFLOWS]), st.booleans(), st.floats(0, 1))
+def test_truncated_tokens_say_just_what_they_say(workflow, by_symbols, share):
+    tokens = tct.encode(compact(workflow))
+    tokens = list(spelled(tokens)) if by_symbols else tokens
+    tokens = tokens[: round(share * len(tokens))]
+    text, consumed, is_complete = tct.decode_prefix(tokens)
+    assert consumed == len(tokens)
+    if is_complete:
+        assert text == compact(workflow)
+        return
+    symbols = spelled(tokens)
+    said = tuple(symbols_of(Encoder(tct.tokenizer().machine).encode(left_open(json.loads(text)).document)))
+    if symbols[: len(said)] != said:
+        assert said[-1] in (END_STRING, END_NUMBER)  # of the scalar that is cut
+        said = said[:-1]
+    assert symbols[: len(said)] == said
+    left = [s for s in symbols[len(said) :] if s not in (END_OBJECT, END_ARRAY)]
+    if left and left[0] >= FIRST_NAME:  # a key with no value yet
+        left = left[1:]
+    elif END_STRING in left:
+        left = left[left.index(END_STRING) + 1 :]
+    assert all(
+        BYTE <= s < END_STRING or s == NUMBER for s in left
+    )  # a number that is none yet, a cut character
+
+
+# -- the generator
+
+
+def test_a_generator_goes_on_where_a_text_is_cut():
+    torch = pytest.importorskip("torch")
+    from nanochat.gpt import GPT, GPTConfig
+    from workflow_generator import WorkflowGenerator
+
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(sequence_len=64, n_layer=1, n_head=1, n_kv_head=1, n_embd=16))
+    prompt = "name: Mine\non: [pu"
+    for workflow in WorkflowGenerator(model, stride=32).generate(4, prompt, max_tokens=40, temperature=1.0):
+        assert workflow.value["name"] == "Mine" and workflow.value["on"][0].startswith("pu")
+
+
+# -- real workflows
+
+
+def test_real_workflows_cut_anywhere_are_kept(corpus):
+    rng = random.Random(0)
+    for name in rng.sample(find_files(corpus / "workflows"), 60):
+        path = corpus / "workflows" / name
+        try:
+            workflow = load_file(path)
+            tokens = tct.encode(compact(workflow))
+        except ValueError:
+            continue
+        text, source = compact(workflow), path.read_text("utf-8-sig")
+        check(tct.encode_prefix(text[: rng.randrange(len(text))]), tokens)
+        check(tct.encode_prefix(source[: rng.randrange(len(source))]), tokens)
