@@ -11,9 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tct import Tokenizer
 from tct.bpe import split_words
-from tct.codec import Encoder, symbols_of
-from tct.prefix import left_open, settled_words
-from tct.symbols import BYTE, END_ARRAY, END_NUMBER, END_OBJECT, END_STRING, FIRST_NAME, NUMBER
+from tct.codec import CUT, Encoder, symbols_of
+from tct.prefix import settled_words
+from tct.symbols import (
+    BYTE, END_ARRAY, END_NUMBER, END_OBJECT, END_STRING, FALSE, FIRST_NAME, NULL, NUMBER, TRUE, literal,
+    text_symbols,
+)  # fmt: skip
 from tct_github_workflow.workflow_files import find_files, load_file
 from tct_github_workflow.workflow_yaml import dump_workflow, load_workflow
 
@@ -133,11 +136,11 @@ def keeps(text: str, cut: str) -> bool:
 @pytest.mark.parametrize(
     "text, escapes",
     [
-        ("", 178),
-        ("u", 178),
+        ("", 179),
+        ("u", 179),
         ("u00e", 16),
         ("u00E9", 1),
-        ("ud83", 178),
+        ("ud83", 179),
         ("ud83d", 1024),
         (r"ud83d\ud", 1024),
         (r"ud83d\ude8", 16),
@@ -172,10 +175,12 @@ def test_a_cut_says_no_more_than_is_certain():
 
 def test_an_item_that_has_begun_has_to_come():
     text = '{"on":"push","jobs":{"a":{"runs-on":"x","steps":[{"run":"y"}'
-    for more, ends in [("", True), (",", False), (",{", False)]:
-        matcher = tct.matcher()
-        assert matcher.accept_prefix(tct.encode_prefix(text + more))
-        assert bool(matcher.validate_tokens([END_ARRAY])) == ends
+    tokens = tct.encode(text + "]}}}")
+    check(tct.encode_prefix(text), tokens)
+    for begun in (",", ",{"):
+        with pytest.raises(AssertionError):
+            check(tct.encode_prefix(text + begun), tokens)
+        check(tct.encode_prefix(text + begun), tct.encode(text + ',{"run":"z"}]}}}'))
 
 
 @pytest.mark.parametrize(
@@ -190,10 +195,11 @@ def test_an_item_that_has_begun_has_to_come():
         ('{"on":["push" "p', r"not JSON: .*line 1 column 15"),
         ('{"on":nulx', r"not JSON"),
         ('{"env":{"A":.5', r"not JSON"),
+        ('{"on":' + "[" * 100_000, "nested too deeply"),
         ('{"env":{"A":NaN', r"NaN is not a JSON number"),
         (r'{"name":"\x', r"not JSON: Invalid \\escape"),
         (r'{"name":"\ud800x', r"^\$\.name: a lone surrogate"),
-        ("[" * 100_000, r"nested too deeply"),
+        ("[" * 100_000, "more than 1,000 nested"),
         ('{"env":{"A":' + "9" * 10_000, r"digits|number"),
         ("on: push: x", "^line 1, column 9: "),
         ("on: push\non: x", r'^line 2, column 1: duplicate key "on"'),
@@ -280,9 +286,10 @@ def test_a_yaml_text_says_what_is_certain(text, says):
 
 
 def test_a_plain_scalar_may_become_whatever_starts_so():
-    prefix = tct.encode_prefix("on: push\njobs: {}\nenv:\n  A: 3.1")
+    prefix = tct.encode_prefix("on: push\njobs: {a: {runs-on: x}}\nenv:\n  A: 3.1")
     for value in ("3.1.4", "3.14", 3.14, 3.1):
-        check(prefix, tct.encode(compact({"on": "push", "jobs": {}, "env": {"A": value}})))
+        workflow = {"on": "push", "jobs": {"a": {"runs-on": "x"}}, "env": {"A": value}}
+        check(prefix, tct.encode(compact(workflow)))
 
 
 # -- values
@@ -401,20 +408,42 @@ def test_truncated_tokens_say_just_what_they_say(workflow, by_symbols, share):
     if is_complete:
         assert text == compact(workflow)
         return
-    symbols = spelled(tokens)
-    said = tuple(symbols_of(Encoder(tct.tokenizer().machine).encode(left_open(json.loads(text)).document)))
-    if symbols[: len(said)] != said:
-        assert said[-1] in (END_STRING, END_NUMBER)  # of the scalar that is cut
-        said = said[:-1]
+    before, scalar = cut_before_last_scalar(json.loads(text))
+    symbols, said = spelled(tokens), tuple(symbols_of(Encoder(tct.tokenizer().machine).encode(before)))
     assert symbols[: len(said)] == said
-    left = [s for s in symbols[len(said) :] if s not in (END_OBJECT, END_ARRAY)]
+    left = symbols[len(said) :]
+    if scalar is not CUT:
+        left = left[len(next(way for way in ways_to_say(scalar) if left[: len(way)] == way)) :]
+    while left and left[0] in (END_STRING, END_NUMBER, END_OBJECT, END_ARRAY):
+        left = left[1:]
     if left and left[0] >= FIRST_NAME:  # a key with no value yet
         left = left[1:]
     elif END_STRING in left:
         left = left[left.index(END_STRING) + 1 :]
-    assert all(
-        BYTE <= s < END_STRING or s == NUMBER for s in left
-    )  # a number that is none yet, a cut character
+    assert all(BYTE <= s < END_STRING or s == NUMBER for s in left)  # a key or character that is cut, 1. or -
+
+
+def cut_before_last_scalar(value):
+    """A value cut before the scalar with which it ends, and that scalar, CUT where it ends with no scalar."""
+    if not isinstance(value, (dict, list)):
+        return CUT, value
+    if not value:
+        return ({CUT: CUT} if isinstance(value, dict) else [CUT]), CUT
+    last = [*value][-1] if isinstance(value, dict) else len(value) - 1
+    inner, scalar = cut_before_last_scalar(value[last])
+    return ({**value, last: inner} if isinstance(value, dict) else [*value[:-1], inner]), scalar
+
+
+def ways_to_say(scalar) -> list[tuple[int, ...]]:
+    """Symbols for a scalar, or for what there is of it."""
+    text = tuple(text_symbols(scalar if isinstance(scalar, str) else literal(scalar)))
+    choice = tct.tokenizer().machine.symbols.value.get(literal(scalar))
+    return [
+        (choice,),
+        (TRUE,) if scalar is True else (FALSE,) if scalar is False else (NULL,),
+        (NUMBER, *text),
+        text,
+    ]
 
 
 # -- the generator

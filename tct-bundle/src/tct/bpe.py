@@ -1,8 +1,9 @@
 """Merges over base symbols: how written documents fall into pieces, and how pieces become tokens.
 
 A merge never crosses the border of a piece. Pieces are runs of structure, short strings without blanks (action
-references, runners, versions), and within all other text the words of a split pattern of the GPT-4 kind, to
-which plain `${{ ... }}` expressions are added. The end of a string belongs to its last piece.
+references, of which the digest of a commit stands apart, runners, versions), and within the lines of all other
+text the words of a split pattern of the GPT-4 kind, to which plain `${{ ... }}` expressions are added. The end of
+a string belongs to its last piece.
 """
 
 import json
@@ -22,6 +23,7 @@ MAX_KNOWN = 500_000  # pieces whose tokens are remembered
 MIN_OWNERS = 3  # a merge is supported by at least so many owners, so that no single project's text gets in
 _FIRST_CHAR = 0xE000  # symbols become characters of the private use area while the tokenizers library works
 _WHOLE = re.compile(rf"(?!.*://)\S{{1,{MAX_WHOLE}}}")  # addresses are split like any text
+_PINNED = re.compile(r"(.*@)([0-9a-f]{40})")  # an action at a commit: digests would fill the vocabulary
 _WORDS = re.compile(
     r"""
     \$\{\{[ ]?[\w.-]+[ ]?\}\}           # an expression that only names something
@@ -72,10 +74,17 @@ def split_words(text: str) -> list[str]:
 
     >>> split_words("npm run build"), split_words("actions/checkout@v4")
     (['npm', ' run', ' build'], ['actions/checkout@v4'])
+    >>> len(split_words("actions/checkout@" + "0123abcd" * 5))
+    2
     """
-    if _WHOLE.fullmatch(text):
-        return [text]
+    if is_whole(text):
+        return [*_PINNED.fullmatch(text).groups()] if _PINNED.fullmatch(text) else [text]
     return [word for line in split_lines(text) for word in _WORDS.findall(line)] or [""]
+
+
+def is_whole(text: str) -> bool:
+    """Is a text a short string that is not split into words?"""
+    return _WHOLE.fullmatch(text) is not None
 
 
 def split_lines(text: str) -> list[str]:

@@ -11,11 +11,11 @@ from copy import copy
 from os.path import commonprefix
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tct.bpe import Merges, Symbols, split_words
+from tct.bpe import Merges, Symbols, is_whole, split_words
 from tct.codec import CUT, Encoder, Written, json_path, symbols_of
 from tct.errors import SchemaValidationError
 from tct.machine import MAX_DEPTH, ArrayState, ObjectState, Place
-from tct.numbers import may_continue
+from tct.numbers import MAX_DIGITS, may_continue
 from tct.symbols import (
     BYTE,
     END_ARRAY,
@@ -96,7 +96,9 @@ def _spell(tokenizer: "Tokenizer", beginning: "Beginning") -> tuple[Symbols, lis
     assert matcher.accept_tokens(tokenizer.merges.tokens(written))
     ends = {end for end in ends if matcher.validate_tokens(end) == len(end)}
     if not ends:
-        raise SchemaValidationError(json_path(path), f"{' or '.join(map(str, hints))} does not fit here")
+        said = " or ".join(map(str, hints))
+        said = said if len(said) <= 100 else said[:97] + "..."
+        raise SchemaValidationError(json_path(path), f"{said} does not fit here")
     is_choice = any(matcher.validate_tokens(symbol) and symbol not in ends for symbol in _symbols(spot))
     return start, list(ends) if is_choice else [()]
 
@@ -161,7 +163,8 @@ class Number(NamedTuple):
 
     def symbols(self, place: Place) -> Iterator[Symbols]:
         if place.has_free_numbers:
-            for text in [self.text] if may_continue(self.text) else "-0123456789":
+            any_number = "-0123456789" if len(self.text) <= MAX_DIGITS else ""
+            for text in [self.text] if may_continue(self.text) else any_number:
                 yield (*([] if place.is_number else [NUMBER]), *text_symbols(text))
         for value, (symbol, _) in place.choices.items():
             if not isinstance(value, str) and literal(value).startswith(self.text):
@@ -241,6 +244,8 @@ def settled_words(text: str) -> list[str]:
     >>> settled_words("npm run bui"), settled_words("actions/checkout@v4")
     (['npm', ' run'], [])
     """
+    if is_whole(text):
+        return []
     growing = _GROWING.search(text)
     settled, end = [], 0
     for word in split_words(text):

@@ -12,7 +12,7 @@ from tct.partial_json import word_hints
 from tct.prefix import Beginning, Found, Key, NotEnd, String, find_mark, left_open, new_mark
 from tct.symbols import END_ARRAY
 
-from .workflow_yaml import WorkflowSyntaxError, load_workflow
+from .workflow_yaml import MAX_DEPTH, WorkflowSyntaxError, load_workflow
 
 _CUT_ESCAPE = re.compile(r"(?<!\\)(?:\\\\)*(\\(?:x.?|u.{0,3}|U.{0,7})?)\Z")
 _CUT_DOCUMENT_START = re.compile(r"((?:[ \t]*(?:#.*)?\n)*)--?")
@@ -132,7 +132,7 @@ def _marked(text: str, ending: str) -> Found | None:
 
 
 def _closing(text: str) -> str:
-    """The brackets that close what a YAML text leaves open."""
+    """The brackets that close what a YAML text leaves open; YAMLError where they are too many to be read."""
     closing = []
     for token in yaml.scan(text, Loader=yaml.CSafeLoader):
         if isinstance(token, yaml.FlowSequenceStartToken):
@@ -141,15 +141,20 @@ def _closing(text: str) -> str:
             closing.append("}")
         elif isinstance(token, (yaml.FlowSequenceEndToken, yaml.FlowMappingEndToken)):
             del closing[-1:]
+        if len(closing) > MAX_DEPTH:
+            raise yaml.YAMLError
     return "".join(reversed(closing))
 
 
 def _ends_in_comment(text: str) -> bool:
+    """Is the mark in no token? Not so after the last line end, nor where the last token is not whole."""
     mark = new_mark(text)
+    line = text[text.rfind("\n") + 1 :]
+    if "#" not in line:
+        return False
     try:
-        return not any(
-            mark in str(getattr(t, "value", "")) for t in yaml.scan(text + mark, Loader=yaml.CSafeLoader)
-        )
+        tokens = yaml.scan(text + mark, Loader=yaml.CSafeLoader)
+        return not any(mark in str(getattr(token, "value", "")) for token in tokens)
     except yaml.YAMLError:
         return False
 
