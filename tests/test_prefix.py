@@ -353,6 +353,8 @@ def test_settled_words_stay_as_they_are(data):
             "_",
             ".",
             "://",
+            "a/b@",
+            "0123abcd" * 5,
             "$",
             "${{",
             "}}",

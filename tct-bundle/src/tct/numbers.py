@@ -13,6 +13,7 @@ _SHAPE = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?(e[+-]\d\d+)?", re.ASCII)
 _WHOLE = re.compile(r"-?|0|-?[1-9]\d*", re.ASCII)
 _FRACTION = re.compile(r"-?((0|[1-9]\d*)(\.\d*)?|[1-9](\.\d*[1-9])?e([+-]\d{0,3})?)", re.ASCII)
 _LEADING = re.compile(r"-?0?\.?0*|\.|e.*")  # what is not a significant digit
+_ONE_DIGIT = re.compile(r"-?[1-9]\.")  # what comes before a point where there is an exponent
 MOST_SIGNIFICANT = 17  # digits that repr needs for any double
 
 
@@ -62,5 +63,5 @@ def endings(text: str) -> Iterator[str]:
     powers = [f"e{power:+03d}" for power in (*range(-5, -325, -1), *range(16, 309))]
     if e:
         yield from (power[1 + len(exponent) :] for power in powers if power.startswith(e + exponent))
-    else:
+    elif _ONE_DIGIT.match(text):
         yield from (more + power for more in digits for power in powers)

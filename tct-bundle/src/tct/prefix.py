@@ -8,6 +8,7 @@ at the cut, close what is open, let the ordinary reader read it, and see where t
 import re
 from collections.abc import Iterable, Iterator
 from copy import copy
+from itertools import accumulate
 from os.path import commonprefix
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -244,16 +245,10 @@ def settled_words(text: str) -> list[str]:
     >>> settled_words("npm run bui"), settled_words("actions/checkout@v4")
     (['npm', ' run'], [])
     """
-    if is_whole(text):
+    if not text or is_whole(text):
         return []
-    growing = _GROWING.search(text)
-    settled, end = [], 0
-    for word in split_words(text):
-        end += len(word)
-        if not growing or end > growing.start():
-            break
-        settled.append(word)
-    return settled
+    growing, words = _GROWING.search(text).start(), split_words(text)
+    return [word for word, end in zip(words, accumulate(map(len, words))) if end <= growing]
 
 
 def _written(symbols: Symbols) -> Written:

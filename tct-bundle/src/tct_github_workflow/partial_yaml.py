@@ -127,7 +127,7 @@ def _marked(text: str, ending: str) -> Found | None:
     text += ending.replace("M", mark)
     try:
         return find_mark(load_workflow(text + _closing(text)), mark)
-    except (yaml.YAMLError, WorkflowSyntaxError):
+    except (yaml.YAMLError, ValueError):
         return None
 
 
@@ -155,7 +155,7 @@ def _ends_in_comment(text: str) -> bool:
     try:
         tokens = yaml.scan(text + mark, Loader=yaml.CSafeLoader)
         return not any(mark in str(getattr(token, "value", "")) for token in tokens)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):
         return False
 
 
