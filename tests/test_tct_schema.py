@@ -1,7 +1,6 @@
 """The compiled schema against jsonschema-rs: on generated schemas, and on the JSON Schema Test Suite."""
 
 import json
-from pathlib import Path
 
 import jsonschema_rs
 import pytest
@@ -9,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tct import SchemaValidationError, Tokenizer, UnsupportedSchemaError, compile_json_schema
 
-SUITE = Path(__file__).parents[2] / "shared/schema/json-schema-test-suite-draft7"
 
 KEYS = st.sampled_from(["a", "b", "ab", "c-1"])
 TEXTS = st.sampled_from(["", "a", "b", "ab", "a\n", "é"])
@@ -80,29 +78,6 @@ def test_what_the_matcher_lets_through_is_valid_and_written_in_one_way(schema, r
     text, _, _ = tokenizer.decode(symbols + ending)
     assert judge.is_valid(json.loads(text))
     assert tokenizer.encode(text) == symbols + ending
-
-
-SUITE_GROUPS = [
-    pytest.param(group, id=f"{path.stem}: {group['description']}")
-    for path in sorted(SUITE.glob("*.json"))
-    for group in json.loads(path.read_text("utf-8"))
-]
-
-
-@pytest.mark.skipif(not SUITE.is_dir(), reason="the JSON Schema Test Suite is not here")
-@pytest.mark.parametrize("group", SUITE_GROUPS)
-def test_the_json_schema_test_suite_is_followed_or_the_schema_refused(group):
-    try:
-        compiled = compile_json_schema(group["schema"])
-    except UnsupportedSchemaError:
-        return
-    for test in group["tests"]:
-        try:
-            compiled.encode(test["data"])
-        except SchemaValidationError:
-            assert not test["valid"], test["description"]
-        else:
-            assert test["valid"], test["description"]
 
 
 @pytest.mark.parametrize(

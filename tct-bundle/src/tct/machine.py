@@ -220,13 +220,18 @@ class ObjectState:
         after = {}
         for vector, depth in reach.value(step.child).items():
             goals = step.after(vector)
-            ends = reach.object(goals, used)
-            if depth < room and any(v in self.accept and d <= room for v, d in ends.items()):
+            if depth < room and self._comes_to_an_end(goals, used, room):
                 after[vector] = self.machine.object_state(goals, self.accept, used)
         if not after:
             return None
         place = self.machine.place(step.child, frozenset(after))
         return Member(place, after, matching if key is None else key, self.machine.symbols.key.get(key))
+
+    def _comes_to_an_end(self, goals: Goals, used: frozenset[str], room: int) -> bool:
+        reach = self.machine.reach
+        if reach.end(goals) in self.accept:  # at once: there is no need to search
+            return True
+        return any(v in self.accept and depth <= room for v, depth in reach.object(goals, used).items())
 
     @cached_property
     def _patterns(self) -> tuple[str, ...]:

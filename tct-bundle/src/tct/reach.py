@@ -65,6 +65,7 @@ class Reachability:
         self.text = cache(TextAutomaton)
         self.patterns = cache(self.patterns)
         self.names = cache(self.names)
+        self.end = cache(self.end)
 
     # -- values
 

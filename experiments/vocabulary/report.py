@@ -1,0 +1,92 @@
+"""The tables and plots of the study, from results.jsonl.
+
+    python experiments/vocabulary/report.py
+
+prints Markdown tables and writes curve.png and density.png beside itself.
+"""
+
+import json
+import math
+import statistics
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+from tct_github_workflow.command_line import ArgumentParser, exit_code
+
+HERE = Path(__file__).parent
+REFERENCE = "ours"
+T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}  # two-sided 95% points of Student's t by degrees of freedom
+
+
+@exit_code
+def main(argv=None):
+    ArgumentParser(description=__doc__).parse_args(argv)
+    lines = [json.loads(line) for line in (HERE / "results.jsonl").read_text().splitlines()]
+    runs = defaultdict(dict)  # updates -> recipe -> seed -> line
+    for line in lines:
+        if "bpb" in line:
+            runs[line["updates"]].setdefault(line["recipe"], {})[line["seed"]] = line
+    for updates, recipes in sorted(runs.items()):
+        print_table(updates, recipes)
+    print("\n| tokens only | vocabulary | tokens a workflow | characters a token |\n|---|---:|---:|---:|")
+    for line in lines:
+        if "bpb" not in line:
+            print(f"| {line['recipe']} | {line['vocab_size']:,} | {density(line)} |")
+    draw(runs[max(runs)])
+
+
+def print_table(updates: int, recipes: dict) -> None:
+    """A row a recipe, by its difference to the reference over the seeds that both have."""
+    tokens = next(iter(recipes[REFERENCE].values()))["tokens"]
+    differences = {
+        name: [line["bpb"] - recipes[REFERENCE][seed]["bpb"] for seed, line in seeds.items()]
+        for name, seeds in recipes.items()
+    }
+    print(f"\n{updates} updates, {tokens:,} tokens\n")
+    print(f"| recipe | seeds | minus {REFERENCE} | bits per byte | tokens a workflow | characters a token |")
+    print("|---|---:|---:|---|---:|---:|")
+    for name in sorted(recipes, key=lambda name: statistics.mean(differences[name])):
+        seeds = recipes[name]
+        difference = "" if name == REFERENCE else interval(differences[name], "+.4f")
+        bpb = ", ".join(f"{seeds[seed]['bpb']:.4f}" for seed in sorted(seeds))
+        print(f"| {name} | {len(seeds)} | {difference} | {bpb} | {density(seeds[0])} |")
+
+
+def interval(values: list[float], form: str) -> str:
+    """Mean and half width of the 95% interval of Student's t."""
+    mean = format(statistics.mean(values), form)
+    if len(values) < 2:
+        return mean
+    width = T95[len(values) - 1] * statistics.stdev(values) / math.sqrt(len(values))
+    return f"{mean} ± {width:.4f}"
+
+
+def density(line: dict) -> str:
+    return f"{line['tokens_per_workflow']:.0f} | {line['characters_per_token']:.2f}"
+
+
+def draw(recipes: dict) -> None:
+    """The curves of seed 0, and density against bits per byte; other seeds would not compare, not all have them."""
+    import matplotlib.pyplot as plt
+
+    lines = [seeds[0] for seeds in recipes.values()]
+    figure, axes = plt.subplots(figsize=(7, 4.5))
+    for line in lines:
+        tokens, bpb = zip(*line["curve"])
+        axes.plot([n * line["flops"] / line["tokens"] for n in tokens], bpb, marker="o", label=line["recipe"])
+    axes.set(xlabel="FLOPs of training, seed 0", ylabel="bits per byte, a quarter of the scored documents")
+    axes.legend()
+    figure.savefig(HERE / "curve.png", dpi=120, bbox_inches="tight")
+
+    figure, axes = plt.subplots(figsize=(7, 4.5))
+    for line in lines:
+        at = line["characters_per_token"], line["bpb"]
+        axes.plot(*at, "C1s" if line["recipe"].startswith("JSON") else "C0o")
+        axes.annotate(line["recipe"], at, xytext=(4, 4), textcoords="offset points", fontsize=8)
+    axes.set(xlabel="characters of compact JSON a token", ylabel="bits per byte, held-out owners, seed 0")
+    figure.savefig(HERE / "density.png", dpi=120, bbox_inches="tight")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,315 @@
+"""Which vocabulary does a model learn most from? Held-out bits per byte of the `tiny` GPT, recipe by recipe.
+
+    python experiments/vocabulary/study.py --corpus WORKFLOWS --seeds 0 1
+
+trains a model for each recipe and seed and appends a line to results.jsonl. A run whose line is there is
+skipped, so a study that was stopped goes on. Owners are held out; merges are learned from the other owners.
+recipes.py holds the recipes, report.py makes the tables and plots, README.md says what came out.
+"""
+
+import argparse
+import hashlib
+import json
+import math
+import os
+import pickle
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from tct_github_workflow.command_line import ArgumentParser, exit_code
+
+HERE = Path(__file__).parent
+CONTEXT = 256  # tokens of a row
+ROWS = 2  # rows of an update
+HEAD_CHUNK = 256  # tokens whose logits are held at a time: they stay in the cache of the processor
+WARMUP = 0.1  # share of the updates
+PER_OWNER = 5  # held-out documents scored, at most, of each owner ...
+MAX_BYTES = 12_000  # ... and their size
+PAD = 0  # before each document, and the end of one in JSON text
+IGNORE = -1  # nanochat.gpt.IGNORE_INDEX
+CHECKPOINTS = 4  # points of the curve, each over a quarter of these documents
+
+
+@exit_code
+def main(argv=None):
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--corpus", type=Path, required=True, help="workflows, in folders OWNER__REPOSITORY")
+    parser.add_argument("--recipes", nargs="+", metavar="NAME", help="recipes to run (default: all)")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="seeds to run (default: 0)")
+    parser.add_argument("--updates", type=int, default=600, help="updates of a run (default: 600)")
+    parser.add_argument(
+        "--learning-rate", type=float, default=1e-3, help="its peak for the blocks (default: 1e-3)"
+    )
+    parser.add_argument("--count-only", action="store_true", help="count tokens, train nothing")
+    parser.add_argument("--tiktoken", type=Path, help="unpacked npm package tiktoken: counts its tokens too")
+    parser.add_argument("--results", type=Path, default=HERE / "results.jsonl", help="file of the results")
+    parser.add_argument(
+        "--cache", type=Path, default=Path(tempfile.gettempdir(), "vocabulary-study"),
+        help="folder for documents and tokens; to be removed when the corpus or a recipe changes",
+    )  # fmt: skip
+    args = parser.parse_args(argv)
+    os.environ |= {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
+    from recipes import RECIPES
+
+    args.cache.mkdir(exist_ok=True)
+    documents = cached(args.cache / "documents.pkl", read_documents, args.corpus)
+    if args.tiktoken:
+        for name in "o200k_base", "cl100k_base":
+            publish(args.results, {"recipe": name}, count_tiktoken, documents, args.tiktoken)
+    for seed in args.seeds:
+        for name in args.recipes or RECIPES:
+            if args.count_only:
+                publish(args.results, {"recipe": name}, count, documents, args.cache)
+            else:
+                key = {
+                    "recipe": name,
+                    "seed": seed,
+                    "updates": args.updates,
+                    "learning_rate": args.learning_rate,
+                }
+                publish(args.results, key, run, documents, args.cache)
+
+
+def publish(path: Path, key: dict, measure: Callable[..., dict], *args) -> None:
+    """Appends what `measure(*args, **key)` gives to the results, unless they have a line with this key."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    if any(key.items() <= json.loads(line).items() for line in lines):
+        return
+    line = json.dumps({**key, **measure(*args, **key)})
+    with path.open("a") as file:
+        file.write(line + "\n")
+
+
+def cached(path: Path, make: Callable, *args) -> Any:
+    """What `make(*args)` gives, kept in a file."""
+    if not path.exists():
+        unfinished = path.with_suffix(f".{os.getpid()}")
+        unfinished.write_bytes(pickle.dumps(make(*args)))
+        unfinished.replace(path)
+    return pickle.loads(path.read_bytes())
+
+
+# ---------------------------------------------------------------------------------------------------------
+# documents
+
+
+def read_documents(corpus: Path) -> list:
+    """The schema-valid workflows without exact copies; the hash of its owner tells whether one is held out."""
+    from recipes import Document
+    from tct.codec import Encoder
+    from tct.tokenizer import compact
+    from tct_github_workflow.workflow_files import find_files, load_file
+
+    documents = {}
+    for name in find_files(corpus):
+        try:
+            value = load_file(corpus / name)
+            written = Encoder(machine()).encode(value)
+        except (OSError, ValueError):
+            continue
+        owner, text = name.split("__")[0], compact(value)
+        documents.setdefault(text, Document(owner, text, written, digest(owner) % 5 == 0, False))
+    scored = Counter()
+    for text, document in sorted(documents.items(), key=lambda item: digest(item[0])):
+        if document.is_held_out and len(text.encode()) <= MAX_BYTES and scored[document.owner] < PER_OWNER:
+            scored[document.owner] += 1
+            documents[text] = document._replace(is_scored=True)
+    return list(documents.values())
+
+
+@cache
+def machine():
+    from tct.tokenizer import compile_json_schema
+    from tct_github_workflow import workflow_schema
+
+    return compile_json_schema(workflow_schema()).machine
+
+
+def digest(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])
+
+
+def count(documents: list, cache_folder: Path, recipe: str) -> dict:
+    """The density of a recipe, without any training."""
+    data = tokens_of(documents, cache_folder, recipe)
+    return {"vocab_size": data["vocab_size"], **data["density"]}
+
+
+def count_tiktoken(documents: list, package: Path, recipe: str) -> dict:
+    """Tokens per held-out workflow of a vocabulary that tiktoken carries; too large to train with here."""
+    import base64
+
+    import tiktoken
+
+    data = json.loads((package / "encoders" / f"{recipe}.json").read_text())
+    ranks = {}
+    for line in data["bpe_ranks"].splitlines():  # "! FIRST_RANK TOKEN TOKEN ..."
+        _, first, *tokens = line.split()
+        ranks |= {base64.b64decode(token): int(first) + i for i, token in enumerate(tokens)}
+    encoding = tiktoken.Encoding(
+        recipe, pat_str=data["pat_str"], mergeable_ranks=ranks, special_tokens=data["special_tokens"]
+    )
+    return {
+        **density(documents, lambda document: encoding.encode_ordinary(document.json), True),
+        "vocab_size": encoding.n_vocab,
+    }
+
+
+def density(documents: list, encode: Callable, count_end: bool) -> dict:
+    """Tokens per workflow, its end counted, and characters per token over all held-out documents."""
+    held_out = [document for document in documents if document.is_held_out]
+    tokens = sum(len(encode(document)) + count_end for document in held_out)
+    return {
+        "tokens_per_workflow": round(tokens / len(held_out), 1),
+        "characters_per_token": round(sum(len(document.json) for document in held_out) / tokens, 4),
+    }
+
+
+# ---------------------------------------------------------------------------------------------------------
+# one run
+
+
+def tokens_of(documents: list, cache_folder: Path, recipe: str) -> dict:
+    """What `encoded` gives, kept in a file."""
+    name = recipe.replace(" ", "_").replace(",", "")
+    return cached(cache_folder / f"{name}.pkl", encoded, documents, recipe)
+
+
+def encoded(documents: list, recipe: str) -> dict:
+    """A recipe's tokens of the training documents and the scored ones, and its density."""
+    import numpy as np
+    from recipes import JSON_SYMBOLS, RECIPES, VOCAB_SIZE, VOCAB_SIZES
+
+    base_size = JSON_SYMBOLS if recipe.startswith("JSON") else machine().symbols.size
+    training = [document for document in documents if not document.is_held_out]
+    scored_bytes = [len(document.json.encode()) for document in documents if document.is_scored]
+    for_training, for_scoring = RECIPES[recipe](training, base_size)
+    return {
+        "training": [np.array(for_training(document), np.int16) for document in training],
+        "scored": [for_scoring(document) for document in documents if document.is_scored],
+        "bytes": sum(scored_bytes),
+        "quarter_bytes": sum(scored_bytes[::4]),
+        "vocab_size": VOCAB_SIZES.get(recipe, VOCAB_SIZE),
+        "density": density(documents, for_scoring, recipe.startswith("JSON")),
+    }
+
+
+def run(
+    documents: list, cache_folder: Path, recipe: str, seed: int, updates: int, learning_rate: float
+) -> dict:
+    """Trains a model on the tokens of a recipe and scores it: the figures of a line of the results."""
+    import torch
+    from model_config import get_config
+
+    from nanochat.gpt import GPT, GPTConfig
+    from nanochat.optim import BETAS, learning_rate_at
+
+    torch.set_num_threads(1)
+    data = tokens_of(documents, cache_folder, recipe)
+    tiny = get_config("tiny")
+    heads = tiny["n_heads"]
+    torch.manual_seed(seed)
+    model = GPT(GPTConfig(CONTEXT, data["vocab_size"], tiny["n_layers"], heads, heads, tiny["d_model"]))
+    peaks = {
+        "transformer.wte": 100 * learning_rate,
+        "lm_head": 5 * learning_rate,
+        "transformer.h": learning_rate,
+    }
+    groups = [
+        {"params": model.get_submodule(part).parameters(), "peak": peak, "weight_decay": 0.0}
+        for part, peak in peaks.items()
+    ]
+    groups[-1]["weight_decay"] = tiny["weight_decay"]
+    optimizer = torch.optim.AdamW(groups, betas=BETAS, fused=True)
+    count_end = recipe.startswith("JSON")  # our documents end with a symbol of their own
+    batches = rows(data["training"], seed, updates)
+    curve = []
+    for update, tokens in enumerate(batches, 1):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate_at(update, group["peak"], int(WARMUP * updates), updates)
+        x, y = tokens[:, :-1], tokens[:, 1:]  # (B, T)
+        loss = backward(model, x, y if count_end else y.where(y != PAD, IGNORE))
+        if not math.isfinite(loss):
+            raise ValueError(f"{recipe}, seed {seed}: the loss of update {update} is not finite")
+        torch.nn.utils.clip_grad_norm_(model.parameters(), tiny["grad_clip"])
+        optimizer.step()
+        optimizer.zero_grad()
+        if update * CHECKPOINTS % updates < CHECKPOINTS:
+            print(recipe, seed, update, round(loss, 3), flush=True)
+            quarter = score(model, data["scored"][::4], count_end) / math.log(2) / data["quarter_bytes"]
+            curve.append([update * ROWS * CONTEXT, round(quarter, 5)])
+    nats = score(model, data["scored"], count_end)
+    return {
+        "tokens": updates * ROWS * CONTEXT,
+        "parameters": model.num_parameters(),
+        "flops": model.estimate_flops() * updates * ROWS * CONTEXT,
+        "training_tokens": sum(map(len, data["training"])),
+        "nats": round(nats, 1),
+        "bytes": data["bytes"],
+        "bpb": round(nats / math.log(2) / data["bytes"], 5),
+        "curve": curve,
+        "vocab_size": data["vocab_size"],
+        **data["density"],
+    }
+
+
+def rows(documents: list, seed: int, updates: int):
+    """Batches (ROWS, CONTEXT + 1) of shuffled documents, each after PAD, cut to rows that are shuffled again."""
+    import numpy as np
+    import torch
+
+    rng = np.random.default_rng(seed)
+    parts, missing = [], updates * ROWS * CONTEXT + 1
+    while missing > 0:
+        for index in rng.permutation(len(documents)):
+            parts += [[PAD], documents[index]]
+            missing -= 1 + len(documents[index])
+    stream = torch.from_numpy(np.concatenate(parts).astype(np.int64))
+    windows = stream.unfold(0, CONTEXT + 1, CONTEXT)[: updates * ROWS]
+    return windows[rng.permutation(len(windows))].split(ROWS)
+
+
+def backward(model, x, y) -> float:
+    """Gradients of the mean loss of tokens x with targets y (B, T). The head goes through it in chunks."""
+    import torch.nn.functional as F
+
+    hidden = model.hidden(x).flatten(0, 1)  # (B * T, C)
+    y = y.flatten()
+    counted, total = (y != IGNORE).sum(), 0.0
+    cut = hidden.detach().requires_grad_()
+    for part, targets in zip(cut.split(HEAD_CHUNK), y.split(HEAD_CHUNK)):
+        loss = F.cross_entropy(model.logits(part), targets, ignore_index=IGNORE, reduction="sum") / counted
+        loss.backward()
+        total += loss.item()
+    hidden.backward(cut.grad)
+    return total
+
+
+def score(model, documents: list[list[int]], count_end: bool) -> float:
+    """Nats of documents. Rows overlap by half, so that a token sees all before it, or at least half a row."""
+    import torch
+
+    inputs, targets = [], []
+    for tokens in documents:
+        tokens = torch.tensor([PAD, *tokens, *[PAD] * count_end])
+        for start in range(0, max(1, len(tokens) - 1 - CONTEXT // 2), CONTEXT // 2):
+            x, y = torch.full((2, CONTEXT), PAD)
+            y[:] = IGNORE
+            part = tokens[start : start + CONTEXT + 1]
+            x[: len(part) - 1], y[: len(part) - 1] = part[:-1], part[1:]
+            if start:
+                y[: CONTEXT // 2] = IGNORE  # the row before has them
+            inputs.append(x)
+            targets.append(y)
+    with torch.no_grad():
+        pairs = zip(torch.stack(inputs).split(2), torch.stack(targets).split(2))
+        return sum(model(x, y, loss_reduction="sum").item() for x, y in pairs)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
