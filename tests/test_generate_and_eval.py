@@ -125,7 +125,7 @@ def test_evaluation_counts_and_is_the_same_twice(checkpoint, prepared, capsys):
     ],
 )
 def test_a_fault_of_the_user_is_one_sentence_and_exit_code_2(flags, message, checkpoint, tmp_path, capsys):
-    (tmp_path / "broken.yml").write_text("on: [push")
+    (tmp_path / "broken.yml").write_text("on: push\nname: ]\njobs:\n")
     (tmp_path / "invalid.json").write_text('{"on": 7}')
     other = tmp_path / "other"
     model = GPT(GPTConfig(sequence_len=64, n_layer=1, n_head=1, n_kv_head=1, n_embd=16))

@@ -1,13 +1,18 @@
-"""Numbers have one spelling, and every byte of it can be foreseen."""
+"""Numbers have one spelling, and every byte of it can be foreseen, for integers and for fractions."""
 
 import json
+from itertools import islice
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tct.numbers import MAX_DIGITS, may_continue, parse, spell
+from tct.numbers import CHARACTERS, MAX_DIGITS, ending, endings, exact, parse, spell, spellings
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False) | st.integers() | st.integers(-(10**400), 10**400)
+
+
+def is_integral(number) -> bool:
+    return isinstance(number, int) or number.is_integer()
 
 
 @given(FINITE)
@@ -20,15 +25,45 @@ def test_a_spelling_is_json_and_stands_for_its_number(number):
 @given(FINITE)
 def test_every_beginning_of_a_spelling_may_be_continued(number):
     text = spell(number)
-    assert all(may_continue(text[:end]) for end in range(min(len(text), 40) + 1))
+    assert all(ending(text[:end], is_integral(number)) is not None for end in range(min(len(text), 40) + 1))
 
 
-@given(st.text("0123456789+-.e", max_size=5))
-def test_what_may_be_continued_reaches_a_spelling_byte_by_byte(text):
-    if not may_continue(text):
-        assert parse(text) is None
+@given(st.text(CHARACTERS, max_size=5) | FINITE.flatmap(lambda number: st.text(CHARACTERS, max_size=2).map(
+    lambda more: spell(number)[:20] + more)), st.booleans())  # fmt: skip
+def test_what_may_be_continued_reaches_a_spelling_of_its_kind_byte_by_byte(text, integral):
+    end = ending(text, integral)
+    if end is None:
+        assert parse(text) is None or is_integral(parse(text)) != integral
+        assert all(ending(text + char, integral) is None for char in CHARACTERS)
     else:
-        assert parse(text) is not None or any(may_continue(text + byte) for byte in "0123456789+-.e")
+        assert is_integral(parse(text + end)) == integral
+        assert all(ending(text + end[:i], integral) is not None for i in range(len(end)))
+
+
+@given(FINITE)
+def test_an_exact_number_is_an_int_if_it_can_be_and_equal_spellings_stand_for_it(number):
+    assert isinstance(exact(number), int) == is_integral(number)
+    assert spell(number) in spellings(exact(number)) or len(spell(exact(number))) > MAX_DIGITS
+    assert all(exact(parse(text)) == exact(number) for text in spellings(exact(number)))
+
+
+@pytest.mark.parametrize(
+    "text, integral, found",
+    [
+        ("0", True, ["", ".0"]),
+        ("-0", True, [".0"]),
+        ("5", True, ["", "0", "1"]),
+        ("5", False, [".1", ".2", ".3"]),
+        ("0.3000000000000000", False, ["4"]),
+        ("1.5e", True, [f"+{n}" for n in range(16, 309)]),
+        ("1.5e-", True, []),
+        ("12.5", True, []),
+        ("0.0000", False, []),
+        ("9" * MAX_DIGITS, True, [""]),
+    ],
+)
+def test_endings_are_complete(text, integral, found):
+    assert list(islice(endings(text, integral), len(found) if text == "5" else None)) == found
 
 
 @pytest.mark.parametrize("text", ["-0", "01", "1.50", "1e5", "1.", "", "+1", "1e400", "9" * (MAX_DIGITS + 1)])

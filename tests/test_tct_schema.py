@@ -1,13 +1,13 @@
-"""The compiled schema against jsonschema-rs: on generated schemas, and on the JSON Schema Test Suite."""
+"""The compiled schema against jsonschema-rs, on generated schemas."""
 
 import json
+import re
 
 import jsonschema_rs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tct import SchemaValidationError, Tokenizer, UnsupportedSchemaError, compile_json_schema
-
 
 KEYS = st.sampled_from(["a", "b", "ab", "c-1"])
 TEXTS = st.sampled_from(["", "a", "b", "ab", "a\n", "é"])
@@ -17,7 +17,8 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3),
     max_leaves=6,
 )
-TYPES = st.sampled_from(["null", "boolean", "number", "string", "array", "object"])
+TYPES = st.sampled_from(["null", "boolean", "integer", "number", "string", "array", "object"])
+NAMES = st.sampled_from([{"pattern": "^a"}, {"maxLength": 1}, {"enum": ["a", "b"]}, {"pattern": "b$", "minLength": 2}])
 
 
 def _schemas(inner):
@@ -27,11 +28,14 @@ def _schemas(inner):
     names = st.lists(KEYS, unique=True, min_size=1, max_size=2)
     return st.one_of(
         of(type=TYPES | st.lists(TYPES, unique=True, min_size=1, max_size=3), enum=st.lists(VALUES, min_size=1, max_size=3)),
-        of(type=TYPES, pattern=st.sampled_from(["^a", "b$", "^(a|b)$", "é"]), minLength=st.integers(0, 2)),
+        of(type=TYPES, pattern=st.sampled_from(["^a", "b$", "^(a|b)$", "é"]), minLength=st.integers(0, 2),
+           maxLength=st.integers(0, 2)),
         of(properties=st.dictionaries(KEYS, inner, max_size=2), required=names, additionalProperties=inner,
            patternProperties=st.dictionaries(st.sampled_from(["^a", "^(a|b)$", "1"]), inner, max_size=2),
-           minProperties=st.integers(0, 2), dependencies=st.dictionaries(KEYS, names | inner, max_size=1)),
-        of(items=inner | st.lists(inner, min_size=1, max_size=2), additionalItems=inner, minItems=st.integers(0, 2)),
+           minProperties=st.integers(0, 2), maxProperties=st.integers(0, 2),
+           propertyNames=st.booleans() | NAMES, dependencies=st.dictionaries(KEYS, names | inner, max_size=1)),
+        of(items=inner | st.lists(inner, min_size=1, max_size=2), additionalItems=inner, minItems=st.integers(0, 2),
+           maxItems=st.integers(0, 2)),
         st.sampled_from(["allOf", "anyOf", "oneOf"]).flatmap(
             lambda keyword: st.fixed_dictionaries({keyword: st.lists(inner, min_size=1, max_size=3)})),
         of(**{"not": inner, "const": VALUES}),
@@ -45,7 +49,12 @@ SCHEMAS = st.recursive(st.booleans() | st.builds(lambda t: {"type": t}, TYPES), 
 @settings(max_examples=250)
 @given(SCHEMAS, st.lists(VALUES, min_size=1, max_size=6))
 def test_the_verdict_is_that_of_jsonschema_and_valid_documents_come_back(schema, values):
-    compiled, judge = compile_json_schema(schema), jsonschema_rs.Draft7Validator(schema)
+    judge = jsonschema_rs.Draft7Validator(schema)
+    try:
+        compiled = compile_json_schema(schema)
+    except UnsupportedSchemaError as error:
+        assert error.keyword == "false" and not any(map(judge.is_valid, values))
+        return
     for value in values:
         try:
             symbols = compiled.encode(value)
@@ -60,8 +69,11 @@ def test_the_verdict_is_that_of_jsonschema_and_valid_documents_come_back(schema,
 @settings(max_examples=120)
 @given(SCHEMAS, st.randoms(use_true_random=False))
 def test_what_the_matcher_lets_through_is_valid_and_written_in_one_way(schema, random):
-    tokenizer, judge = Tokenizer(schema), jsonschema_rs.Draft7Validator(schema)
-    if tokenizer.machine.is_empty:
+    judge = jsonschema_rs.Draft7Validator(schema)
+    try:
+        tokenizer = Tokenizer(schema)
+    except UnsupportedSchemaError as error:
+        assert error.keyword == "false"
         return
     matcher, symbols = tokenizer.matcher(), []
     mask = matcher.allocate_token_bitmask()
@@ -84,7 +96,13 @@ def test_what_the_matcher_lets_through_is_valid_and_written_in_one_way(schema, r
     "schema, keyword, place",
     [
         ({"properties": {"a": {"maximum": 3}}}, "maximum", "#/properties/a"),
-        ({"type": "integer"}, "type", "#/type"),
+        ({"type": "any"}, "type", "#/type"),
+        ({"required": True}, "required", "#"),
+        ({"items": {"maxLength": 5000}}, "maxLength", "#/items/maxLength"),
+        ({"minItems": 1.5}, "minItems", "#/minItems"),
+        ({"propertyNames": {"not": {"pattern": "a"}}}, "propertyNames", "#/propertyNames"),
+        (False, "false", "#"),
+        ({"required": ["a"], "type": "object", "additionalProperties": {"$ref": "#"}}, "false", "#"),
         ({"items": {"pattern": "(?=a)"}}, "pattern", "#/items/pattern"),
         ({"$ref": "other.json#/a"}, "$ref", "#"),
         ({"$ref": "#/definitions/none"}, "$ref", "#/definitions/none"),
@@ -96,3 +114,18 @@ def test_a_keyword_that_cannot_be_enforced_is_refused_with_its_place(schema, key
         compile_json_schema(schema)
     assert error.value.keyword == keyword and error.value.pointer == place
     assert keyword in str(error.value) and place in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "schema, keyword, reason",
+    [
+        ({"maxProperties": 3, "properties": {f"k{i}": {"type": "null"} for i in range(9)}}, "properties", "k0, k1"),
+        ({"items": {"allOf": [{"pattern": f"^(.{{{n}}})*$"} for n in (5, 6, 7)]}}, "pattern", "(.{5})"),
+    ],
+)
+def test_a_schema_that_needs_too_many_states_is_refused_when_it_is_compiled(schema, keyword, reason, monkeypatch):
+    monkeypatch.setattr("tct.reach.MAX_STATES", 100)
+    monkeypatch.setattr("tct.text.MAX_STATES", 100)
+    with pytest.raises(UnsupportedSchemaError, match=re.escape(reason)) as error:
+        compile_json_schema(schema)
+    assert error.value.keyword == keyword

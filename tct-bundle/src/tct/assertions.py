@@ -36,9 +36,16 @@ class Truth:
 
 @dataclass(frozen=True)
 class Number:
-    """A number that equals `value`."""
+    """A number that equals `value`, which is exact (numbers.py)."""
 
     value: int | float
+    about = "number"
+
+
+@dataclass(frozen=True)
+class Integral:
+    """A number without a fractional part."""
+
     about = "number"
 
 
@@ -86,6 +93,14 @@ class MinItems:
 
 
 @dataclass(frozen=True)
+class MaxItems:
+    """An array of at most `count` (more) items."""
+
+    count: int
+    about = "array"
+
+
+@dataclass(frozen=True)
 class Members:
     """An object whose members' values satisfy the formula for their key.
 
@@ -122,6 +137,14 @@ class Present:
 @dataclass(frozen=True)
 class MinProperties:
     """An object of at least `count` (more) members."""
+
+    count: int
+    about = "object"
+
+
+@dataclass(frozen=True)
+class MaxProperties:
+    """An object of at most `count` (more) members."""
 
     count: int
     about = "object"

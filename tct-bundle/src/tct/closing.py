@@ -6,9 +6,9 @@ call and ends for recursive schemas too. Endings are remembered, and so never ch
 
 from collections.abc import Callable, Iterable
 from functools import lru_cache
+from itertools import chain
 
 from tct.machine import ArrayState, Member, ObjectState, Place
-from tct.numbers import endings, parse
 from tct.state import DONE, ArrayFrame, KeyFrame, NumberFrame, ObjectFrame, State, TextFrame
 from tct.symbols import (
     ARRAY,
@@ -143,7 +143,7 @@ def _text(machine: TextMachine, at: int = 0) -> bytes:
 def _key(machine: TextMachine, at: int, is_taken: Callable[[bytes], bool]) -> bytes:
     """A near end of a key that is not taken."""
     if not machine.endless[at]:
-        return min((end for end in machine.language(at) if not is_taken(end)), key=len)
+        return next(end for end in chain([_text(machine, at)], machine.language(at)) if not is_taken(end))
     path = b""
     while is_taken(end := path + _text(machine, at)):
         byte, at = next(
@@ -154,12 +154,8 @@ def _key(machine: TextMachine, at: int, is_taken: Callable[[bytes], bool]) -> by
 
 
 def _number(place: Place, text: str) -> Ending:
-    """The nearest end of a number."""
-    for ending in endings(text):
-        number = parse(text + ending)
-        if number is not None and place.number(number) is not None:
-            return [*text_symbols(ending), END_NUMBER]
-    raise AssertionError("a live number has an end")
+    """A near end of a number."""
+    return [*text_symbols(place.number_ending(text)), END_NUMBER]
 
 
 def _spelled(text: bytes) -> Ending:

@@ -11,7 +11,7 @@ from typing import Any
 
 from tct.errors import SchemaValidationError
 from tct.machine import MAX_DEPTH, ArrayState, Member, ObjectState, Place, TypeMachine
-from tct.numbers import parse, spell
+from tct.numbers import exact, parse, spell
 from tct.symbols import (
     ARRAY,
     END_ARRAY,
@@ -154,8 +154,8 @@ class Encoder:
                     out.append(NUMBER)
                 out += [_spelled(value, path), END_NUMBER]
                 return vector
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and value in place.choices:
-            symbol, vector = place.choices[value]
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and exact(value) in place.choices:
+            symbol, vector = place.choices[exact(value)]
             out.append(symbol)
             return vector
         if value is CUT:
@@ -391,11 +391,13 @@ def _unfit(place: Place, value: Any) -> str:
 
 
 def _expected(place: Place) -> str:
-    return " or ".join(_article(type) if type != "null" else type for type in place.types)
+    number = "integer" if place.free_numbers == [True] else "number"
+    types = (number if type == "number" else type for type in place.types)
+    return " or ".join(_article(type) if type != "null" else type for type in types)
 
 
 def _article(type: str) -> str:
-    return f"an {type}" if type[0] in "ao" else f"a {type}"
+    return f"an {type}" if type[0] in "aio" else f"a {type}"
 
 
 def _short(value: Any) -> str:

@@ -9,11 +9,22 @@ that any JSON parser reads them.
 """
 
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
+from itertools import islice
 
 from tct.assertions import TYPES, Items, Members, Number, Pattern, Present, Text
+from tct.errors import UnsupportedSchemaError
 from tct.formula import FALSE, Formula, atom
-from tct.reach import Goals, Reachability, assertions, number_vector, numbers_of, truth_vector
+from tct.numbers import endings, exact, is_whole, parse, spellings
+from tct.reach import (
+    Goals,
+    Reachability,
+    assertions,
+    number_vector,
+    numbers_of,
+    truth_vector,
+    unnamed_numbers,
+)
 from tct.regex import compile_pattern
 from tct.schema import Schema, SchemaCompiler
 from tct.symbols import SymbolTable, literal
@@ -36,7 +47,8 @@ class TypeMachine:
         self.array_state = cache(lambda goals, accept: ArrayState(self, goals, accept))
         self.text_machine = cache(lambda goals, accept: TextMachine(self.reach.text(goals), accept))
         goals = (compiler.root,)
-        self.is_empty = self.reach.value(goals).get((True,), MAX_DEPTH + 1) > MAX_DEPTH
+        if self.reach.value(goals).get((True,), MAX_DEPTH + 1) > MAX_DEPTH:
+            raise UnsupportedSchemaError("false", "#", f"no document of at most {MAX_DEPTH} levels is valid")
         self.root = self.place(goals, frozenset([(True,)]))
 
     def object_state(self, goals: Goals, accept: Accept, used: frozenset[str] = frozenset()) -> "ObjectState":
@@ -67,6 +79,7 @@ class Place:
     def __init__(self, machine: TypeMachine, goals: Goals, accept: Accept):
         self.machine, self.goals, self.accept = machine, goals, accept
         self.types_within = cache(self.types_within)
+        self.number_ending = lru_cache(maxsize=10_000)(self.number_ending)
 
     def types_within(self, room: int) -> tuple[str, ...]:
         """The JSON types that a value may have here."""
@@ -152,12 +165,32 @@ class Place:
 
     @cached_property
     def has_free_numbers(self) -> bool:
-        return "number" in self.types and self.number(None) is not None
+        return "number" in self.types and bool(self.free_numbers)
 
-    def number(self, value: float | None) -> Vector | None:
-        """The vector of a number that fits, else None; the value None stands for a number nowhere named."""
-        vector = number_vector(self._typed("number"), value)
+    @cached_property
+    def free_numbers(self) -> list[bool]:
+        """Which numbers that the schema does not name fit: integral ones (True), others (False), both, or none."""
+        numbers = unnamed_numbers(self._typed("number"))
+        return [isinstance(number, int) for number in numbers if self.number(number) is not None]
+
+    def number(self, value: float) -> Vector | None:
+        """The vector of a number that fits, else None."""
+        vector = number_vector(self._typed("number"), exact(value))
         return vector if vector in self.accept else None
+
+    def number_may_continue(self, text: str) -> bool:
+        """Is there a spelling of a number that fits and starts with `text`?"""
+        return True in self.free_numbers and is_whole(text) or self.number_ending(text) is not None
+
+    def number_ending(self, text: str) -> str | None:
+        """A near ending that makes `text` the spelling of a number that fits; None where none does."""
+        for integral in self.free_numbers:  # only named numbers do not fit: few endings are tried
+            for ending in endings(text, integral):
+                if self.number(parse(text + ending)) is not None:
+                    return ending
+        named = (number for number in numbers_of(self._typed("number")) if self.number(number) is not None)
+        spelled = (spelling for number in named for spelling in spellings(number))
+        return next((spelling[len(text) :] for spelling in spelled if spelling.startswith(text)), None)
 
     @cached_property
     def text(self) -> TextMachine:
@@ -169,7 +202,7 @@ class Place:
         if self.text.endless[0]:
             return None
         declared = self.machine.symbols.value
-        strings = [text.decode() for text in self.text.language()]
+        strings = sorted(text.decode() for text in islice(self.text.language(), len(declared) + 1))
         return strings if all(literal(s) in declared for s in strings) else None
 
     def _typed(self, type: str) -> Goals:

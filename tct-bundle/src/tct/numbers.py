@@ -1,20 +1,23 @@
 """Numbers as text: each finite number has one spelling, the one that Python's repr gives it.
 
-Integers keep all their digits, 3.0 stays apart from 3, and 1e5 is spelled 100000.0.
+Integers keep all their digits, 3.0 stays apart from 3, and 1e5 is spelled 100000.0. To a schema 3.0 and 3 are
+one number: `exact` gives both as 3. So numbers are of two kinds, integral or not.
 """
 
 import math
 import re
 from collections.abc import Iterator
+from decimal import Decimal
 from functools import lru_cache
 
 MAX_DIGITS = 4300  # the longest integer that Python, and with it json.loads, reads
+CHARACTERS = "0123456789.e+-"
 _SHAPE = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?(e[+-]\d\d+)?", re.ASCII)
-_WHOLE = re.compile(r"-?|0|-?[1-9]\d*", re.ASCII)
-_FRACTION = re.compile(r"-?((0|[1-9]\d*)(\.\d*)?|[1-9](\.\d*[1-9])?e([+-]\d{0,3})?)", re.ASCII)
-_LEADING = re.compile(r"-?0?\.?0*|\.|e.*")  # what is not a significant digit
+_PREFIX = re.compile(r"-?((0|[1-9]\d*)(\.\d*)?|[1-9](\.\d*[1-9])?e([+-]\d*)?)?", re.ASCII)
+_WHOLE = re.compile(r"-?([1-9]\d*)?", re.ASCII)
 _ONE_DIGIT = re.compile(r"-?[1-9]\.")  # what comes before a point where there is an exponent
-MOST_SIGNIFICANT = 17  # digits that repr needs for any double
+_DIGITS = ("", *"0123456789", *(f"{n:02d}" for n in range(100)))
+_EXPONENTS = {True: [f"{n:+03d}" for n in range(16, 309)], False: [f"{n:+03d}" for n in range(-5, -325, -1)]}
 
 
 def spell(number: float) -> str:
@@ -34,34 +37,88 @@ def parse(text: str) -> int | float | None:
     >>> parse("3.1"), parse("3.10"), parse("-0")
     (3.1, None, None)
     """
-    if not _SHAPE.fullmatch(text) or len(text) > MAX_DIGITS:
+    if not _SHAPE.fullmatch(text) or len(text) - text.startswith("-") > MAX_DIGITS:
         return None
     number = float(text) if "." in text or "e" in text else int(text)
     return number if repr(number) == text else None  # inf has another spelling too
 
 
-@lru_cache(maxsize=100_000)
-def may_continue(text: str) -> bool:
-    """Is there a spelling that starts with `text`?
+def exact(number: float) -> int | float:
+    """The number that a spelling stands for, as an int wherever it is integral.
 
-    >>> may_continue("-0."), may_continue("00"), may_continue("1e+1"), may_continue("0.00001")
-    (True, False, True, False)
+    >>> exact(3.0), exact(1e23) == 10**23, exact(0.5)
+    (3, True, 0.5)
     """
-    if _WHOLE.fullmatch(text):
-        return len(text) <= MAX_DIGITS
-    if not _FRACTION.fullmatch(text) or len(_LEADING.sub("", text)) > MOST_SIGNIFICANT:
-        return False
-    return any(parse(text + end) is not None for end in endings(text))
+    return int(Decimal(repr(number))) if isinstance(number, float) and number.is_integer() else number
 
 
-def endings(text: str) -> Iterator[str]:
+def spellings(number: float) -> list[str]:
+    """All spellings of an exact number, shorter ones first.
+
+    >>> spellings(0), spellings(12), spellings(0.5)
+    (['0', '0.0', '-0.0'], ['12', '12.0'], ['0.5'])
+    """
+    try:
+        written = float(number)
+    except OverflowError:
+        return [spell(number)]
+    return sorted({spell(n) for n in (number, written, -written) if exact(n) == number}, key=len)
+
+
+@lru_cache(maxsize=100_000)
+def ending(text: str, integral: bool) -> str | None:
+    """A near ending that makes `text` the spelling of an integral number, or of another; None if none does.
+
+    >>> ending("12", True), ending("12.", True), ending("12.5", True), ending("1.5", True), ending("1.5e-", True)
+    ('', '0', None, 'e+16', None)
+    """
+    if not _PREFIX.fullmatch(text):
+        return None
+    return next((end for end in _candidates(text, integral) if _is_spelling(text + end, integral)), None)
+
+
+def endings(text: str, integral: bool) -> Iterator[str]:
+    """All such endings, the near one first."""
+    near = ending(text, integral)
+    if near is None:
+        return
+    yield near
+    likely = dict.fromkeys(_candidates(text, integral))
+    yield from (end for end in likely if end != near and _is_spelling(text + end, integral))
+    todo = [""]
+    for end in todo:
+        if end not in likely and _is_spelling(text + end, integral):
+            yield end
+        todo += [end + char for char in CHARACTERS if ending(text + end + char, integral) is not None]
+
+
+def _is_spelling(text: str, integral: bool) -> bool:
+    number = parse(text)
+    return number is not None and (number % 1 == 0) == integral
+
+
+def _candidates(text: str, integral: bool) -> Iterator[str]:
     """Endings of which one fits if any does. Up to 15 significant digits spell a double of their own, and none
-    needs more than MOST_SIGNIFICANT, so two more digits tell; then these before every exponent."""
-    digits = ("", "1", "0", ".0", *(f"{n:02d}" for n in range(1, 100)), *"23456789")
-    yield from digits
-    _, e, exponent = text.partition("e")
-    powers = [f"e{power:+03d}" for power in (*range(-5, -325, -1), *range(16, 309))]
-    if e:
-        yield from (power[1 + len(exponent) :] for power in powers if power.startswith(e + exponent))
-    elif _ONE_DIGIT.match(text):
-        yield from (more + power for more in digits for power in powers)
+    needs more than 17, so after the point two more digits tell; then every exponent is tried."""
+    _, has_exponent, exponent = text.partition("e")
+    if has_exponent:
+        yield from (e[len(exponent) :] for e in _EXPONENTS[integral] if e.startswith(exponent))
+    elif "." not in text:
+        yield from ("", "0", "1", ".0") if integral else (*(f".{digit}" for digit in "123456789"), "0.5")
+    else:
+        yield from _DIGITS
+        if _ONE_DIGIT.match(text):
+            room = 18 - len(text.lstrip("-"))  # for 17 digits and the point
+            for digits in _DIGITS:
+                if len(digits) <= room:
+                    yield from (f"{digits}e{exponent}" for exponent in _EXPONENTS[integral])
+
+
+def is_whole(text: str) -> bool:
+    """Do infinitely many integers, for all that matters, start with `text`?"""
+    return _WHOLE.fullmatch(text) is not None and len(text) < MAX_DIGITS
+
+
+def may_continue(text: str) -> bool:
+    """Is there a spelling that starts with `text`?"""
+    return any(ending(text, integral) is not None for integral in (True, False))

@@ -84,8 +84,7 @@ def _cut_string(text: str, start: int, closing: str, read: Read) -> Beginning:
     kind = Key if found.role == "key" else String
     if not escape:
         return Beginning(found.document, (kind(found.text),))
-    hints = [kind(found.text + character) for character in _characters(escape)]
-    return Beginning(found.document, tuple(hints) or (kind(found.text, goes_on=True),))
+    return Beginning(found.document, (kind(found.text, _characters(escape)),))
 
 
 def _marked(text: str, endings: list[str], closing: str, read: Read) -> Found:
@@ -109,11 +108,13 @@ def word_hints(word: str) -> tuple[Hint, ...]:
     return (*constants, *[Number(word.lower())] * bool(_NUMBER.fullmatch(word)))
 
 
-def _characters(escape: str) -> list[str]:
-    r"""The characters whose JSON escapes start with `escape`; none where these are more than MAX_SPAN.
+def _characters(escape: str) -> tuple[bytes, ...]:
+    r"""The characters, in UTF-8, whose JSON escapes start with `escape`; any bytes if more than MAX_SPAN do.
 
-    >>> _characters(r"\u00e")[:3], _characters(r"\ud83d\ude8")[0], _characters(r"\u")
-    (['à', 'á', 'â'], '🚀', [])
+    >>> [character.decode() for character in _characters(r"\u00e")][:3]
+    ['à', 'á', 'â']
+    >>> _characters(r"\ud83d\ude8")[0].decode(), _characters(r"\u")[:2]
+    ('🚀', (b'\x00', b'\x01'))
     """
     digits = escape[2:6] + escape[8:]
     if len(digits) < 4:
@@ -122,5 +123,5 @@ def _characters(escape: str) -> list[str]:
         pairs = (digits + low[len(digits) - 4 :] for low in ("dc00", "dfff"))
         first, last = (ord(bytes.fromhex(pair).decode("utf-16-be")) for pair in pairs)
     if last - first >= MAX_SPAN or first < 0xE000 and last >= 0xD800:
-        return []
-    return [chr(code) for code in range(first, last + 1)]
+        return tuple(bytes([byte]) for byte in range(256))
+    return tuple(chr(code).encode() for code in range(first, last + 1))

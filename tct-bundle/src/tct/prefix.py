@@ -33,6 +33,7 @@ from tct.symbols import (
 )  # fmt: skip
 
 if TYPE_CHECKING:
+    from tct.matcher import Matcher
     from tct.tokenizer import Tokenizer
 
 TEXT_ENDS = (END_STRING, END_NUMBER)
@@ -41,6 +42,7 @@ TEXT_ENDS = (END_STRING, END_NUMBER)
 _GROWING = re.compile(r"(?:\A[-+.e\d]+|\$(?:\{(?:\{ ?[\w.-]* ?\}?)?)?|(?<!\s)\s+|.)\Z", re.DOTALL)
 
 Spot = Place | ObjectState | ArrayState  # where the cut may be
+Spelled = tuple[Symbols, list[Symbols]]  # symbols that come, and sequences of which one comes after them
 
 
 class Prefix(list):
@@ -58,11 +60,11 @@ class Prefix(list):
 
 def prefix_of(tokenizer: "Tokenizer", beginnings: Iterable["Beginning"]) -> Prefix:
     """What beginnings have in common; SchemaValidationError where no valid document starts in any such way."""
-    spelled: list[tuple[Symbols, list[Symbols]]] = []
+    spelled: list[Spelled] = []
     errors: list[SchemaValidationError] = []
     for beginning in beginnings:
         try:
-            spelled.append(_spell(tokenizer, beginning))
+            spelled += _spell(tokenizer, beginning)
         except SchemaValidationError as error:
             errors.append(error)
     if not spelled:
@@ -79,8 +81,8 @@ def prefix_of(tokenizer: "Tokenizer", beginnings: Iterable["Beginning"]) -> Pref
     )
 
 
-def _spell(tokenizer: "Tokenizer", beginning: "Beginning") -> tuple[Symbols, list[Symbols]]:
-    """The symbols up to the cut, and those with one of which the document may go on."""
+def _spell(tokenizer: "Tokenizer", beginning: "Beginning") -> "list[Spelled]":
+    """The ways in which a document may start that starts so."""
     encoder = Encoder(tokenizer.machine)
     written = encoder.encode(beginning.document)
     spot, path = encoder.edge
@@ -88,20 +90,32 @@ def _spell(tokenizer: "Tokenizer", beginning: "Beginning") -> tuple[Symbols, lis
     if not hints and isinstance(spot, ObjectState) and path and isinstance(path[1], int):
         hints = (NotEnd(END_ARRAY),)  # an item has begun, which may have no symbol of its own
     if not hints:
-        return start, [()]
-    try:
-        ends = {end for hint in hints if not isinstance(spot, ArrayState) for end in hint.symbols(spot)}
-    except UnicodeEncodeError:
-        raise SchemaValidationError(json_path(path), "a lone surrogate is not a character") from None
+        return [(start, [()])]
     matcher = tokenizer.matcher()
     assert matcher.accept_tokens(tokenizer.merges.tokens(written))
-    ends = {end for end in ends if matcher.validate_tokens(end) == len(end)}
-    if not ends:
+    try:
+        ways = [way for hint in hints if not isinstance(spot, ArrayState) for way in hint.spelled(spot)]
+    except UnicodeEncodeError:
+        raise SchemaValidationError(json_path(path), "a lone surrogate is not a character") from None
+    ways = [
+        (said, ends) for said, ends in ((said, _allowed(matcher, said, ends)) for said, ends in ways) if ends
+    ]
+    if not ways:
         said = " or ".join(map(str, hints))
         said = said if len(said) <= 100 else said[:97] + "..."
         raise SchemaValidationError(json_path(path), f"{said} does not fit here")
-    is_choice = any(matcher.validate_tokens(symbol) and symbol not in ends for symbol in _symbols(spot))
-    return start, list(ends) if is_choice else [()]
+    next_ones = {end for said, ends in ways for end in ends if not said}
+    if next_ones.issuperset(_allowed(matcher, (), _symbols(spot))):
+        return [(start, [()])]  # nothing else could follow anyway
+    return [(start + said, ends) for said, ends in ways]
+
+
+def _allowed(matcher: "Matcher", said: Symbols, ends: Iterable[Symbols]) -> list[Symbols]:
+    """Those ends that are allowed after what was said."""
+    matcher = matcher.fork()
+    if not matcher.accept_tokens(said):
+        return []
+    return [end for end in ends if matcher.validate_tokens(end) == len(end)]
 
 
 def _shortest(ways: Iterable[Symbols]) -> list[Symbols]:
@@ -125,33 +139,31 @@ class Beginning(NamedTuple):
 
 
 class String(NamedTuple):
-    """A string starts with `text`, and is longer where it `goes_on`."""
+    """A string starts with `text`, followed in UTF-8 by one of `nexts`."""
 
     text: str
-    goes_on: bool = False
+    nexts: tuple[bytes, ...] = (b"",)
 
-    def symbols(self, place: Place) -> Iterator[Symbols]:
+    def spelled(self, place: Place) -> Iterator[Spelled]:
         if place.has_free_text:
-            yield from _free_text(*self)
-        for value, (symbol, _) in place.choices.items():
-            if isinstance(value, str) and _starts_with(value, *self):
-                yield (symbol,)
+            yield _free_text(*self)
+        strings = ((v, symbol) for v, (symbol, _) in place.choices.items() if isinstance(v, str))
+        yield (), [(symbol,) for value, symbol in strings if _starts_with(value, *self)]
 
     def __str__(self) -> str:
         return f"a string that starts with {literal(self.text)}"
 
 
 class Key(NamedTuple):
-    """A key starts with `text`, and is longer where it `goes_on`."""
+    """A key starts with `text`, followed in UTF-8 by one of `nexts`."""
 
     text: str
-    goes_on: bool = False
+    nexts: tuple[bytes, ...] = (b"",)
 
-    def symbols(self, state: ObjectState) -> Iterator[Symbols]:
-        yield from _free_text(*self)
-        for name in state.names:
-            if _starts_with(name, *self):
-                yield (state.machine.symbols.key[name],)
+    def spelled(self, state: ObjectState) -> Iterator[Spelled]:
+        yield _free_text(*self)
+        symbols = state.machine.symbols.key
+        yield (), [(symbols[name],) for name in state.names if _starts_with(name, *self)]
 
     def __str__(self) -> str:
         return f"a key that starts with {literal(self.text)}"
@@ -162,14 +174,13 @@ class Number(NamedTuple):
 
     text: str
 
-    def symbols(self, place: Place) -> Iterator[Symbols]:
+    def spelled(self, place: Place) -> Iterator[Spelled]:
         if place.has_free_numbers:
             any_number = "-0123456789" if len(self.text) <= MAX_DIGITS else ""
-            for text in [self.text] if may_continue(self.text) else any_number:
-                yield (*([] if place.is_number else [NUMBER]), *text_symbols(text))
-        for value, (symbol, _) in place.choices.items():
-            if not isinstance(value, str) and literal(value).startswith(self.text):
-                yield (symbol,)
+            texts = [self.text] if may_continue(self.text) else any_number
+            yield () if place.is_number else (NUMBER,), [tuple(text_symbols(text)) for text in texts]
+        numbers = ((v, symbol) for v, (symbol, _) in place.choices.items() if not isinstance(v, str))
+        yield (), [(symbol,) for value, symbol in numbers if literal(value).startswith(self.text)]
 
     def __str__(self) -> str:
         return f"a number that starts with {self.text}"
@@ -180,8 +191,8 @@ class Constant(NamedTuple):
 
     value: bool | None
 
-    def symbols(self, spot: Spot) -> Iterator[Symbols]:
-        yield ({True: TRUE, False: FALSE, None: NULL}[self.value],)
+    def spelled(self, spot: Spot) -> Iterator[Spelled]:
+        yield (), [({True: TRUE, False: FALSE, None: NULL}[self.value],)]
 
     def __str__(self) -> str:
         return literal(self.value)
@@ -192,8 +203,8 @@ class NotEnd(NamedTuple):
 
     end: int
 
-    def symbols(self, spot: Spot) -> Iterator[Symbols]:
-        return (symbol for symbol in _symbols(spot) if symbol != (self.end,))
+    def spelled(self, spot: Spot) -> Iterator[Spelled]:
+        yield (), [symbol for symbol in _symbols(spot) if symbol != (self.end,)]
 
     def __str__(self) -> str:
         return "one more member" if self.end == END_OBJECT else "one more item"
@@ -202,22 +213,19 @@ class NotEnd(NamedTuple):
 Hint = String | Key | Number | Constant | NotEnd
 
 
-def _symbols(spot: Spot) -> Iterator[Symbols]:
+def _symbols(spot: Spot) -> list[Symbols]:
     """Every symbol there is, as a sequence."""
-    return ((symbol,) for symbol in range(BYTE, spot.machine.symbols.size))
+    return [(symbol,) for symbol in range(BYTE, spot.machine.symbols.size)]
 
 
-def _free_text(text: str, goes_on: bool) -> Iterator[Symbols]:
-    """How a text may start that starts with `text`; where that is empty, with any byte or its end."""
-    start = tuple(text_symbols(text))
-    if start and not goes_on:
-        yield start
-    else:
-        yield from ((*start, symbol) for symbol in range(BYTE, END_STRING if goes_on else END_STRING + 1))
+def _free_text(text: str, nexts: tuple[bytes, ...]) -> Spelled:
+    """A text that goes on so, spelled out; of an empty one nothing is certain but that a byte or its end comes."""
+    said, ends = tuple(text_symbols(text)), [tuple(text_symbols(more)) for more in nexts]
+    return said, ends if said or any(ends) else [(symbol,) for symbol in range(BYTE, END_STRING + 1)]
 
 
-def _starts_with(whole: str, text: str, goes_on: bool) -> bool:
-    return whole.startswith(text) and not (goes_on and whole == text)
+def _starts_with(whole: str, text: str, nexts: tuple[bytes, ...]) -> bool:
+    return whole.startswith(text) and whole.encode()[len(text.encode()) :].startswith(nexts)
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -231,12 +239,11 @@ def _settle(symbols: Symbols, merges: Merges) -> tuple[list[int], Symbols]:
     text_at = next((i for i, symbol in enumerate(growing) if symbol < END_STRING), None)
     if text_at is None:
         return tokens, growing
-    tokens += merges.tokens_of_symbols(growing[:text_at])
-    growing = growing[text_at:]
-    for word in settled_words(text_bytes(growing).decode(errors="ignore")):  # a last character may be cut
-        tokens += merges.tokens_of_symbols(text_symbols(word))
-        growing = growing[len(word.encode()) :]
-    return tokens, growing
+    run, growing = growing[:text_at], growing[text_at:]
+    words = settled_words(text_bytes(growing).decode(errors="ignore"))  # a last character may be cut
+    for piece in (run, *map(text_symbols, words)):
+        tokens += merges.tokens_of_symbols(piece)
+    return tokens, growing[len("".join(words).encode()) :]
 
 
 def settled_words(text: str) -> list[str]:

@@ -8,10 +8,14 @@ completion must nest at the least; the type machine offers only what keeps an ac
 
 from collections.abc import Callable, Iterator
 from functools import cache
+from itertools import count
 
 from tct.assertions import (
     TYPES,
+    Integral,
     Items,
+    MaxItems,
+    MaxProperties,
     Members,
     MinItems,
     MinProperties,
@@ -23,8 +27,11 @@ from tct.assertions import (
 )
 from tct.errors import UnsupportedSchemaError
 from tct.formula import CONSTANT, FALSE, TRUE, Formula, atom, constant, substitute, truth
-from tct.regex import compile_pattern
+from tct.regex import PatternError, compile_pattern
 from tct.text import TextAutomaton, Vector
+
+MAX_STATES = 20_000  # of one half-read object or array
+AT_THE_END = (Items, MaxItems, Members, MaxProperties)  # what holds of a container once nothing more comes
 
 Goals = tuple[Formula, ...]
 Settle = Callable[
@@ -62,7 +69,7 @@ class Reachability:
         self.typed = cache(self.typed)
         self.member = cache(self.member)
         self.item = cache(self.item)
-        self.text = cache(TextAutomaton)
+        self.text = cache(self.text)
         self.patterns = cache(self.patterns)
         self.names = cache(self.names)
         self.end = cache(self.end)
@@ -125,11 +132,20 @@ class Reachability:
             return self.array(typed)
         if type == "string":
             return dict.fromkeys(self.text(typed).reachable, 0)
-        if type == "number":  # the numbers named by the schema, and one that stands for all others
-            return {number_vector(typed, number): 0 for number in (*numbers_of(typed), None)}
+        if type == "number":  # those that the goals name, and an integer and a fraction for all others
+            numbers = (*numbers_of(typed), *unnamed_numbers(typed))
+            return {number_vector(typed, number): 0 for number in numbers}
         if type == "boolean":
             return {truth_vector(typed, value): 0 for value in (False, True)}
         return {tuple(goal is TRUE for goal in typed): 0}
+
+    def text(self, goals: Goals) -> TextAutomaton:
+        """The automaton of strings; goals are typed here."""
+        try:
+            return TextAutomaton(goals)
+        except PatternError as error:
+            regexes = sorted({a.regex for a in assertions(goals) if isinstance(a, Pattern)})
+            raise UnsupportedSchemaError("pattern", "#", f"{error}: {', '.join(regexes)}") from None
 
     # -- objects and arrays: goals are typed here
 
@@ -162,6 +178,8 @@ class Reachability:
                     return atom(assertion) if holds(values[assertion]) else FALSE
                 if isinstance(assertion, MinProperties):
                     return atom(MinProperties(assertion.count - 1)) if assertion.count > 1 else TRUE
+                if isinstance(assertion, MaxProperties):
+                    return atom(MaxProperties(assertion.count - 1)) if assertion.count > 0 else FALSE
                 return TRUE if assertion.key == key else atom(assertion)
 
             return substitute(goal, meaning)
@@ -181,6 +199,8 @@ class Reachability:
             def meaning(assertion) -> Formula:
                 if isinstance(assertion, MinItems):
                     return atom(MinItems(assertion.count - 1)) if assertion.count > 1 else TRUE
+                if isinstance(assertion, MaxItems):
+                    return atom(MaxItems(assertion.count - 1)) if assertion.count > 0 else FALSE
                 return atom(assertion.tail) if holds(items[assertion]) else FALSE
 
             return substitute(goal, meaning)
@@ -190,7 +210,7 @@ class Reachability:
     @staticmethod
     def end(goals: Goals) -> Vector:
         """The vector of a container that ends here: nothing that is still missing will come."""
-        return tuple(truth(goal, lambda assertion: isinstance(assertion, (Members, Items))) for goal in goals)
+        return tuple(truth(goal, lambda assertion: isinstance(assertion, AT_THE_END)) for goal in goals)
 
     def open_key_vectors(self, goals: Goals) -> Iterator[frozenset[str]]:
         """Each set of patterns that some open key matches, all others not."""
@@ -254,6 +274,10 @@ class Reachability:
                     if depth < depths.get(then, depth + 1):
                         depths[then] = depth
                         todo.append(then)
+                if len(depths) > MAX_STATES:
+                    names = ", ".join(self.names(start[0])[:5])
+                    reason = f"more than {MAX_STATES} combinations of what has been read, in one with {names}"
+                    raise UnsupportedSchemaError("properties", "#", reason)
             self._searches[start] = self._least(
                 {self.end(state[0]): depth} for state, depth in depths.items()
             )
@@ -270,9 +294,19 @@ def numbers_of(goals: Goals) -> list[int | float]:
     return [assertion.value for assertion in assertions(goals) if isinstance(assertion, Number)]
 
 
-def number_vector(goals: Goals, number: float | None) -> Vector:
-    """What a number meets; None stands for any that the goals do not name."""
-    return tuple(truth(goal, lambda assertion: assertion.value == number) for goal in goals)
+def unnamed_numbers(goals: Goals) -> tuple[int, float]:
+    """An integer and a fraction that typed goals do not name: they meet what all such numbers meet."""
+    named = set(numbers_of(goals))
+    return next(n for n in count() if n not in named), next(n for n in count(0.5) if n not in named)
+
+
+def number_vector(goals: Goals, number: float) -> Vector:
+    """What an exact number (numbers.py) meets."""
+
+    def holds(assertion) -> bool:
+        return isinstance(number, int) if isinstance(assertion, Integral) else assertion.value == number
+
+    return tuple(truth(goal, holds) for goal in goals)
 
 
 def truth_vector(goals: Goals, value: bool) -> Vector:

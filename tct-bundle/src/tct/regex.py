@@ -178,22 +178,23 @@ class _Parser:
             return fragment
         rest = self.position
         start = end = self.nfa.state()
+        done = self.nfa.state()
         for count in range(low if high is None else high):  # each copy is parsed anew
             self.position = begin
             first, last = self.single()
-            skipped = end
+            if count >= low:
+                self.nfa.link(end, done)
             self.nfa.link(end, first)
             end = self.nfa.state()
             self.nfa.link(last, end)
-            if count >= low:
-                self.nfa.link(skipped, end)
         if high is None:
             self.position = begin
             first, last = self.single()
             self.nfa.link(end, first)
             self.nfa.link(last, end)
+        self.nfa.link(end, done)
         self.position = rest
-        return start, end
+        return start, done
 
     def quantifier(self) -> tuple[int, int | None]:
         simple = {"*": (0, None), "+": (1, None), "?": (0, 1)}

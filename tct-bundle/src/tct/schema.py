@@ -9,7 +9,10 @@ from typing import Any
 
 from tct.assertions import (
     TYPES,
+    Integral,
     Items,
+    MaxItems,
+    MaxProperties,
     Members,
     MinItems,
     MinProperties,
@@ -22,12 +25,27 @@ from tct.assertions import (
     TypeIs,
 )
 from tct.errors import UnsupportedSchemaError
-from tct.formula import FALSE, TRUE, Formula, all_of, any_of, atom, constant, negation, one_of
+from tct.formula import (
+    ALL,
+    CONSTANT,
+    FALSE,
+    TRUE,
+    Formula,
+    all_of,
+    any_of,
+    atom,
+    constant,
+    negation,
+    one_of,
+)
+from tct.numbers import exact
 from tct.regex import PatternError, compile_pattern, finite_language
 
 ANNOTATIONS = frozenset(
     ["$schema", "$id", "$comment", "title", "description", "default", "examples", "readOnly", "writeOnly", "deprecated", "markdownDescription", "x-intellij-html-description", "definitions"]
 )
+MAX_COUNT = 1000  # for keywords that count items or members, each number of which is a state of its own
+MAX_LENGTH = 256  # for those that count characters, which need several states each
 MAX_PATTERN_NAMES = 64  # a key pattern that matches no more keys than this is written out as named keys
 
 Schema = dict[str, Any] | bool
@@ -68,9 +86,11 @@ class SchemaCompiler:
             raise UnsupportedSchemaError(type(schema).__name__, pointer, "a schema is an object or a boolean")
         if "$ref" in schema:  # draft-07: its siblings are ignored
             return self.reference(schema["$ref"], pointer)
-        for keyword in schema:
+        for keyword, value in schema.items():
             if keyword not in KEYWORDS and keyword not in ANNOTATIONS:
                 raise UnsupportedSchemaError(keyword, pointer, "this keyword is not supported")
+            if not isinstance(value, FORMS.get(keyword, object)):
+                raise UnsupportedSchemaError(keyword, pointer, f"its value may not be {value!r:.60}")
         return all_of(KEYWORDS[k](self, schema, f"{pointer}/{k}") for k in schema if k in KEYWORDS)
 
     def reference(self, target: str, pointer: str) -> Formula:
@@ -94,9 +114,15 @@ class SchemaCompiler:
 def _type(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
     types = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
     for name in types:
-        if name not in TYPES:
+        if name not in (*TYPES, "integer"):
             raise UnsupportedSchemaError("type", pointer, f"type {name!r} is not supported")
-    return any_of(atom(TypeIs(name)) for name in types)
+    return any_of(_has_type(name) for name in types)
+
+
+def _has_type(name: str) -> Formula:
+    if name == "integer":
+        return all_of([atom(TypeIs("number")), atom(Integral())])
+    return atom(TypeIs(name))
 
 
 def _enum(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
@@ -116,7 +142,7 @@ def _equals(value: Any) -> Formula:
     if isinstance(value, bool):
         return all_of([atom(TypeIs("boolean")), atom(Truth(value))])
     if isinstance(value, (int, float)):
-        return all_of([atom(TypeIs("number")), atom(Number(value))])
+        return all_of([atom(TypeIs("number")), atom(Number(exact(value)))])
     if isinstance(value, str):
         return _one_text(frozenset([value]))
     if isinstance(value, list):
@@ -135,8 +161,16 @@ def _pattern(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
 
 
 def _min_length(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
-    count = int(schema["minLength"])
-    return atom(Pattern(_checked_regex("minLength", rf"^[\s\S]{{{count},}}$", pointer))) if count else TRUE
+    count = _count(schema, pointer, MAX_LENGTH)
+    return _of_length(f"{count},") if count > 0 else TRUE
+
+
+def _max_length(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
+    return _of_length(f"0,{_count(schema, pointer, MAX_LENGTH)}")
+
+
+def _of_length(bounds: str) -> Formula:
+    return atom(Pattern(rf"^[\s\S]{{{bounds}}}$"))
 
 
 def _checked_regex(keyword: str, regex: str, pointer: str) -> str:
@@ -148,15 +182,30 @@ def _checked_regex(keyword: str, regex: str, pointer: str) -> str:
 
 
 def _min_items(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
-    return _at_least(MinItems, int(schema["minItems"]))
+    return _at_least(MinItems, _count(schema, pointer))
+
+
+def _max_items(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
+    return atom(MaxItems(_count(schema, pointer)))
 
 
 def _min_properties(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
-    return _at_least(MinProperties, int(schema["minProperties"]))
+    return _at_least(MinProperties, _count(schema, pointer))
+
+
+def _max_properties(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
+    return atom(MaxProperties(_count(schema, pointer)))
 
 
 def _at_least(assertion: Callable, count: int) -> Formula:
     return atom(assertion(count)) if count > 0 else TRUE
+
+
+def _count(schema: dict, pointer: str, limit: int = MAX_COUNT) -> int:
+    keyword = pointer.rsplit("/", 1)[1]
+    if schema[keyword] not in range(limit + 1):
+        raise UnsupportedSchemaError(keyword, pointer, f"only whole numbers up to {limit} are supported")
+    return int(schema[keyword])
 
 
 def _items(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
@@ -206,6 +255,27 @@ def _members(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
     if rest is TRUE and all(f is TRUE for _, f in (*complete, *open_patterns)):
         return TRUE
     return atom(Members(complete, open_patterns, rest))
+
+
+def _property_names(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
+    return _keys(compiler, compiler.compile(schema["propertyNames"], pointer), pointer)
+
+
+def _keys(compiler: SchemaCompiler, formula: Formula, pointer: str) -> Formula:
+    """What a formula about strings says about the keys of an object."""
+    if formula.kind == ALL:
+        return all_of(_keys(compiler, part, pointer) for part in formula.parts)
+    allowed = {"additionalProperties": False}
+    if formula.kind == CONSTANT:
+        return TRUE if formula is TRUE else compiler.compile(allowed, pointer)
+    assertion = formula.parts[0]
+    if assertion == TypeIs("string"):
+        return TRUE
+    if isinstance(assertion, Pattern):
+        return compiler.compile(allowed | {"patternProperties": {assertion.regex: True}}, pointer)
+    if isinstance(assertion, Text):
+        return compiler.compile(allowed | {"properties": dict.fromkeys(sorted(assertion.values), True)}, pointer)
+    raise UnsupportedSchemaError("propertyNames", pointer, "only pattern, lengths, enum and const are supported")
 
 
 def _dependencies(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
@@ -259,14 +329,18 @@ KEYWORDS: dict[str, Callable[[SchemaCompiler, dict, str], Formula]] = {
     "const": _const,
     "pattern": _pattern,
     "minLength": _min_length,
+    "maxLength": _max_length,
     "items": _items,
     "additionalItems": _items,
     "minItems": _min_items,
+    "maxItems": _max_items,
     "properties": _members,
     "patternProperties": _members,
     "additionalProperties": _members,
+    "propertyNames": _property_names,
     "required": _required,
     "minProperties": _min_properties,
+    "maxProperties": _max_properties,
     "dependencies": _dependencies,
     "allOf": _all_of,
     "anyOf": _any_of,
@@ -275,6 +349,15 @@ KEYWORDS: dict[str, Callable[[SchemaCompiler, dict, str], Formula]] = {
     "if": _if,
     "then": _branch,
     "else": _branch,
+}
+
+FORMS = {  # the Python type of a keyword's value, where another would be misread
+    "enum": list,
+    "required": list,
+    "pattern": str,
+    "properties": dict,
+    "patternProperties": dict,
+    "dependencies": dict,
 }
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Optional
 
 from tct.machine import MAX_DEPTH, ArrayState, Member, ObjectState, Place, TypeMachine
-from tct.numbers import may_continue, parse
+from tct.numbers import parse
 from tct.symbols import (
     ARRAY,
     BYTE,
@@ -182,7 +182,8 @@ class NumberFrame(Frame):
         if symbol not in NUMBER_SYMBOLS:
             return None
         spelled = self.spelled + chr(symbol - BYTE)
-        return State(NumberFrame(self.place, spelled), outer) if may_continue(spelled) else None
+        fits = self.place.number_may_continue(spelled)
+        return State(NumberFrame(self.place, spelled), outer) if fits else None
 
 
 @dataclass(slots=True, eq=False)

@@ -72,7 +72,7 @@ def literal(value) -> str:
     >>> literal("push"), literal(3)
     ('"push"', '3')
     """
-    return json.dumps(value, ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
 def _readable(text: bytes | bytearray) -> str:

@@ -1,5 +1,6 @@
 """Automata for strings: the goals that a string must meet, run side by side over its UTF-8 bytes."""
 
+from collections.abc import Iterator
 from functools import cached_property
 
 import numpy as np
@@ -85,14 +86,14 @@ class TextMachine:
                 return DEAD
         return state
 
-    def language(self, state: int = 0) -> list[bytes]:
-        """All that may follow in a state that is not endless."""
-        found, paths = [], [(state, b"")]
-        for at, path in paths:
+    def language(self, state: int = 0) -> Iterator[bytes]:
+        """All that may follow in a state that is not endless, one by one: there may be very many."""
+        todo = [(state, b"")]
+        while todo:
+            at, path = todo.pop()
             if self.ends[at] is not None:
-                found.append(path)
-            paths += [(n, path + bytes([byte])) for byte, n in enumerate(self.next[at]) if n != DEAD]
-        return found
+                yield path
+            todo += [(n, path + bytes([byte])) for byte, n in enumerate(self.next[at]) if n != DEAD]
 
 
 def _vector(goals: tuple[Formula, ...], held: dict) -> Vector:
@@ -129,10 +130,14 @@ def _minimise(table: np.ndarray, live: np.ndarray, labels: list) -> tuple[np.nda
     """Moore's algorithm: the smallest table (with DEAD) that keeps labels, and a state of each of its classes."""
     known: dict = {}
     block = np.array([known.setdefault(label, len(known)) for label in labels])
+    columns = np.unique(table, axis=1)  # (S, C): bytes that no state tells apart count once
     while True:
-        moves = np.where(live[table], block[table], DEAD)
-        _, first, refined = np.unique(np.c_[block, moves], axis=0, return_index=True, return_inverse=True)
-        refined = refined.reshape(-1)
+        refined = block
+        for column in columns.T:
+            moves = np.where(live[column], block[column], DEAD)
+            _, first, refined = np.unique(
+                refined * (len(table) + 1) + moves, return_index=True, return_inverse=True
+            )
         if len(first) == len(set(block.tolist())):
             break
         block = refined
