@@ -184,7 +184,8 @@ class Place:
 
     def number_ending(self, text: str) -> str | None:
         """A near ending that makes `text` the spelling of a number that fits; None where none does."""
-        for integral in self.free_numbers:  # only named numbers do not fit: few endings are tried
+        likely_first = sorted(self.free_numbers, reverse="." not in text)
+        for integral in likely_first:  # only named numbers do not fit: few endings are tried
             for ending in endings(text, integral):
                 if self.number(parse(text + ending)) is not None:
                     return ending

@@ -1,7 +1,7 @@
 """YAML text cut anywhere: what it may say, found by PyYAML with a mark at the cut (see tct/prefix.py).
 
 Two things are taken for certain that YAML leaves open: a plain scalar ends with its line, and a number that is
-cut goes on as a decimal.
+cut goes on as a decimal. The name of an anchor, alias or tag has to be whole.
 """
 
 import re
@@ -88,9 +88,8 @@ def _plain(text: str, ending: str) -> Iterator[Beginning]:
 def _quoted(text: str, ending: str) -> Iterator[Beginning]:
     """Cut within a quoted scalar."""
     if found := _marked(text, ending):
-        yield Beginning(
-            found.document, (Key(found.text),) if found.role == "key" else _folded(text, ending, found)
-        )
+        hints = (Key(found.text),) if found.role == "key" else _folded(text, ending, found)
+        yield Beginning(found.document, hints)
 
 
 def _next(text: str, ending: str) -> Iterator[Beginning]:
@@ -147,11 +146,10 @@ def _closing(text: str) -> str:
 
 
 def _ends_in_comment(text: str) -> bool:
-    """Is the mark in no token? Not so after the last line end, nor where the last token is not whole."""
-    mark = new_mark(text)
-    line = text[text.rfind("\n") + 1 :]
-    if "#" not in line:
+    """Is the cut within a comment? A mark there is in no token."""
+    if "#" not in text[text.rfind("\n") + 1 :]:
         return False
+    mark = new_mark(text)
     try:
         tokens = yaml.scan(text + mark, Loader=yaml.CSafeLoader)
         return not any(mark in str(getattr(token, "value", "")) for token in tokens)
