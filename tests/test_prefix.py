@@ -264,6 +264,7 @@ JOB = "on: push\njobs:\n  a:\n    "
         ("on: pus", '<on:><"push">'),
         ("on: [push", '<on:><ARRAY><"push">'),
         ("on: [push]", '<on:><ARRAY><"push"><END_ARRAY>'),
+        ("on:\n  push: &filter\n  ", "<on:><OBJECT><push:>"),
         ("name:", "<name:>"),
         ("name: x", "<name:>x"),
         ("name: x\n", "<name:>x<END_STRING>"),

@@ -18,7 +18,9 @@ VALUES = st.recursive(
     max_leaves=6,
 )
 TYPES = st.sampled_from(["null", "boolean", "integer", "number", "string", "array", "object"])
-NAMES = st.sampled_from([{"pattern": "^a"}, {"maxLength": 1}, {"enum": ["a", "b"]}, {"pattern": "b$", "minLength": 2}])
+NAMES = st.sampled_from(
+    [{"pattern": "^a"}, {"maxLength": 1}, {"enum": ["a", "b"]}, {"pattern": "b$", "minLength": 2}]
+)
 
 
 def _schemas(inner):
@@ -119,11 +121,17 @@ def test_a_keyword_that_cannot_be_enforced_is_refused_with_its_place(schema, key
 @pytest.mark.parametrize(
     "schema, keyword, reason",
     [
-        ({"maxProperties": 3, "properties": {f"k{i}": {"type": "null"} for i in range(9)}}, "properties", "k0, k1"),
+        (
+            {"maxProperties": 3, "properties": {f"k{i}": {"type": "null"} for i in range(9)}},
+            "properties",
+            "k0, k1",
+        ),
         ({"items": {"allOf": [{"pattern": f"^(.{{{n}}})*$"} for n in (5, 6, 7)]}}, "pattern", "(.{5})"),
     ],
 )
-def test_a_schema_that_needs_too_many_states_is_refused_when_it_is_compiled(schema, keyword, reason, monkeypatch):
+def test_a_schema_that_needs_too_many_states_is_refused_when_it_is_compiled(
+    schema, keyword, reason, monkeypatch
+):
     monkeypatch.setattr("tct.reach.MAX_STATES", 100)
     monkeypatch.setattr("tct.text.MAX_STATES", 100)
     with pytest.raises(UnsupportedSchemaError, match=re.escape(reason)) as error:

@@ -5,15 +5,17 @@ The tokenizer of this repository:
     python tct-bundle/scripts/build_tokenizer.py --corpus WORKFLOWS \
         --output tct-bundle/src/tct_github_workflow/github_workflow.json
 
-The same corpus, schema and version of the tokenizers library give the same bytes.
+With --schema, one for any other kind of document. The same corpus, schema and version of the tokenizers library
+give the same bytes.
 """
 
 import argparse
 import sys
-from collections import Counter
 from pathlib import Path
 
 from tct_github_workflow.command_line import ArgumentParser, exit_code
+
+MAX_SHOWN = 5  # refused files that are named
 
 
 @exit_code
@@ -32,41 +34,76 @@ def main(argv=None):
 
 def build(schema_path: Path | None, corpus: Path, vocab_size: int, output: Path) -> None:
     """Compiles, learns, writes. ValueError or OSError where an input does not serve."""
-    import orjson
-    from tct.bpe import learn_merges
-    from tct.codec import Encoder
+    from tct.bpe import MIN_OWNERS, learn_merges
     from tct.tokenizer import Tokenizer
     from tct_github_workflow import workflow_schema
-    from tct_github_workflow.workflow_files import find_files, load_file
-    from tqdm import tqdm
 
-    schema = workflow_schema() if schema_path is None else orjson.loads(schema_path.read_bytes())
+    schema = workflow_schema() if schema_path is None else read_schema(schema_path)
     machine = Tokenizer(schema).machine
     if vocab_size <= machine.symbols.size:
         raise ValueError(
             f"--vocab-size {vocab_size}: this schema has {machine.symbols.size} base symbols alone"
         )
-    files = find_files(corpus)
-    if not files:
-        raise ValueError(f"--corpus {corpus} holds no .json, .yml or .yaml file")
-    documents, refused = [], Counter()
-    for name in tqdm(files, desc="reading", unit="file", disable=None):
-        try:
-            written = Encoder(machine).encode(load_file(corpus / name))
-        except (OSError, ValueError) as error:
-            refused[type(error).__name__] += 1
-        else:
-            documents.append((owner_of(name), written))
+    if not output.parent.is_dir():
+        raise FileNotFoundError(f"--output {output}: {output.parent} is not a folder")
+    documents, characters, refused = read_documents(corpus, machine)
+    report_refused(refused)
+    if not documents:
+        raise ValueError(f"--corpus {corpus} holds no document that is valid under the schema")
+    owners = {owner for owner, _ in documents}
     tokenizer = Tokenizer(schema, learn_merges(documents, machine.symbols.size, vocab_size))
     if tokenizer.vocab_size() < vocab_size:
         raise ValueError(
-            f"the corpus supports only {tokenizer.vocab_size()} tokens: choose --vocab-size accordingly"
+            f"--vocab-size {vocab_size}: the corpus supports no more than {tokenizer.vocab_size()}; what is merged "
+            f"must come from {MIN_OWNERS} owners (first folders of --corpus), and there are {len(owners)}"
         )
     tokenizer.save(output, embed_schema=schema_path is not None)
+    tokens = sum(len(tokenizer.merges.tokens(written)) for _, written in documents)
     print(
-        f"{len(documents)} documents of {len({owner for owner, _ in documents})} owners, refused: {dict(refused)}"
+        f"{len(documents):,} documents of {len(owners):,} owners: {tokens / len(documents):.1f} tokens each, "
+        f"{characters / tokens:.2f} characters of compact JSON per token\n"
+        f"{tokenizer.vocab_size():,} tokens, {machine.symbols.size:,} of them base symbols; "
+        f"fingerprint {tokenizer.fingerprint}, written to {output}"
     )
-    print(f"{tokenizer.vocab_size()} tokens, fingerprint {tokenizer.fingerprint}, written to {output}")
+
+
+def read_schema(path: Path):
+    """The JSON Schema in a file."""
+    import orjson
+
+    try:
+        return orjson.loads(path.read_bytes())
+    except orjson.JSONDecodeError as error:
+        raise ValueError(f"--schema {path} is not JSON: {error}") from None
+
+
+def read_documents(corpus: Path, machine):
+    """All valid documents as (owner, written document), their characters, and (file, reason) of the others."""
+    from tct.codec import Encoder
+    from tct.tokenizer import compact
+    from tct_github_workflow.workflow_files import find_files, load_file
+    from tqdm import tqdm
+
+    files = find_files(corpus)
+    if not files:
+        raise ValueError(f"--corpus {corpus} holds no .json, .yml or .yaml file")
+    documents, characters, refused = [], 0, []
+    for name in tqdm(files, desc="reading", unit="file", disable=None):
+        try:
+            value = load_file(corpus / name)
+            documents.append((owner_of(name), Encoder(machine).encode(value)))
+        except (OSError, ValueError) as error:
+            refused.append((name, getattr(error, "strerror", None) or str(error)))
+        else:
+            characters += len(compact(value))
+    return documents, characters, refused
+
+
+def report_refused(refused: list[tuple[str, str]]) -> None:
+    for name, reason in refused[:MAX_SHOWN]:
+        print(f"refused {name!r}: {reason}")
+    if len(refused) > MAX_SHOWN:
+        print(f"refused {len(refused) - MAX_SHOWN:,} more")
 
 
 def owner_of(name: str) -> str:

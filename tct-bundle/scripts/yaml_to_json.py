@@ -34,7 +34,10 @@ def convert(source: Path, output: Path):
                 if target.exists():
                     raise ValueError(f"its name without the ending is taken: {target.name} is there already")
                 text = json.dumps(load_file(source / file), ensure_ascii=False, separators=(",", ":"))
-            except (ValueError, OSError, RecursionError) as error:
+            except RecursionError:
+                skipped.append((file, "nested too deeply"))
+                continue
+            except (ValueError, OSError) as error:
                 skipped.append((file, getattr(error, "strerror", None) or str(error)))
                 continue
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -57,10 +57,13 @@ class SchemaCompiler:
     def __init__(self, document: Schema):
         self.document = document
         self.formulas: dict[str, Formula] = {}
-        self.root = self.at("#")
-        if isinstance(document, dict):
-            for name in document.get("definitions", {}):  # also those that nothing refers to
-                self.at(f"#/definitions/{_escape_pointer(name)}")
+        try:
+            self.root = self.at("#")
+            if isinstance(document, dict):
+                for name in document.get("definitions", {}):  # also those that nothing refers to
+                    self.at(f"#/definitions/{_escape_pointer(name)}")
+        except RecursionError:
+            raise UnsupportedSchemaError("schema", "#", "its parts are nested too deeply") from None
 
     def at(self, pointer: str) -> Formula:
         """The formula of the schema at a JSON pointer within the document, such as #/definitions/env."""

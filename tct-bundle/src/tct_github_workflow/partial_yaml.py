@@ -34,7 +34,7 @@ def yaml_beginnings(text: str) -> list[Beginning]:
         levels, last = _last_node(text)
         if isinstance(last, yaml.ScalarEvent) and last.style in ("|", ">"):
             return [left_open(value, levels), *_in_block_scalar(text, last)]
-        if isinstance(last, yaml.ScalarEvent) and last.start_mark.index == last.end_mark.index:
+        if isinstance(last, yaml.ScalarEvent) and not last.value and not last.style:
             beginnings = [*_plain(text[: last.start_mark.index], " M")]  # a value or item that has not begun
         else:
             beginnings = [left_open(value, levels)]

@@ -144,7 +144,7 @@ def _plain(event):
         if _INT.fullmatch(text):
             return int(text)
         if _OCTAL_OR_HEX.fullmatch(text):
-            return int(text, base=0)
+            return int(str(int(text, base=0)))  # str has a limit for digits, these bases have none
         if _FLOAT.fullmatch(text):
             return _finite(text)
         if _NOT_FINITE.fullmatch(text):
