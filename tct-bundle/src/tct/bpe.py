@@ -22,6 +22,7 @@ MAX_WHOLE = 64  # characters of the longest string that is one piece
 MAX_KNOWN = 500_000  # pieces whose tokens are remembered
 MIN_OWNERS = 3  # a merge is supported by at least so many owners, so that no single project's text gets in
 _FIRST_CHAR = 0xE000  # symbols become characters of the private use area while the tokenizers library works
+_SPELLED_BYTES = {byte: _FIRST_CHAR + BYTE + byte for byte in range(256)}
 _WHOLE = re.compile(rf"(?!.*://)\S{{1,{MAX_WHOLE}}}")  # addresses are split like any text
 _PINNED = re.compile(r"(.*@)([0-9a-f]{40})")  # an action at a commit: digests would fill the vocabulary
 _WORDS = re.compile(
@@ -133,10 +134,10 @@ class Merges:
         names = [_spelled(symbols) for symbols in self.symbols_of]
         self._bpe = models.BPE(vocabulary, [(names[left], names[right]) for left, right in self.merges])
         self._run = Memo(self.tokens_of_symbols)
-        self._word = Memo(lambda word: self.tokens_of_symbols(text_symbols(word)))
+        self._word = Memo(self._tokens_of_word)
         self._line = Memo(lambda line: self._words(_WORDS.findall(line)))
-        self._last_word = Memo(lambda word: self.tokens_of_symbols([*text_symbols(word), END_STRING]))
-        self._number = Memo(lambda text: self.tokens_of_symbols([*text_symbols(text), END_NUMBER]))
+        self._last_word = Memo(lambda word: self._tokens_of_word(word, END_STRING))
+        self._number = Memo(lambda text: self._tokens_of_word(text, END_NUMBER))
         self._short_text = Memo(self._short)
 
     @property
@@ -169,6 +170,10 @@ class Merges:
 
     def _words(self, words: list[str]) -> Iterable[int]:
         return chain.from_iterable(map(self._word.__getitem__, words))
+
+    def _tokens_of_word(self, word: str, *end: int) -> list[int]:
+        spelled = word.encode().decode("latin-1").translate(_SPELLED_BYTES) + _spelled(end)
+        return [token.id for token in self._bpe.tokenize(spelled)]
 
     def tokens_of_symbols(self, symbols: Iterable[int]) -> list[int]:
         """Tokens for symbols that start and end anywhere: merged as far as merges reach within them."""
