@@ -9,8 +9,10 @@ From schema to tokens, a file a step:
     codec.py      documents <-> base symbols (symbols.py, numbers.py)
     bpe.py        base symbols <-> tokens
     tokenizer.py  all of it behind one class, and the artifact
-    state.py      half-read documents, symbol by symbol; closing.py the shortest way to finish them
-    matcher.py    which tokens may come next
+    prefix.py     documents cut anywhere (partial_json.py), for completion
+    state.py      half-read documents, symbol by symbol; closing.py a short way to finish them
+    masks.py      which tokens a state allows; path_class.py numbers for states
+    matcher.py    all of that behind one class
 """
 
 from tct.errors import SchemaValidationError, UnsupportedSchemaError
