@@ -12,7 +12,6 @@ import hashlib
 import json
 import math
 import os
-import pickle
 import sys
 import tempfile
 from collections import Counter
@@ -54,10 +53,11 @@ def main(argv=None):
     )  # fmt: skip
     args = parser.parse_args(argv)
     os.environ |= {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
-    from recipes import RECIPES
+    from recipes import RECIPES, Document
 
     args.cache.mkdir(exist_ok=True)
-    documents = cached(args.cache / "documents.pkl", read_documents, args.corpus)
+    rows_of_json = cached(args.cache / "documents.json", read_documents, args.corpus)
+    documents = [Document(*fields) for fields in rows_of_json]
     if args.tiktoken:
         for name in "o200k_base", "cl100k_base":
             publish(args.results, {"recipe": name}, count_tiktoken, documents, args.tiktoken)
@@ -89,9 +89,9 @@ def cached(path: Path, make: Callable, *args) -> Any:
     """What `make(*args)` gives, kept in a file."""
     if not path.exists():
         unfinished = path.with_suffix(f".{os.getpid()}")
-        unfinished.write_bytes(pickle.dumps(make(*args)))
+        unfinished.write_text(json.dumps(make(*args)))
         unfinished.replace(path)
-    return pickle.loads(path.read_bytes())
+    return json.loads(path.read_text())
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -177,12 +177,11 @@ def density(documents: list, encode: Callable, count_end: bool) -> dict:
 def tokens_of(documents: list, cache_folder: Path, recipe: str) -> dict:
     """What `encoded` gives, kept in a file."""
     name = recipe.replace(" ", "_").replace(",", "")
-    return cached(cache_folder / f"{name}.pkl", encoded, documents, recipe)
+    return cached(cache_folder / f"{name}.json", encoded, documents, recipe)
 
 
 def encoded(documents: list, recipe: str) -> dict:
     """A recipe's tokens of the training documents and the scored ones, and its density."""
-    import numpy as np
     from recipes import JSON_SYMBOLS, RECIPES, VOCAB_SIZE, VOCAB_SIZES
 
     base_size = JSON_SYMBOLS if recipe.startswith("JSON") else machine().symbols.size
@@ -190,8 +189,8 @@ def encoded(documents: list, recipe: str) -> dict:
     scored_bytes = [len(document.json.encode()) for document in documents if document.is_scored]
     for_training, for_scoring = RECIPES[recipe](training, base_size)
     return {
-        "training": [np.array(for_training(document), np.int16) for document in training],
-        "scored": [for_scoring(document) for document in documents if document.is_scored],
+        "training": [list(for_training(document)) for document in training],
+        "scored": [list(for_scoring(document)) for document in documents if document.is_scored],
         "bytes": sum(scored_bytes),
         "quarter_bytes": sum(scored_bytes[::4]),
         "vocab_size": VOCAB_SIZES.get(recipe, VOCAB_SIZE),
