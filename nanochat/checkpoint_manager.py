@@ -1,11 +1,13 @@
 """Checkpoints: model_{step:06d}.pt, optim_{step:06d}.pt, and meta_{step:06d}.json, written last.
 
 The meta file carries the checksums of the other two, so a step without a matching meta file does not exist,
-and a crash in the middle of a save costs nothing but that save.
+and a crash in the middle of a save costs nothing but that save. The folder best/ beside them has the model of
+the lowest validation loss, without its optimizer.
 """
 
 import hashlib
 import json
+import math
 import re
 from pathlib import Path
 
@@ -15,18 +17,56 @@ from nanochat.common import write_atomic
 from nanochat.gpt import GPT, GPTConfig
 
 
-def save_checkpoint(checkpoint_dir, step: int, model_state: dict, optim_state: dict, meta: dict):
-    """Write a checkpoint. meta must be fit for JSON and have "model_config", the fields of the GPTConfig;
-    step and checksums are added. OSError where the disk refuses; other steps are untouched in any case."""
+def save_checkpoint(checkpoint_dir, step: int, model_state: dict, optim_state: dict | None, meta: dict):
+    """Write a checkpoint, without an optimizer where its state is None. meta must be fit for JSON and have
+    "model_config", the fields of the GPTConfig; step and checksums are added. OSError where the disk refuses;
+    other steps are untouched in any case."""
     folder = Path(checkpoint_dir)
     folder.mkdir(parents=True, exist_ok=True)
     meta_path(folder, step).unlink(missing_ok=True)  # the step does not exist while its files change
     checksums = {}
     for name, state in ((f"model_{step:06d}.pt", model_state), (f"optim_{step:06d}.pt", optim_state)):
+        if state is None:
+            continue
         save_tensors(folder / name, state)
         checksums[name] = sha256_of(folder / name)
     text = json.dumps({"step": step, **meta, "sha256": checksums}, indent=2)
     write_atomic(meta_path(folder, step), text.encode() + b"\n")
+
+
+def save_best(checkpoint_dir, step: int, model_state: dict, meta: dict):
+    """Keep this model as the best so far, in place of the one before. OSError as in save_checkpoint."""
+    save_checkpoint(best_dir(checkpoint_dir), step, model_state, None, meta)
+    keep_only(best_dir(checkpoint_dir), [step])
+
+
+def best_val_loss(checkpoint_dir) -> float:
+    """The validation loss of the best model that is kept, in nats per token; inf where there is none."""
+    steps = list_steps(best_dir(checkpoint_dir))
+    return load_meta(best_dir(checkpoint_dir), steps[-1])["val_loss"] if steps else math.inf
+
+
+def best_dir(checkpoint_dir) -> Path:
+    return Path(checkpoint_dir) / "best"
+
+
+def keep_last(checkpoint_dir, count: int, newest: int):
+    """Of the steps up to newest remove all but the last count, and what a crash has left of unfinished saves."""
+    steps = list_steps(checkpoint_dir)
+    keep_only(checkpoint_dir, [step for step in steps if step <= newest][-count:]
+              + [step for step in steps if step > newest])
+
+
+def keep_only(checkpoint_dir, kept: list[int]):
+    """Remove all steps but those kept, whole or half there."""
+    folder = Path(checkpoint_dir)
+    for step in set(list_steps(folder)) - set(kept):
+        meta_path(folder, step).unlink(missing_ok=True)  # first, so that no step is half there
+    names = "|".join(f"model_{step:06d}|optim_{step:06d}" for step in kept)
+    for path in [*folder.glob("model_*.pt"), *folder.glob("optim_*.pt"), *folder.glob(".model_*.tmp"),
+                 *folder.glob(".optim_*.tmp")]:
+        if not re.fullmatch(rf"({names})\.pt", path.name):
+            path.unlink(missing_ok=True)
 
 
 def load_checkpoint(checkpoint_dir, step: int, device="cpu"):

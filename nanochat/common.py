@@ -4,9 +4,12 @@ import argparse
 import ctypes
 import functools
 import gc
+import importlib.util
 import os
+import shutil
 import signal
 import sys
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,13 +141,47 @@ def choose_device(name: str = "auto"):
 
 
 def choose_dtype(name: str, device):
-    """The torch.dtype of matrix products: "auto" is bfloat16 on a GPU that has it, else float32."""
+    """The torch.dtype of matrix products. "auto" is bfloat16 on a GPU that has it, and on a CPU where a quick
+    trial finds it clearly faster; else float32. All ranks get what rank 0 finds."""
     import torch
+    import torch.distributed as dist
 
     if name == "auto":
-        has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        name = "bfloat16" if has_bfloat16 else "float32"
+        if device.type == "cuda":
+            gains = torch.cuda.is_bf16_supported(including_emulation=False)
+        else:
+            gains = device.type == "cpu" and matmul_seconds(torch.float32) > 1.3 * matmul_seconds(torch.bfloat16)
+        if dist.is_initialized():
+            choice = torch.tensor(int(gains), device=device)
+            dist.broadcast(choice, src=0)
+            gains = choice.item()
+        name = "bfloat16" if gains else "float32"
+    torch.set_float32_matmul_precision("high")  # TF32 on a GPU: what stays in float32 need not be exact there
     return getattr(torch, name)
+
+
+def matmul_seconds(dtype) -> float:
+    """The least time of a few products on the CPU, of the size that a small model has."""
+    import torch
+
+    a, b = torch.ones(1024, 384, dtype=dtype), torch.ones(384, 1536, dtype=dtype)
+    seconds = []
+    for _ in range(5):
+        started = time.perf_counter()
+        a @ b
+        seconds.append(time.perf_counter() - started)
+    return min(seconds)
+
+
+def choose_compile(name: str, device) -> bool:
+    """Whether to use torch.compile: "auto" does on a GPU that it can write code for; "on" is a ValueError where
+    there is no compiler. A CPU gains little: experiments/speed."""
+    has_compiler = (importlib.util.find_spec("triton") if device.type == "cuda"
+                    else shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++"))
+    if name == "on" and not has_compiler:
+        raise ValueError(f"--compile on needs {'triton' if device.type == 'cuda' else 'a C++ compiler'}, which "
+                         "is not here: install it, or leave the flag out")
+    return name == "on" or name == "auto" and device.type == "cuda" and bool(has_compiler)
 
 
 def autocast(device, dtype):

@@ -1,7 +1,8 @@
 """The GPT: nanochat's architecture of November 2025, tensor for tensor.
 
 Rotary positions, RMSNorm without weights, normalised queries and keys, squared-ReLU MLP, untied
-embeddings, no biases, logits capped by a tanh, grouped-query attention where n_kv_head < n_head.
+embeddings, no biases, logits capped by a tanh, grouped-query attention where n_kv_head < n_head. What is
+more than the original has is a field of GPTConfig that is off by default.
 """
 
 import math
@@ -12,10 +13,10 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from nanochat.functional import IGNORE_INDEX, Documents, attend_documents, cap, capped_cross_entropy
+
 NORM_EPS = 1.1920929e-07  # torch.finfo(torch.float32).eps, in every dtype
 ROTARY_BASE = 10000       # RoFormer, https://arxiv.org/abs/2104.09864
-LOGIT_CAP = 15.0          # Gemma 2's soft cap, https://arxiv.org/abs/2408.00118
-IGNORE_INDEX = -1         # a target with this value counts for nothing
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,17 @@ class GPTConfig:
     n_head: int = 6
     n_kv_head: int = 6  # key and value heads, each shared by n_head / n_kv_head query heads
     n_embd: int = 384
+    dropout: float = 0.0          # of the embedding and of what each sublayer adds, in training
+    resid_scalars: bool = False   # each block scales the stream that comes in by a learned number
+    x0_scalars: bool = False      # and adds the embedding to it, scaled likewise
 
     def __post_init__(self):
-        for name, value in vars(self).items():
+        for name in ("sequence_len", "vocab_size", "n_layer", "n_head", "n_kv_head", "n_embd"):
+            value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"GPTConfig: {name} must be a positive integer, not {value!r}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"GPTConfig: dropout must be from 0 up and below 1, not {self.dropout!r}")
         if self.n_embd % (2 * self.n_head):
             raise ValueError(f"GPTConfig: n_embd {self.n_embd} is no even multiple of n_head {self.n_head}; "
                              "rotary embeddings turn pairs")
@@ -55,19 +62,22 @@ class CausalSelfAttention(nn.Module):
         self.c_v = nn.Linear(C, self.n_kv_head * D, bias=False)
         self.c_proj = nn.Linear(C, C, bias=False)
 
-    def forward(self, x, cos, sin, kv_cache=None):
+    def forward(self, x, cos, sin, kv_cache=None, documents=None):
         B, T, C = x.shape
         q = self.c_q(x).view(B, T, self.n_head, self.head_dim)     # (B, T, H, D)
         k = self.c_k(x).view(B, T, self.n_kv_head, self.head_dim)  # (B, T, H_kv, D)
         v = self.c_v(x).view(B, T, self.n_kv_head, self.head_dim)
         q, k = norm(rotate(q, cos, sin)), norm(rotate(k, cos, sin))
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, H, T, D)
-        mask, is_causal = None, True
-        if kv_cache is not None:
-            k, v = kv_cache.update(self.layer, k, v)  # (B, H_kv, T_keys, D)
-            mask, is_causal = kv_cache.mask, kv_cache.is_causal
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=is_causal,
-                                           enable_gqa=self.n_kv_head < self.n_head)
+        if documents is not None:
+            y = attend_documents(q, k, v, documents)
+        else:
+            mask, is_causal = None, True
+            if kv_cache is not None:
+                k, v = kv_cache.update(self.layer, k, v)  # (B, H_kv, T_keys, D)
+                mask, is_causal = kv_cache.mask, kv_cache.is_causal
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=is_causal,
+                                               enable_gqa=self.n_kv_head < self.n_head)
         return self.c_proj(y.transpose(1, 2).reshape(B, T, C))
 
 
@@ -86,10 +96,14 @@ class Block(nn.Module):
         super().__init__()
         self.attn = CausalSelfAttention(config, layer)
         self.mlp = MLP(config)
+        self.dropout = config.dropout
 
-    def forward(self, x, cos, sin, kv_cache=None):
-        x = x + self.attn(norm(x), cos, sin, kv_cache)
-        return x + self.mlp(norm(x))
+    def forward(self, x, cos, sin, kv_cache=None, documents=None):
+        x = x + self.drop(self.attn(norm(x), cos, sin, kv_cache, documents))
+        return x + self.drop(self.mlp(norm(x)))
+
+    def drop(self, x):
+        return F.dropout(x, self.dropout, self.training)
 
 
 class GPT(nn.Module):
@@ -104,6 +118,10 @@ class GPT(nn.Module):
             "h": nn.ModuleList(Block(config, layer) for layer in range(config.n_layer)),
         })
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
+        if config.resid_scalars:
+            self.resid_scalars = nn.Parameter(torch.empty(config.n_layer))
+        if config.x0_scalars:
+            self.x0_scalars = nn.Parameter(torch.empty(config.n_layer))
         cos, sin = rotary_tables(config.sequence_len, config.head_dim)
         self.register_buffer("cos", cos, persistent=False)  # (T_max, D / 2); not in the state dict
         self.register_buffer("sin", sin, persistent=False)
@@ -123,6 +141,10 @@ class GPT(nn.Module):
         for block in self.transformer.h:
             nn.init.zeros_(block.attn.c_proj.weight)
             nn.init.zeros_(block.mlp.c_proj.weight)
+        if self.config.resid_scalars:
+            nn.init.ones_(self.resid_scalars)
+        if self.config.x0_scalars:
+            nn.init.zeros_(self.x0_scalars)
         cos, sin = rotary_tables(self.config.sequence_len, self.config.head_dim)
         self.cos.copy_(cos)
         self.sin.copy_(sin)
@@ -141,41 +163,48 @@ class GPT(nn.Module):
         attention = 12 * self.config.n_layer * self.config.n_embd * self.config.sequence_len
         return 6 * matmul_parameters + attention
 
-    def forward(self, idx, targets=None, kv_cache=None, loss_reduction="mean"):
+    def forward(self, idx, targets=None, kv_cache=None, loss_reduction="mean", documents=None):
         """Logits (B, T, V) in float32; or, given targets (B, T), the cross-entropy in nats: its "mean" over
-        the targets other than IGNORE_INDEX, its "sum", or with "none" that of each target (B, T)."""
-        x = self.hidden(idx, kv_cache)
+        the targets other than IGNORE_INDEX, its "sum", or with "none" that of each target (B, T). With
+        documents the batch is packed: one row (1, N), in which each document attends to itself alone."""
+        x = self.hidden(idx, kv_cache, documents)
         if targets is None:
             return self.logits(x)
-        if x.device.type == "cpu" and loss_reduction != "none":
-            # The head is most of a small model's work: spend it on what counts. A GPU would have to wait.
-            counts = targets != IGNORE_INDEX  # (B, T)
-            x, targets = x[counts], targets[counts]  # (N, C), (N,)
-        logits = self.logits(x)
-        loss = F.cross_entropy(logits.flatten(0, -2), targets.flatten(), ignore_index=IGNORE_INDEX,
-                               reduction=loss_reduction)
-        return loss.view_as(targets) if loss_reduction == "none" else loss
+        if loss_reduction == "none":
+            each = F.cross_entropy(self.logits(x).flatten(0, -2), targets.flatten(), ignore_index=IGNORE_INDEX,
+                                   reduction="none")
+            return each.view_as(targets)
+        loss = capped_cross_entropy(x.flatten(0, -2), self.lm_head.weight, targets.flatten())
+        return loss / (targets != IGNORE_INDEX).sum() if loss_reduction == "mean" else loss
 
-    def hidden(self, idx, kv_cache=None):
+    def hidden(self, idx, kv_cache=None, documents: Documents | None = None):
         """The normalised output (B, T, C) of the last block for tokens idx (B, T). With a cache, T counts the
         new tokens only: the cache says at which positions they stand and what they attend to."""
-        T = idx.size(1)
+        T = documents.longest if documents else idx.size(1)
         if T > self.config.sequence_len:
             raise ValueError(f"{T} tokens do not fit the model's context of {self.config.sequence_len}")
-        cos, sin = self.cos[:T], self.sin[:T]  # (T, D / 2)
-        if kv_cache is not None:
+        if documents is not None:
+            cos, sin = self.cos[documents.positions], self.sin[documents.positions]  # (N, D / 2)
+        elif kv_cache is not None:
             cos, sin = self.cos[kv_cache.positions], self.sin[kv_cache.positions]  # (B, T, D / 2)
-        x = norm(self.transformer.wte(idx))  # (B, T, C)
-        for block in self.transformer.h:
+        else:
+            cos, sin = self.cos[:T], self.sin[:T]  # (T, D / 2)
+        x0 = norm(self.transformer.wte(idx))  # (B, T, C)
+        x = F.dropout(x0, self.config.dropout, self.training)
+        for i, block in enumerate(self.transformer.h):
+            if self.config.resid_scalars:
+                x = x * self.resid_scalars[i]
+            if self.config.x0_scalars:
+                x = x + x0 * self.x0_scalars[i]
             if self.gradient_checkpointing and torch.is_grad_enabled():
-                x = checkpoint(block, x, cos, sin, use_reentrant=False)
+                x = checkpoint(block, x, cos, sin, None, documents, use_reentrant=False)
             else:
-                x = block(x, cos, sin, kv_cache)
+                x = block(x, cos, sin, kv_cache, documents)
         return norm(x)
 
     def logits(self, x):
         """Next-token logits (..., V) in float32 for hidden states x (..., C)."""
-        return LOGIT_CAP * torch.tanh(self.lm_head(x).float() / LOGIT_CAP)
+        return cap(self.lm_head(x))
 
 
 def norm(x):

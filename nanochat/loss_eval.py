@@ -5,17 +5,18 @@ import math
 import torch
 
 from nanochat.common import sum_over_ranks
-from nanochat.gpt import IGNORE_INDEX
+from nanochat.functional import IGNORE_INDEX
 
 
 @torch.no_grad()
 def evaluate_loss(model, batches) -> tuple[float, int]:
-    """(nats, tokens): the summed loss and the number of targets in all batches (x, y) of all ranks."""
+    """(nats, tokens): the summed loss and the number of targets in all batches of all ranks, each (x, y), or
+    (x, y, documents) where it is packed."""
     was_training = model.training
     model.eval()
     sums = [torch.zeros(2)]  # a rank may have no batch
-    for x, y in batches:
-        loss = model(x, y, loss_reduction="sum")
+    for x, y, *documents in batches:
+        loss = model(x, y, loss_reduction="sum", documents=documents[0] if documents else None)
         sums.append(torch.stack([loss, (y != IGNORE_INDEX).sum()]))
     model.train(was_training)
     nats, tokens = sum_over_ranks(torch.stack([pair.cpu() for pair in sums]).double().sum(0)).tolist()

@@ -1,26 +1,119 @@
-"""The optimizer and its learning rate."""
+"""The optimizers and the schedule of their learning rate.
+
+One learning rate serves all: Muon's update of a matrix is scaled to the size of AdamW's, so that a rate means
+the same to both, and the tables have a fixed multiple of it.
+"""
 
 import math
 
 import torch
 
-BETAS = (0.9, 0.95)  # GPT-3, https://arxiv.org/abs/2005.14165, appendix B
+OPTIMIZERS = ("muon", "adamw")
+SCHEDULES = ("constant", "linear", "cosine")
+
+ADAMW_BETAS = (0.9, 0.95)  # GPT-3, https://arxiv.org/abs/2005.14165, appendix B
+COSINE_FLOOR = 0.1         # https://arxiv.org/abs/2203.15556, section 3
+EMBEDDING_RATE = 10.0      # beside Muon, as multiples of the learning rate: experiments/recipe
+HEAD_RATE = 1.0
+UPDATE_RMS = 0.2           # of AdamW's updates, which Muon's are scaled to: https://arxiv.org/abs/2502.16982
+# Newton-Schulz for the polar factor: a quintic that takes singular values from (0, 1] to about 1 in five steps
+# (https://kellerjordan.github.io/posts/muon).
+QUINTIC, QUINTIC_STEPS = (3.4445, -4.7750, 2.0315), 5
 
 
-def build_adamw(model, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW over all parameters of a GPT, fused into one kernel. The matrices of the blocks decay; the
-    embedding and the head, whose rows belong to single tokens, do not, for most rows see few gradients."""
-    blocks, tables = [], []
-    for name, parameter in model.named_parameters():
-        (blocks if name.startswith("transformer.h.") else tables).append(parameter)
-    groups = [{"params": blocks, "weight_decay": weight_decay}, {"params": tables, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=learning_rate, betas=BETAS, fused=True)
+def build_optimizers(model, name: str, weight_decay: float, dtype=torch.float32) -> list[torch.optim.Optimizer]:
+    """The optimizers of a GPT: "adamw" for all of it; or "muon" for the matrices in the blocks, and AdamW for
+    the embedding, the head and scalars. Matrices decay; the tables, whose rows belong to single tokens, do not,
+    for most rows see few gradients. Each group has an "lr_scale": its part of the learning rate. Muon computes
+    in dtype."""
+    matrices = [p for p in model.transformer.h.parameters() if p.dim() == 2]
+    embedding, head = model.transformer.wte.weight, model.lm_head.weight
+    tables = {id(p) for p in (*matrices, embedding, head)}
+    scalars = [p for p in model.parameters() if id(p) not in tables]
+    groups = [{"params": [embedding], "lr_scale": EMBEDDING_RATE if name == "muon" else 1.0},
+              {"params": [head], "lr_scale": HEAD_RATE if name == "muon" else 1.0}]
+    if scalars:
+        groups.append({"params": scalars, "lr_scale": 1.0})
+    muon = []
+    if name == "muon":
+        muon = [Muon(matrices, weight_decay, dtype)]
+    else:
+        groups.append({"params": matrices, "lr_scale": 1.0, "weight_decay": weight_decay})
+    return [*muon, torch.optim.AdamW(groups, lr=0.0, betas=ADAMW_BETAS, weight_decay=0.0, fused=True)]
 
 
-def learning_rate_at(step: int, peak: float, warmup_iters: int, num_iterations: int) -> float:
-    """The rate of iteration step = 1 .. num_iterations: up to the peak in a line over warmup_iters, then down
-    along half a cosine to a tenth of it at num_iterations (https://arxiv.org/abs/2203.15556, section 3)."""
+def set_rates(optimizers, rate: float, step: int):
+    """Have every group learn at its part of rate, and Muon with the momentum of iteration step."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = rate * group["lr_scale"]
+            if "momentum" in group:
+                group["momentum"] = momentum_at(step)
+
+
+# -----------------------------------------------------------------------------
+# Muon
+
+class Muon(torch.optim.Optimizer):
+    """Momentum whose update is made orthogonal (https://kellerjordan.github.io/posts/muon), with decoupled
+    weight decay, for matrices.
+
+    Each rank makes the same update of all matrices from gradients that are already reduced: the one path for
+    any number of ranks.
+    """
+
+    def __init__(self, matrices, weight_decay: float, dtype=torch.float32):
+        shapes = sorted({tuple(p.shape) for p in matrices})  # matrices of one shape are worked on together
+        groups = [{"params": [p for p in matrices if p.shape == shape]} for shape in shapes]
+        super().__init__(groups, {"lr": 0.0, "lr_scale": 1.0, "weight_decay": weight_decay, "momentum": 0.95})
+        self.dtype = dtype
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            matrices, rate, momentum = group["params"], group["lr"], group["momentum"]
+            for p in matrices:
+                if not self.state[p]:
+                    self.state[p]["average"] = torch.zeros_like(p)
+            gradients, averages = [p.grad for p in matrices], [self.state[p]["average"] for p in matrices]
+            torch._foreach_lerp_(averages, gradients, 1 - momentum)
+            steps = torch._foreach_lerp(gradients, averages, momentum)  # Nesterov
+            steps = orthogonalize(torch.stack(steps).to(self.dtype)).to(matrices[0].dtype).unbind()
+            torch._foreach_mul_(matrices, 1 - rate * group["weight_decay"])
+            torch._foreach_add_(matrices, steps, alpha=-rate * UPDATE_RMS * math.sqrt(max(matrices[0].shape)))
+
+
+def orthogonalize(matrices):
+    """The nearest matrices (n, R, C) with orthonormal rows or columns, roughly: singular values near 1."""
+    a, b, c = QUINTIC
+    tall = matrices.size(-2) > matrices.size(-1)
+    x = matrices.mT if tall else matrices  # the smaller Gram matrix costs less
+    x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
+    for _ in range(QUINTIC_STEPS):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.mT if tall else x
+
+
+def momentum_at(step: int) -> float:
+    """Muon's momentum in iteration step: from 0.85 to 0.95 in the first 300, as nanochat has it."""
+    return 0.85 + 0.10 * min(1.0, step / 300)
+
+
+# -----------------------------------------------------------------------------
+# the schedule
+
+def rate_at(step: int, schedule: str, warmup_iters: int, num_iterations: int, warmdown_ratio: float) -> float:
+    """The share of the peak rate in iteration step = 1 .. num_iterations: up to 1 in a line over warmup_iters;
+    then "constant"; or "linear": 1, and in the last warmdown_ratio of the run down to 0 in a line; or "cosine":
+    half a cosine down to COSINE_FLOOR."""
     if step < warmup_iters:
-        return peak * step / warmup_iters
-    progress = (step - warmup_iters) / max(1, num_iterations - warmup_iters)  # 0 to 1
-    return peak * (0.55 + 0.45 * math.cos(math.pi * min(1.0, progress)))
+        return step / warmup_iters
+    if schedule == "linear":
+        left = num_iterations + 1 - step  # the last iteration has one step of the line left
+        return min(1.0, left / max(1.0, warmdown_ratio * num_iterations))
+    if schedule == "cosine":
+        progress = (step - warmup_iters) / max(1, num_iterations - warmup_iters)  # 0 to 1
+        half = (1 + math.cos(math.pi * min(1.0, progress))) / 2
+        return COSINE_FLOOR + (1 - COSINE_FLOOR) * half
+    return 1.0

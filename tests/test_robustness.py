@@ -173,10 +173,10 @@ def folder(tmp_path_factory) -> Path:
 def run(script, *flags) -> str:
     """The output of a script, which must end well and use little memory."""
     command = [sys.executable, SCRIPTS / f"{script}.py", *map(str, flags)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    output, error = process.stdout.read(), process.stderr.read()
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    output = process.stdout.read()
     _, status, usage = os.wait4(process.pid, 0)
-    assert os.waitstatus_to_exitcode(status) == 0, error
+    assert os.waitstatus_to_exitcode(status) == 0, output
     assert usage.ru_maxrss * 1024 < MAX_MEMORY
     return output
 

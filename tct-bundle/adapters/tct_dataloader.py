@@ -28,12 +28,8 @@ def tokenizing_distributed_data_loader(device_batch_size, context_size, split, d
     FileNotFoundError or ValueError where the folder is missing, is no prepared folder, is empty, or was
     prepared for another context_size or vocab_size.
     """
-    metadata = read_metadata(data_dir)
-    check_metadata(metadata, data_dir, context_size, vocab_size)
-    rows = load_rows(data_dir, split, metadata, max_files)
-    rank = int(os.environ.get("RANK", 0)) if rank is None else rank
-    world_size = int(os.environ.get("WORLD_SIZE", 1)) if world_size is None else world_size
-    share = {"rank": rank, "world_size": world_size, "device": device}
+    rows, metadata, share = open_split(context_size, split, data_dir, device, vocab_size, max_files, rank,
+                                       world_size)
     if split == "train":
         return TrainLoader(rows, device_batch_size, metadata, seed=seed, **share)
     return EvalLoader(rows, device_batch_size, metadata, max_windows=max_windows, **share)
@@ -104,27 +100,14 @@ class TrainLoader:
 class EvalLoader:
     """One ordered pass of batches (x, y), each int64 (at most B, C); every `for` loop starts anew.
 
-    Over all ranks every token of every workflow is a target exactly once: a row that continues the row before
-    it scores only what that row did not hold. Of rows that overlap by more than half only as many are visited
-    as keep half a context before every scored token, and the last. max_windows keeps about so many rows,
-    those of whole workflows evenly spread over the split.
+    Over all ranks every token of every workflow is a target exactly once, in the rows that `visited_rows`
+    chooses.
     """
 
     def __init__(self, rows, batch_size, metadata, *, max_windows=None, rank=0, world_size=1, device="cpu"):
         self.rows, self.batch_size, self.pad_token = rows, batch_size, metadata["pad_token"]
         self.rank, self.world_size, self.device = rank, world_size, torch.device(device)
-        context_size, step = metadata["context_size"], metadata["window_step"]
-        starts = rows[:, 0].long() * metadata["stride"]  # (N,) in tokens; 0 begins a workflow
-        hop = max(1, context_size // 2 // step) * step
-        ends = torch.cat([starts[1:] == 0, torch.tensor([True])])
-        visited = (starts % hop == 0) | ends
-        if max_windows is not None and max_windows < visited.sum():
-            share = max_windows / int(visited.sum())
-            workflow = (starts == 0).cumsum(0).double()  # (N,) 1, 1, 2, ...
-            visited &= (workflow * share).ceil() > ((workflow - 1) * share).ceil()
-        self.visited = visited.nonzero().flatten()
-        starts = starts[self.visited]
-        self.overlap = torch.where(starts > 0, context_size - starts.diff(prepend=starts[:1]), 0)
+        self.visited, self.overlap = visited_rows(rows, metadata, max_windows)
 
     def __len__(self):
         return len(range(*self._firsts()))
@@ -142,6 +125,17 @@ class EvalLoader:
 
 # -----------------------------------------------------------------------------
 # the prepared folder
+
+def open_split(context_size, split, data_dir, device, vocab_size, max_files, rank, world_size):
+    """(rows, metadata, keyword arguments of a loader) of one split for one rank; see
+    tokenizing_distributed_data_loader."""
+    metadata = read_metadata(data_dir)
+    check_metadata(metadata, data_dir, context_size, vocab_size)
+    rows = load_rows(data_dir, split, metadata, max_files)
+    rank = int(os.environ.get("RANK", 0)) if rank is None else rank
+    world_size = int(os.environ.get("WORLD_SIZE", 1)) if world_size is None else world_size
+    return rows, metadata, {"rank": rank, "world_size": world_size, "device": device}
+
 
 def read_metadata(data_dir) -> dict:
     """metadata.json of a prepared folder. FileNotFoundError or ValueError where it is not one."""
@@ -210,6 +204,27 @@ def epoch_order(num_rows: int, seed: int, epoch: int) -> torch.Tensor:
     # Mixed to 32 bits because torch's CPU generator takes no more from a seed.
     mixed = int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0])
     return torch.randperm(num_rows, generator=torch.Generator().manual_seed(mixed))
+
+
+def visited_rows(rows, metadata, max_windows=None):
+    """(visited, overlap), int64 (V,) each: the rows (R, C + 1) to show in an evaluation, and how many of the
+    first targets of each were in the row before it, so that every token counts once.
+
+    Of rows that overlap by more than half only as many are visited as keep half a context before every scored
+    token, and the last. max_windows keeps about so many rows, those of whole workflows evenly spread.
+    """
+    context_size, step = metadata["context_size"], metadata["window_step"]
+    starts = rows[:, 0].long() * metadata["stride"]  # (R,) in tokens; 0 begins a workflow
+    hop = max(1, context_size // 2 // step) * step
+    ends = torch.cat([starts[1:] == 0, torch.tensor([True])])
+    visited = (starts % hop == 0) | ends
+    if max_windows is not None and max_windows < visited.sum():
+        share = max_windows / int(visited.sum())
+        workflow = (starts == 0).cumsum(0).double()  # (R,) 1, 1, 2, ...
+        visited &= (workflow * share).ceil() > ((workflow - 1) * share).ceil()
+    visited = visited.nonzero().flatten()
+    starts = starts[visited]
+    return visited, torch.where(starts > 0, context_size - starts.diff(prepend=starts[:1]), 0)
 
 
 def split_windows(windows: torch.Tensor, pad_token: int):

@@ -88,11 +88,15 @@ class WorkflowGenerator:
                 turn += 1
 
 
+def is_installed(tokenizer: dict[str, str]) -> bool:
+    """Whether this is the tokenizer that the generator works with."""
+    return tokenizer == {"name": tct.NAME, "fingerprint": tct.fingerprint()}
+
+
 def check_tokenizer(trained_with: dict[str, str], what: str) -> None:
     """ValueError where `what` was made with another tokenizer than the one installed."""
-    installed = {"name": tct.NAME, "fingerprint": tct.fingerprint()}
-    if trained_with != installed:
-        theirs, ours = (f"{t['name']} {t['fingerprint']}" for t in (trained_with, installed))
+    if not is_installed(trained_with):
+        theirs, ours = f"{trained_with['name']} {trained_with['fingerprint']}", f"{tct.NAME} {tct.fingerprint()}"
         raise ValueError(f"{what} was made with tokenizer {theirs}, but {ours} is installed: make it again")
 
 

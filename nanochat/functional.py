@@ -1,0 +1,137 @@
+"""The operations of the GPT that torch lacks: attention over packed documents, and the loss of capped logits."""
+
+import functools
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+IGNORE_INDEX = -1    # a target with this value counts for nothing
+LOGIT_CAP = 15.0     # Gemma 2's soft cap, https://arxiv.org/abs/2408.00118
+ROWS_AT_A_TIME = 128  # of logits in float32: 4 MiB with 8,192 columns, which a CPU's cache holds
+
+
+# -----------------------------------------------------------------------------
+# documents that share a row
+
+@dataclass(frozen=True)
+class Documents:
+    """How the one row (1, N) of a packed batch divides into documents, none of which attends to another."""
+
+    lengths: tuple[int, ...]  # tokens of each, N together
+    positions: torch.Tensor   # (N,) int64, of each token in its document
+    offsets: torch.Tensor     # (M + 1,) int32, where each begins; the last ones are N
+    longest: int              # no document is longer
+
+    @classmethod
+    def of(cls, lengths: list[int], longest: int, spare: int = 1) -> "Documents":
+        """Documents of these lengths. M is the next multiple of spare, so that it seldom changes: compiled
+        code wants fixed shapes, and documents of length 0 cost nothing."""
+        count = -(-len(lengths) // spare) * spare
+        ends = torch.tensor(lengths).cumsum(0)  # (M,)
+        starts = (ends - torch.tensor(lengths)).repeat_interleave(torch.tensor(lengths))  # (N,)
+        offsets = F.pad(ends, (1, 0))
+        offsets = F.pad(offsets, (0, count - len(lengths)), value=int(ends[-1])).int()
+        return cls(tuple(lengths), torch.arange(len(starts)) - starts, offsets, longest)
+
+    def to(self, device: torch.device) -> "Documents":
+        move = functools.partial(move_tensor, device=device)
+        return Documents(self.lengths, move(self.positions), move(self.offsets), self.longest)
+
+
+    def pin_memory(self) -> "Documents":
+        return Documents(self.lengths, self.positions.pin_memory(), self.offsets.pin_memory(), self.longest)
+
+
+def move_tensor(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """To the device; to a GPU without waiting for the copy, where the memory is pinned."""
+    return tensor.to(device, non_blocking=True)
+
+
+def attend_documents(q, k, v, documents: Documents):
+    """Causal attention (1, H, N, D) within each document, of q (1, H, N, D) and k, v (1, H_kv, N, D)."""
+    if q.is_cuda and q.dtype in (torch.bfloat16, torch.float16):
+        from torch.nn.attention.varlen import varlen_attn
+
+        q, k, v = (x[0].transpose(0, 1) for x in (q, k, v))  # (N, H, D)
+        y = varlen_attn(q, k, v, documents.offsets, documents.offsets, documents.longest, documents.longest,
+                        window_size=(-1, 0), enable_gqa=q.size(1) != k.size(1))  # (-1, 0): causal
+        return y.transpose(0, 1)[None]
+    return attend_one_by_one(q, k, v, documents)
+
+
+@torch.compiler.disable  # a graph for every set of lengths would never be used again
+def attend_one_by_one(q, k, v, documents: Documents):
+    """attend_documents with a few matrix products for each document. On a CPU that is faster than SDPA: its
+    kernel gains nothing from bfloat16, and half the positions of a padded row are not there to be masked."""
+    k, v = (x.repeat_interleave(q.size(1) // x.size(1), 1) for x in (k, v))  # (1, H, N, D)
+    bias = causal_bias(documents.longest, q.dtype, q.device)
+    scale = 1 / math.sqrt(q.size(-1))
+    parts = []
+    for q, k, v in zip(*(x[0].split(documents.lengths, 1) for x in (q, k, v))):  # (H, T, D)
+        T = q.size(1)
+        scores = torch.baddbmm(bias[:T, :T], q, k.mT, alpha=scale)  # (H, T, T)
+        parts.append(scores.softmax(-1) @ v)
+    return torch.cat(parts, 1)[None]
+
+
+@functools.lru_cache(maxsize=8)
+def causal_bias(length: int, dtype, device):
+    """(T, T): -inf where a key comes after the query, else 0."""
+    return torch.full((length, length), -math.inf, dtype=dtype, device=device).triu(1)
+
+
+# -----------------------------------------------------------------------------
+# capped logits and their loss
+
+def cap(logits):
+    """cap * tanh(logits / cap), in float32."""
+    return LOGIT_CAP * torch.tanh(logits.float() / LOGIT_CAP)
+
+
+def capped_cross_entropy(x, weight, targets):
+    """The sum of the cross-entropies in nats of cap(x @ weight.T) for x (N, C), weight (V, C), targets (N,)."""
+    if x.device.type == "cpu":  # there the traffic of logits through memory would cost more than the products
+        counts = targets != IGNORE_INDEX
+        return CappedCrossEntropy.apply(x[counts], weight, targets[counts])
+    return F.cross_entropy(cap(F.linear(x, weight)), targets, ignore_index=IGNORE_INDEX, reduction="sum")
+
+
+class CappedCrossEntropy(torch.autograd.Function):
+    """capped_cross_entropy some rows at a time, their gradient found while they are in the cache.
+
+    With s = sigmoid(2 z / cap) the capped logit is cap * tanh(z / cap) = cap * (2 s - 1), the softmax p is
+    that of 2 * cap * s, and the gradient for z is (p - onehot) * 4 s (1 - s). The cap bounds the logits, so p
+    is far from the smallest float and the loss -log p is exact; and sigmoid costs a tenth of tanh.
+    """
+
+    @staticmethod
+    def forward(ctx, x, weight, targets):
+        autocast = torch.is_autocast_enabled("cpu")
+        dtype = torch.get_autocast_dtype("cpu") if autocast else torch.promote_types(x.dtype, weight.dtype)
+        ctx.dtypes = x.dtype, weight.dtype
+        with torch.autocast("cpu", enabled=False):
+            x, weight = x.to(dtype), weight.to(dtype)
+            wants_gradient = any(ctx.needs_input_grad)
+            dz = x.new_empty(len(x), len(weight)) if wants_gradient else None  # (N, V), without its factor 4
+            loss = torch.zeros((), dtype=torch.float32)
+            for start in range(0, len(x), ROWS_AT_A_TIME):
+                rows = slice(start, start + ROWS_AT_A_TIME)
+                target = targets[rows, None]  # (n, 1)
+                s = (x[rows] @ weight.T).float().mul_(2 / LOGIT_CAP).sigmoid_()  # (n, V)
+                p = (s * (2 * LOGIT_CAP)).softmax(-1)
+                at_target = p.gather(1, target)
+                loss -= at_target.log().sum()
+                if wants_gradient:
+                    p.scatter_(1, target, at_target - 1)
+                    dz[rows] = p.mul_(s.addcmul_(s, s, value=-1))
+            ctx.save_for_backward(x, weight, dz)
+        return loss
+
+    @staticmethod
+    def backward(ctx, gradient):
+        x, weight, dz = ctx.saved_tensors
+        x_dtype, weight_dtype = ctx.dtypes
+        factor = 4 * gradient
+        return (dz @ weight).to(x_dtype).mul_(factor), (dz.T @ x).to(weight_dtype).mul_(factor), None

@@ -1,0 +1,168 @@
+"""Packed attention and the capped loss: equal to the plain reading of their formulas, gradients included."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings, strategies as st
+
+from nanochat.functional import CappedCrossEntropy, Documents, attend_documents, capped_cross_entropy
+from nanochat.gpt import GPT, GPTConfig
+
+CONFIG = GPTConfig(sequence_len=16, vocab_size=50, n_layer=2, n_head=4, n_kv_head=2, n_embd=32)
+
+
+def random_model(**fields):
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(**{**vars(CONFIG), **fields}))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+def gradients(loss, *tensors):
+    return torch.autograd.grad(loss, tensors)
+
+
+# -----------------------------------------------------------------------------
+# documents
+
+def test_documents_know_where_each_begins():
+    documents = Documents.of([3, 1, 2], longest=8, spare=4)
+    assert documents.positions.tolist() == [0, 1, 2, 0, 0, 1]
+    assert documents.offsets.tolist() == [0, 3, 4, 6, 6] and documents.offsets.dtype == torch.int32
+    assert documents.lengths == (3, 1, 2)
+
+
+@pytest.mark.parametrize("kv_heads", [1, 2, 4])
+def test_attention_is_that_of_each_document_alone(kv_heads):
+    lengths = [5, 1, 7, 3]
+    q = torch.randn(1, 4, 16, 8, requires_grad=True)
+    k, v = (torch.randn(1, kv_heads, 16, 8, requires_grad=True) for _ in range(2))
+    together = attend_documents(q, k, v, Documents.of(lengths, longest=8))
+    alone = torch.cat([F.scaled_dot_product_attention(*parts, is_causal=True, enable_gqa=True)
+                       for parts in zip(*(x.split(lengths, 2) for x in (q, k, v)))], 2)
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-6)
+    weights = torch.randn_like(alone)
+    for mine, theirs in zip(gradients((together * weights).sum(), q, k, v),
+                            gradients((alone * weights).sum(), q, k, v)):
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-5)
+
+
+@settings(max_examples=20)
+@given(lengths=st.lists(st.integers(1, 16), min_size=1, max_size=6))
+def test_a_packed_batch_has_the_logits_of_its_documents(lengths):
+    model = random_model()
+    tokens = torch.randint(0, 50, (1, sum(lengths)))
+    together = model(tokens, documents=Documents.of(lengths, longest=16))
+    alone = torch.cat([model(part) for part in tokens.split(lengths, 1)], 1)
+    torch.testing.assert_close(together, alone, rtol=0, atol=2e-5)
+
+
+def test_no_document_sees_another():
+    model = random_model()
+    tokens = torch.randint(0, 50, (1, 16))
+    documents = Documents.of([6, 10], longest=16)
+    before = model(tokens, documents=documents)
+    tokens[0, 2] = (tokens[0, 2] + 1) % 50
+    after = model(tokens, documents=documents)
+    assert torch.equal(before[0, 6:], after[0, 6:]) and not torch.equal(before[0, 2:6], after[0, 2:6])
+
+
+def test_gradient_checkpointing_of_a_packed_batch_changes_no_gradient():
+    model = random_model(resid_scalars=True, x0_scalars=True)
+    x, y = torch.randint(0, 50, (2, 1, 16))
+    documents = Documents.of([6, 10], longest=16)
+    found = []
+    for model.gradient_checkpointing in (False, True):
+        found.append(gradients(model(x, y, documents=documents), *model.parameters()))
+    assert all(torch.equal(a, b) for a, b in zip(*found))
+
+
+# -----------------------------------------------------------------------------
+# the loss
+
+def exact_loss(x, weight, targets):
+    logits = 15 * torch.tanh(x.double() @ weight.double().T / 15)
+    return F.cross_entropy(logits, targets, reduction="sum", ignore_index=-1)
+
+
+@pytest.mark.parametrize("scale", [0.01, 1.0, 30.0])  # 30: most logits lie in the flat part of the cap
+@pytest.mark.parametrize("count", [1, 127, 129, 300])
+def test_the_loss_in_parts_is_the_loss(scale, count):
+    torch.manual_seed(count)
+    x = torch.randn(count, 24, requires_grad=True)
+    weight = (scale * torch.randn(70, 24)).requires_grad_()
+    targets = torch.randint(0, 70, (count,))
+    targets[torch.rand(count) < 0.3] = -1
+    mine, exact = capped_cross_entropy(x, weight, targets), exact_loss(x, weight, targets)
+    torch.testing.assert_close(mine, exact.float(), rtol=1e-5, atol=1e-5)
+    for a, b in zip(gradients(2 * mine, x, weight), gradients(2 * exact, x, weight)):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5 * max(1, scale))
+
+
+def test_the_gradient_of_the_loss_is_that_of_finite_differences():
+    x = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
+    targets = torch.randint(0, 6, (5,))
+    step = 1e-2  # the loss is float32 inside
+    for tensor, gradient in zip((x, weight), gradients(CappedCrossEntropy.apply(x, weight, targets), x, weight)):
+        for index in [(0, 1), (4, 3)]:
+            values = []
+            for sign in (1, -1):
+                moved = tensor.detach().clone()
+                moved[index] += sign * step
+                arguments = (moved, weight) if tensor is x else (x, moved)
+                values.append(CappedCrossEntropy.apply(*arguments, targets).item())
+            assert gradient[index].item() == pytest.approx((values[0] - values[1]) / (2 * step), abs=2e-3)
+
+
+def test_a_batch_without_targets_has_loss_0_and_no_gradient():
+    x, weight = torch.randn(3, 4, requires_grad=True), torch.randn(5, 4, requires_grad=True)
+    loss = capped_cross_entropy(x, weight, torch.full((3,), -1))
+    assert loss.item() == 0 and not any(g.any() for g in gradients(loss, x, weight))
+
+
+def test_in_bfloat16_the_loss_agrees_to_its_precision():
+    x = torch.randn(200, 32, requires_grad=True)
+    weight = torch.randn(90, 32, requires_grad=True)
+    targets = torch.randint(0, 90, (200,))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mine = capped_cross_entropy(x, weight, targets)
+    theirs = exact_loss(x, weight, targets)
+    assert mine.dtype == torch.float32 and mine.item() == pytest.approx(theirs.item(), rel=5e-3)
+    for a, b in zip(gradients(mine, x, weight), gradients(theirs, x, weight)):
+        assert a.dtype == torch.float32 and (a - b).norm() < 0.02 * b.norm()
+
+
+# -----------------------------------------------------------------------------
+# what GPTConfig can add
+
+def test_scalars_are_tensors_only_where_they_are_asked_for():
+    names = {"resid_scalars", "x0_scalars"}
+    assert not names & set(random_model().state_dict())
+    model = GPT(GPTConfig(**{**vars(CONFIG), "resid_scalars": True, "x0_scalars": True}))
+    assert names <= set(model.state_dict())
+    plain = GPT(CONFIG)
+    state = model.state_dict()
+    plain.load_state_dict({name: state[name] for name in plain.state_dict()})
+    x = torch.randint(0, 50, (2, 9))
+    torch.testing.assert_close(model(x), plain(x))  # they begin as 1 and 0
+
+
+def test_dropout_acts_in_training_only_and_follows_the_seed():
+    model, x = random_model(dropout=0.5), torch.randint(0, 50, (2, 9))
+    torch.testing.assert_close(model.eval()(x), random_model().eval()(x))
+    model.train()
+    losses = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        losses.append(model(x))
+    assert torch.equal(losses[0], losses[1]) and not torch.equal(losses[0], losses[2])
+
+
+@pytest.mark.parametrize("dropout", [-0.1, 1.0, math.nan])
+def test_a_dropout_that_makes_no_sense_is_refused(dropout):
+    with pytest.raises(ValueError, match="dropout"):
+        GPTConfig(dropout=dropout)
