@@ -1,4 +1,4 @@
-"""What a training run leaves to look at: config.json, metrics.jsonl, curves.png, a report, and wandb on request.
+"""What a training run leaves to look at: config.json, metrics.jsonl, curves.png, a report, wandb on request.
 
     python -m nanochat.report out/small
 
@@ -43,11 +43,11 @@ class RunLog:
     """The record of a run in a folder, which is made where it is missing, and on the screen.
 
     config describes the run: command, date, versions, device, settings, model_config, parameters, data and
-    checkpoint_dir. A run that goes on after iteration first_step keeps its metrics until then, and the commands
-    it was started with before. bar_total, the last iteration, asks for a progress bar where stderr is a
-    terminal; log_file for logs/training_DATE_TIME.log, a copy of the lines; is_experiment for a report that is
-    called README.md, not report.md. ValueError where wandb does not start, OSError where the folder cannot be
-    made; no file that cannot be written later on stops the run.
+    checkpoint_dir. A run that goes on after iteration first_step keeps its metrics until then, and the
+    commands that it was started with before. bar_total, the last iteration, asks for a progress bar where
+    stderr is a terminal; log_file for logs/training_DATE_TIME.log, a copy of the lines; is_experiment for a
+    report that is called README.md, not report.md. ValueError where wandb does not start, OSError where the
+    folder cannot be made; no file that cannot be written stops the run.
     """
 
     def __init__(self, folder, *, first_step=0, config: dict, wandb_name=None, log_file=False, bar_total=None,
@@ -55,7 +55,8 @@ class RunLog:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.bar, self.missing = None, set()
-        self.log_path = self.folder / f"logs/training_{datetime.now():%Y%m%d_%H%M%S}.log" if log_file else None
+        log_name = f"logs/training_{datetime.now():%Y%m%d_%H%M%S}.log"
+        self.log_path = self.folder / log_name if log_file else None
 
         history = []
         if first_step and (self.folder / CONFIG).is_file():
@@ -67,8 +68,9 @@ class RunLog:
 
         self._save_config()
         with self._going_on(METRICS):
-            kept = [record for record in read_metrics(self.folder / METRICS) if record["step"] <= first_step]
-            write_atomic(self.folder / METRICS, "".join(json.dumps(record) + "\n" for record in kept).encode())
+            records = read_metrics(self.folder / METRICS)
+            kept = [json.dumps(record) + "\n" for record in records if record["step"] <= first_step]
+            write_atomic(self.folder / METRICS, "".join(kept).encode())
         if bar_total and sys.stderr.isatty():
             from tqdm import tqdm
 
@@ -124,11 +126,10 @@ class RunLog:
 
     @contextmanager
     def _going_on(self, name):
-        """A full disk or a missing matplotlib costs the file of this name, not the run; the first time it is
-        said."""
+        """A full disk or a missing matplotlib costs the file of this name, not the run: one line says so."""
         try:
             yield
-        except (OSError, ImportError) as error:
+        except (OSError, ValueError, ImportError) as error:
             if name not in self.missing:
                 self.missing.add(name)
                 why = "matplotlib is not installed" if isinstance(error, ImportError) else sentence(error)
@@ -188,7 +189,7 @@ def append(path: Path, text: str):
     """Add text to a file, or nothing at all. OSError where that fails."""
     size = path.stat().st_size if path.exists() else 0
     try:
-        with open(path, "a") as file:
+        with open(path, "a", encoding="utf-8") as file:
             file.write(text)
     except OSError as error:
         if path.exists():
@@ -306,9 +307,11 @@ def render_report(folder) -> str:
         parts += [f"{before['date']}, after iteration {before['first_step']:,}\n\n{fenced(before['command'])}"
                   for before in config["history"]]
     versions = ", ".join(f"{name} {version}" for name, version in config["versions"].items())
-    parts += [table(("", ""), [("date", config["date"]), ("device", config["device"]), ("versions", versions)]),
+    made = (("date", config["date"]), ("device", config["device"]), ("versions", versions))
+    rest = {key: config[key] for key in ("model_config", "data")}
+    parts += [table(("", ""), made),
               "## Settings", table(("setting", "value"), config["settings"].items()),
-              "## Model and data", fenced(json.dumps([config["model_config"], config["data"]], indent=2), "json")]
+              "## Model and data", fenced(json.dumps(rest, indent=2), "json")]
     return "\n\n".join(parts) + "\n"
 
 
@@ -326,14 +329,15 @@ def summary(config: dict, records: list[dict], best: dict | None) -> list[tuple]
                  ("last training loss", f"{last['loss']:.4f} nats per token")]
     if best:
         step, loss, perplexity, bits = validation_row(best)
-        rows.append(("best validation", f"{loss} nats per token, perplexity {perplexity}, {bits} bits per byte, "
-                                        f"at iteration {step}"))
+        rows.append(("best validation", f"{loss} nats per token, perplexity {perplexity}, "
+                                        f"{bits} bits per byte, at iteration {step}"))
     return rows + [("checkpoints", f"`{config['checkpoint_dir']}`")]
 
 
 def validation_row(record: dict) -> tuple:
     perplexity = record.get("val_ppl", math.inf)  # the one number that may be too large to have been noted
-    return f"{record['step']:,}", f"{record['val_loss']:.4f}", f"{perplexity:,.2f}", f"{record['val_bpb']:.4f}"
+    return (f"{record['step']:,}", f"{record['val_loss']:.4f}", f"{perplexity:,.2f}",
+            f"{record['val_bpb']:.4f}")
 
 
 def thinned(validations: list[dict], best: dict) -> list[dict]:
@@ -344,23 +348,23 @@ def thinned(validations: list[dict], best: dict) -> list[dict]:
 
 
 def samples(folder: Path) -> list[str]:
-    """Links to the generated workflows of each checkpoint, and the first one of the last checkpoint in full."""
-    steps = {}
+    """Links to the workflows that each checkpoint wrote, and the first one of the last checkpoint in full."""
+    steps = {}  # name of the folder -> paths from the run's folder
     for file in sorted(folder.glob("generated_samples/step_*/*.yml")):
-        steps.setdefault(file.parent, []).append(file)
+        steps.setdefault(file.parent.name, []).append(file.relative_to(folder))
     if not steps:
         return []
-    lines = [f"- {step.name}: " + ", ".join(
-        f"[{file.name}]({quote(file.relative_to(folder).as_posix())})" for file in files)
-        for step, files in steps.items()]
+    lines = [f"- {step}: " + ", ".join(f"[{file.name}]({quote(file.as_posix())})" for file in files)
+             for step, files in steps.items()]
     newest = steps[max(steps)][0]
-    return ["## Samples", "\n".join(lines), f"`{newest.relative_to(folder).as_posix()}`:",
-            fenced(newest.read_text(errors="replace"), "yaml")]
+    return ["## Samples", "\n".join(lines), f"`{newest.as_posix()}`:",
+            fenced((folder / newest).read_text("utf-8", errors="replace"), "yaml")]
 
 
 def table(header: tuple, rows) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(str(cell).replace("|", r"\|") for cell in line) + " |" for line in lines)
+    rule = ["---"] * len(header)
+    lines = [[str(cell).replace("|", r"\|") for cell in line] for line in (header, rule, *rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def fenced(text: str, language: str = "") -> str:

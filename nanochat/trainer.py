@@ -33,13 +33,14 @@ class Update:
 
 
 def settle(pending: deque[Update], now: bool):
-    """(loss, grad_norm, stop, save) of the last update that is known of, or None where none is; those known are
-    taken out of pending. A GPU is left one update behind, to be busy while the host reads, unless `now`, or a
-    rank wants to stop or save. ValueError as in Update.wait."""
-    known = None
-    while pending and (now or len(pending) > 1 or not pending[0].arrived):
-        known = pending.popleft().wait()
-        now |= known[2] or known[3]
+    """(loss, grad_norm, stop, save) of the updates known of, loss and norm those of the last; None where none is.
+    Those known are taken out of pending. A GPU is left one update behind, to be busy while the host reads, unless
+    `now`, or a rank wants to stop or save. ValueError as in Update.wait."""
+    known, stops, saves = None, False, False
+    while pending and (now or stops or saves or len(pending) > 1 or not pending[0].arrived):
+        loss, grad_norm, stop, save = pending.popleft().wait()
+        stops, saves = stops or stop, saves or save
+        known = loss, grad_norm, stops, saves
     return known
 
 

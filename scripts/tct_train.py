@@ -241,10 +241,10 @@ def train(flags, command, device, ranks, stop):
                 keep_if_best(step, val_loss)
         if saves or stops or wants_save:
             save(step, val_loss, must=stops or is_last)
-        if log and (stops or evaluates):
-            log.draw()
         if stops:
             break
+        if log and evaluates and not is_last:
+            log.draw()
         started = time.perf_counter()
 
     if log:

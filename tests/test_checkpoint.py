@@ -1,6 +1,7 @@
 """Checkpoints: whole or not there at all."""
 
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -8,8 +9,8 @@ import sys
 import pytest
 import torch
 
-from nanochat.checkpoint_manager import (find_last_step, list_steps, load_checkpoint, load_model,
-                                         save_checkpoint)
+from nanochat.checkpoint_manager import (best_val_loss, find_last_step, keep_last, list_steps, load_checkpoint,
+                                         load_model, save_best, save_checkpoint)
 from nanochat.common import write_atomic
 from nanochat.gpt import GPT, GPTConfig
 
@@ -164,3 +165,37 @@ def test_the_meta_file_can_be_read_by_anyone(folder):
     meta = json.loads((folder / "meta_000010.json").read_text())
     assert meta["model_config"] == vars(CONFIG)
     assert set(meta["sha256"]) == {"model_000010.pt", "optim_000010.pt"}
+
+
+# -----------------------------------------------------------------------------
+# what is kept
+
+def test_the_last_steps_are_kept_and_what_a_crash_left_goes(folder, model):
+    for step in (15, 20):
+        save(folder, step, model)
+    (folder / "model_000012.pt").write_bytes(b"half")        # a save that had no meta file yet
+    (folder / ".optim_000012.pt.tmp").write_bytes(b"half")   # and one cut short
+    (folder / "metrics.jsonl").write_text("")
+    keep_last(folder, 2, newest=20)
+    assert list_steps(folder) == [15, 20]
+    assert {path.name for path in folder.iterdir()} == {"metrics.jsonl"} | {
+        f"{name}_{step:06d}.{end}" for step in (15, 20)
+        for name, end in (("model", "pt"), ("optim", "pt"), ("meta", "json"))}
+
+
+def test_steps_beyond_the_newest_are_left_alone(folder, model):
+    save(folder, 7, model)
+    keep_last(folder, 1, newest=7)
+    assert list_steps(folder) == [7, 10]  # 10 is of a run that was continued from an earlier step
+    load_checkpoint(folder, 10)
+
+
+def test_the_best_model_is_kept_apart(folder, model):
+    assert best_val_loss(folder) == math.inf
+    for step, val_loss in ((9, 2.5), (3, 2.0)):
+        save_best(folder, step, model.state_dict(), {"model_config": vars(CONFIG), "val_loss": val_loss})
+    assert best_val_loss(folder) == 2.0
+    assert sorted(path.name for path in (folder / "best").iterdir()) == ["meta_000003.json", "model_000003.pt"]
+    best, meta = load_model(folder / "best")
+    assert meta["step"] == 3 and torch.equal(best.lm_head.weight, model.lm_head.weight)
+    assert list_steps(folder) == [5, 10]
