@@ -54,10 +54,10 @@ def main(argv=None):
 def score_split(model, metadata: dict, data_dir, batch_size: int) -> dict:
     """Loss over the whole validation split, each token counted once: nats per token, perplexity, bits per byte."""
     from nanochat.loss_eval import bits_per_byte, evaluate_loss, perplexity
-    from tct_dataloader import tokenizing_distributed_data_loader
+    from tct_packing import packed_data_loader
     from tqdm import tqdm
 
-    batches = tokenizing_distributed_data_loader(
+    batches = packed_data_loader(
         batch_size, model.config.sequence_len, "val", data_dir, model.get_device())
     nats, tokens = evaluate_loss(model, tqdm(batches, desc="scoring", unit="batch", disable=None))
     return {

@@ -1,0 +1,118 @@
+"""Proof that training cannot be killed: SIGKILL at random moments, resume, and the same weights in the end.
+
+    python -m scripts.check_training --data_dir prepared/ --count 50
+    python -m scripts.check_training --data_dir prepared/ --count 10 --ranks 2
+
+A run without interruption is compared, bit for bit, with one that is killed `count` times: at random times, some
+of them in the middle of a save, for it saves after every iteration.
+"""
+
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from nanochat.common import ArgumentParser, user_errors
+
+ITERATIONS_FOR_EACH_KILL = 5  # a life makes about three
+
+
+@user_errors
+def main(argv=None):
+    parser = ArgumentParser(prog="python -m scripts.check_training", description=__doc__.split("\n")[0])
+    parser.add_argument("--data_dir", required=True, metavar="DIR", help="prepared folder")
+    parser.add_argument("--count", type=int, default=50, metavar="N", help="kills (default: 50)")
+    parser.add_argument("--ranks", type=int, default=1, metavar="N", help="processes of each run (default: 1)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the moments to kill at (default: 0)")
+    flags = parser.parse_args(argv)
+
+    iterations = ITERATIONS_FOR_EACH_KILL * flags.count
+    start = [sys.executable, "-m"]
+    if flags.ranks > 1:
+        start += ["torch.distributed.run", "--standalone", f"--nproc_per_node={flags.ranks}", "-m"]
+    start += ["scripts.tct_train", "--model_size=tiny", f"--data_dir={flags.data_dir}", "--device=cpu",
+              "--device_batch_size=1", "--gradient_accumulation=2", f"--num_iterations={iterations}",
+              "--keep_last=3", "--eval_windows=8", f"--eval_every={iterations}"]
+
+    with tempfile.TemporaryDirectory() as folder:
+        straight, killed = Path(folder, "straight"), Path(folder, "killed")
+        print(f"a run of {iterations} iterations without interruption ...", flush=True)
+        subprocess.run([*start, f"--checkpoint_dir={straight}"], check=True, stdout=subprocess.DEVNULL)
+
+        start += [f"--checkpoint_dir={killed}", "--save_every=1"]
+        chance, in_a_save = random.Random(flags.seed), 0
+        for kill in range(1, flags.count + 1):
+            step, half_done = live_and_die(start, killed, chance)
+            in_a_save += bool(half_done)
+            print(f"kill {kill:>3} of {flags.count}: the last checkpoint is of iteration {step}"
+                  + (f", in a save ({', '.join(half_done)})" if half_done else ""), flush=True)
+        subprocess.run([*start, *resume_flags(killed)], check=True, stdout=subprocess.DEVNULL)
+
+        differing = list(differences(straight, killed, iterations))
+    print(f"{flags.count} kills, {in_a_save} of them in a save: "
+          + (f"these tensors differ: {', '.join(differing)}" if differing else
+             "weights, optimizer and data position are those of the run without, bit for bit"))
+    if differing:
+        raise SystemExit(1)
+
+
+def live_and_die(start, folder, chance) -> tuple[int, list[str]]:
+    """Start the run or go on with it, kill it at some moment; (last step, files of a save that was cut)."""
+    process = subprocess.Popen([*start, *resume_flags(folder)], stdout=subprocess.PIPE, text=True,
+                               start_new_session=True)
+    for _ in range(chance.randint(0, 3)):
+        assert any(line.startswith("Saved checkpoint") for line in iter(process.stdout.readline, "")), "it ended"
+    time.sleep(chance.uniform(0, 0.5))
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL, "the run ended before it could be killed"
+    names = [path.name for path in folder.glob("*")]
+    steps = last_steps(folder)
+    half_done = [name for name in names if re.search(r"\.(pt|json)\.tmp$", name) or
+                 (match := re.fullmatch(r"(?:model|optim)_(\d+)\.pt", name)) and int(match[1]) not in steps]
+    return (steps or [0])[-1], half_done
+
+
+def resume_flags(folder: Path) -> list[str]:
+    return ["--resume_from_iteration=latest"] if last_steps(folder) else []
+
+
+def last_steps(folder: Path) -> list[int]:
+    from nanochat.checkpoint_manager import list_steps
+
+    return list_steps(folder)
+
+
+def differences(one: Path, other: Path, step: int):
+    """Names of what is not the same in two checkpoints."""
+    from nanochat.checkpoint_manager import load_checkpoint
+
+    (model, state, _), (other_model, other_state, _) = (load_checkpoint(path, step) for path in (one, other))
+    for name, a, b in (("model", model, other_model), ("optim", state, other_state)):
+        yield from (f"{name}{place}" for place in unequal(a, b))
+
+
+def unequal(a, b, place=""):
+    """The places at which two nests of dicts, lists, tensors and numbers differ."""
+    import torch
+
+    if isinstance(a, torch.Tensor):
+        if not torch.equal(a, b):
+            yield place
+    elif isinstance(a, dict):
+        for key in a.keys() | b.keys():
+            yield from unequal(a.get(key), b.get(key), f"{place}.{key}")
+    elif isinstance(a, list):
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            yield from unequal(x, y, f"{place}[{i}]")
+    elif a != b:
+        yield place
+
+
+if __name__ == "__main__":
+    main()
