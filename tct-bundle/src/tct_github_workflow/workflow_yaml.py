@@ -25,6 +25,7 @@ _NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 # that only YAML 1.1 knows, no byte order mark.
 _PRINTABLE = re.compile(
     "[\t\n\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]*")
+_TOO_DEEP = f"more than {MAX_DEPTH:,} nested collections"
 _KEY_NOT_SCALAR = "a mapping key must be a scalar; quote a string that starts with { or ["
 _YAML_1_1 = yaml.resolver.Resolver()
 _STRING_TAG = "tag:yaml.org,2002:str"
@@ -47,8 +48,11 @@ def load_workflow(text: str | bytes):
     try:
         return _compose(yaml.parse(text, Loader=yaml.CSafeLoader))
     except yaml.MarkedYAMLError as error:
-        at_tab = text.startswith("\t", error.problem_mark.index) and "cannot start any token" in error.problem
-        problem = "a tab cannot indent; use spaces" if at_tab else error.problem
+        problem = error.problem
+        if problem == "exceeded maximum nesting depth":  # libyaml 0.2.6 counts too; blocks, one less
+            problem = _TOO_DEEP
+        elif text.startswith("\t", error.problem_mark.index) and "cannot start any token" in problem:
+            problem = "a tab cannot indent; use spaces"
         raise _error(error.problem_mark, problem) from None
     except yaml.reader.ReaderError as error:
         raise _error_at_byte(text.encode(), error.position, error.reason) from None
@@ -94,7 +98,7 @@ def _compose(events):
             if type(stack[-1][0]) is dict and keys[-1] is None:
                 raise _error(event.start_mark, _KEY_NOT_SCALAR)
             if len(stack) > MAX_DEPTH:
-                raise _error(event.start_mark, f"more than {MAX_DEPTH:,} nested collections")
+                raise _error(event.start_mark, _TOO_DEEP)
             if event.anchor:
                 anchors[event.anchor] = None
             stack.append(({} if kind is yaml.MappingStartEvent else [], event.anchor, size))
