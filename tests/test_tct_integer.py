@@ -1,10 +1,11 @@
 """Integers among numbers: the verdict is that of jsonschema-rs, and a spelling begins only if it can end well."""
 
 import json
+from random import Random
 
 import jsonschema_rs
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tct import SchemaValidationError, Tokenizer, UnsupportedSchemaError
 from tct.numbers import CHARACTERS, exact
@@ -15,6 +16,8 @@ FLOATS = st.floats(allow_nan=False, allow_infinity=False) | st.sampled_from(
     [-0.0, 1.0, 1e16, 1e23, 1e308, 5e-324]
 )
 NUMBERS = INTEGERS | FLOATS | st.integers(-20, 20).map(lambda n: n / 2)
+LONG = 3.602879701896397e16  # 2**55, which is 36028797018963968: its repr has other digits
+FRACTION = {"type": "number", "not": {"type": "integer"}}
 VALUES = NUMBERS | st.booleans() | st.none() | st.sampled_from(["", "1", "1.5"])
 TYPES = st.sampled_from(["integer", "number", "string", "boolean", "null"])
 SCHEMAS = st.recursive(
@@ -57,6 +60,9 @@ def is_same(one, other) -> bool:
 
 @settings(max_examples=300)
 @given(SCHEMAS, st.lists(VALUES, min_size=1, max_size=8))
+@example({"enum": [LONG]}, [LONG, 2**55, 2**55 + 2])
+@example({"enum": [2**55, 2**55 + 2]}, [LONG, 2**55, 2**55 + 2])
+@example({"not": {"enum": [LONG, 10**23]}}, [LONG, 2**55, 2**55 + 2, 1e23, 10**23, int(1e23)])
 def test_the_verdict_is_that_of_jsonschema_and_the_matcher_takes_what_is_valid(schema, values):
     tokenizer, judge = compiled(schema), jsonschema_rs.Draft7Validator(schema)
     for value in values:
@@ -76,6 +82,8 @@ def test_the_verdict_is_that_of_jsonschema_and_the_matcher_takes_what_is_valid(s
 
 @settings(max_examples=300)
 @given(SCHEMAS, st.randoms(use_true_random=False))
+@example({"enum": [LONG]}, Random(0))
+@example({"anyOf": [FRACTION, {"enum": [LONG, 1e23, 10**23]}]}, Random(0))
 def test_every_walk_can_be_finished_and_is_then_valid(schema, random):
     tokenizer, judge = compiled(schema), jsonschema_rs.Draft7Validator(schema)
     if tokenizer is None:

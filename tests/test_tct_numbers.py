@@ -42,7 +42,7 @@ def test_what_may_be_continued_reaches_a_spelling_of_its_kind_byte_by_byte(text,
 
 @given(FINITE)
 def test_an_exact_number_is_an_int_if_it_can_be_and_equal_spellings_stand_for_it(number):
-    assert isinstance(exact(number), int) == is_integral(number)
+    assert exact(number) == number and isinstance(exact(number), int) == is_integral(number)
     assert spell(number) in spellings(exact(number)) or len(spell(exact(number))) > MAX_DIGITS
     assert all(exact(parse(text)) == exact(number) for text in spellings(exact(number)))
 
