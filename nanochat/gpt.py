@@ -70,7 +70,7 @@ class CausalSelfAttention(nn.Module):
         q, k = norm(rotate(q, cos, sin)), norm(rotate(k, cos, sin))
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, H, T, D)
         if documents is not None:
-            y = attend_documents(q, k, v, documents)
+            y = attend_documents(q.to(v.dtype), k.to(v.dtype), v, documents)  # autocast may normalise in float32
         else:
             mask, is_causal = None, True
             if kv_cache is not None:

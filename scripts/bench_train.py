@@ -74,7 +74,8 @@ def bench(argv):
         print(f"bfloat16 by the data sheet: {machine['peak_flops'] / 1e12:.3g} TFLOP/s")
     show(rows)
     if args.output:
-        record = {"flags": vars(args), "rounds": ROUNDS, "machine": machine, "ceilings": ceilings, "rows": rows}
+        record = {"flags": vars(args), "rounds": ROUNDS, "machine": machine, "ceilings": ceilings,
+                  "rows": rows}
         write_atomic(args.output, json.dumps(record, indent=2).encode() + b"\n")
         print(f"written to {args.output}")
 
@@ -87,8 +88,8 @@ def parse_arguments(argv):
     add = parser.add_argument
     add("--model_size", nargs="+", choices=PRESET_NAMES, default=["tiny", "small"], metavar="NAME",
         help=f"of {', '.join(PRESET_NAMES)} (default: tiny small)")
-    add("--dtype", nargs="+", choices=("float32", "bfloat16"), default=["float32", "bfloat16"], metavar="NAME",
-        help="of matrix products (default: float32 bfloat16)")
+    add("--dtype", nargs="+", choices=("float32", "bfloat16"), default=["float32", "bfloat16"],
+        metavar="NAME", help="of matrix products (default: float32 bfloat16)")
     add("--device", default="auto", metavar="NAME", help="cpu, cuda or mps (default: the best there is)")
     add("--device_batch_size", type=int, default=8, metavar="N", help="rows of an update (default: 8)")
     add("--steps", type=int, default=5, metavar="N", help="updates timed in each round (default: 5)")
@@ -139,8 +140,9 @@ def run(job: dict) -> dict:
     """What `measure` gives for a job in a process of its own. ValueError where it fails."""
     against = job.get("against")
     first = [str(Path(against).resolve())] if against else []  # there nanochat is looked for
-    process = subprocess.run([sys.executable, __file__, "--job", json.dumps(job)], capture_output=True, text=True,
-                             env={**os.environ, "PYTHONPATH": os.pathsep.join(first + sys.path)})
+    process = subprocess.run([sys.executable, __file__, "--job", json.dumps(job)],
+                             env={**os.environ, "PYTHONPATH": os.pathsep.join(first + sys.path)},
+                             capture_output=True, text=True)
     if process.returncode == 0:
         return json.loads(process.stdout.splitlines()[-1])
     complaint = process.stderr.strip().rpartition("\n")[2] or f"exit code {process.returncode}"
@@ -241,8 +243,8 @@ def load_rows(job: dict):
 
 
 def train_ours(job: dict, device, rows, pad_token: int):
-    """Updates as scripts.tct_train makes them. Each gives the number of its positions, and a function that waits
-    for its end."""
+    """Updates as scripts.tct_train makes them. Each gives the number of its positions, and a function that
+    waits for its end."""
     from nanochat.common import Ranks, choose_dtype, keep_freed_memory
     from nanochat.gpt import GPT, GPTConfig
     from nanochat.optim import build_optimizers
@@ -310,8 +312,9 @@ def figures(job: dict, rounds: list[dict], machine: dict, ceiling: float) -> dic
     share = targets / positions if job["mode"] == "packed" else machine["padded_share"]
     useful = share * positions / seconds
     return {"model_size": job["model_size"], "dtype": job["dtype"], "mode": job["mode"],
-            "tokens_per_second": positions / seconds, "useful_tokens_per_second": useful, "useful_share": share,
-            "seconds_per_update": seconds, "seconds_of_rounds": [r["seconds"] for r in rounds],
+            "tokens_per_second": positions / seconds, "useful_tokens_per_second": useful,
+            "useful_share": share, "seconds_per_update": seconds,
+            "seconds_of_rounds": [r["seconds"] for r in rounds],
             "mfu": useful * machine["flops_of_a_token"][job["model_size"]] / ceiling,
             "peak_memory_bytes": max(r["memory"] for r in rounds)}
 
@@ -335,8 +338,8 @@ def show(rows: list[dict]):
     best = max(ours, key=lambda row: row["times_plain"])
     line = f"best: {label(best)}, {best['times_plain']:.2f} times the useful tokens per second of plain"
     columns = {"tok/s": "{tokens_per_second:,.0f}", "useful tok/s": "{useful_tokens_per_second:,.0f}",
-               "useful": "{useful_share:.1%}", "ms/update": "{ms:,.1f}", "MFU": "{mfu:.1%}", "GiB": "{gib:.2f}",
-               "x plain": "{times_plain:.2f}"}
+               "useful": "{useful_share:.1%}", "ms/update": "{ms:,.1f}", "MFU": "{mfu:.1%}",
+               "GiB": "{gib:.2f}", "x plain": "{times_plain:.2f}"}
     if best["times_against"]:
         columns["x against"] = "{times_against}"
         line += f", {best['times_against']:.2f} times those of the other checkout"

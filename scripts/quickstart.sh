@@ -54,7 +54,7 @@ python -m scripts.tct_eval --checkpoint "$out/checkpoints" --data_dir "$out/prep
 section "Done"
 cat <<END
 training data    $out/prepared
-checkpoints      $out/checkpoints  (metrics.jsonl and loss.png show the run)
+checkpoints      $out/checkpoints  (report.md and curves.png show the run)
 samples          $out/samples
 evaluation       $out/checkpoints/eval.json
 Next: README.md, "Your own workflows".
