@@ -11,7 +11,7 @@ DEFAULTS = {"model_size": "small", "data_dir": None, "eval_every": 500, "eval_wi
             "save_every_minutes": None, "keep_last": None, "log_every": 10, "max_files": None,
             "gradient_checkpointing": False, "seed": 0, "dtype": "auto", "optimizer": "muon",
             "schedule": "linear", "warmdown_ratio": 0.5, "dropout": 0.0, "resid_scalars": False,
-            "x0_scalars": False, "num_samples": 3}
+            "x0_scalars": False, "num_samples": 3, "experiment": None, "run": None}
 PRESET_DEFAULTS = ("num_iterations", "device_batch_size", "gradient_accumulation", "learning_rate",
                    "warmup_iters", "grad_clip", "weight_decay")
 FIXED_ON_RESUME = ("model_size", "max_files", "seed", "optimizer", "resid_scalars", "x0_scalars")

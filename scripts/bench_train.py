@@ -163,6 +163,11 @@ def measure(job: dict) -> dict:
 
     import resource
 
+    ours = job["mode"] in ("padded", "packed")
+    if ours:
+        from nanochat.common import tune_process
+
+        tune_process()  # before torch is loaded
     import torch
 
     device = torch.device(job["device"])
@@ -172,7 +177,7 @@ def measure(job: dict) -> dict:
     if job["mode"] == "ceiling":
         return {"flops": matmul_flops(job, device, synchronize)}
     torch.manual_seed(job["round"])
-    train = train_ours if job["mode"] in ("padded", "packed") else train_usually
+    train = train_ours if ours else train_usually
     updates = train(job, device, *load_rows(job))
     list(islice(updates, WARM_UP))
     synchronize()
@@ -245,14 +250,13 @@ def load_rows(job: dict):
 def train_ours(job: dict, device, rows, pad_token: int):
     """Updates as scripts.tct_train makes them. Each gives the number of its positions, and a function that
     waits for its end."""
-    from nanochat.common import Ranks, choose_dtype, keep_freed_memory
+    from nanochat.common import Ranks, choose_dtype
     from nanochat.gpt import GPT, GPTConfig
     from nanochat.optim import build_optimizers
     from nanochat.trainer import Trainer
     from tct_dataloader import TrainLoader
     from tct_packing import PackedTrainLoader
 
-    keep_freed_memory()
     dtype = choose_dtype(job["dtype"], device)
     model = GPT(GPTConfig(**job["config"])).to(device)
     optimizers = build_optimizers(model, "muon", job["weight_decay"], dtype)

@@ -25,11 +25,11 @@ def main(argv=None):
     args = parser.parse_args(argv)
 
     from nanochat.checkpoint_manager import load_model
-    from nanochat.common import choose_device, keep_freed_memory
+    from nanochat.common import choose_device, tune_process
     from tct_dataloader import check_metadata, read_metadata
     from workflow_generator import WorkflowGenerator, check_tokenizer
 
-    keep_freed_memory()
+    tune_process()
     checkpoint = Path(args.checkpoint).expanduser()
     model, meta = load_model(checkpoint, choose_device(args.device))
     check_tokenizer(meta["data"]["tokenizer"], f"the checkpoint {checkpoint}")

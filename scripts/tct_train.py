@@ -25,9 +25,9 @@ def main(argv=None):
     flags = parse_arguments(argv)
     command = shlex.join(["python", "-m", "scripts.tct_train", *(sys.argv[1:] if argv is None else argv)])
 
-    from nanochat.common import choose_device, keep_freed_memory, process_group
+    from nanochat.common import choose_device, process_group, tune_process
 
-    keep_freed_memory()
+    tune_process()
     device = choose_device(flags.device or "auto")
     with process_group(device) as ranks, StopSignals() as stop:
         try:
@@ -62,7 +62,7 @@ def train(flags, command, device, ranks, stop):
     checkpoint_dir = Path(flags.checkpoint_dir or default_dir).expanduser()
     first, saved = 0, None
     resume = flags.resume_from_iteration
-    if resume is None and restarted_by_torchrun() and list_steps(checkpoint_dir):
+    if restarted_by_torchrun() and list_steps(checkpoint_dir):
         resume = "latest"
     if resume is None:
         refuse_used_folder(checkpoint_dir, list_steps(checkpoint_dir))
@@ -108,31 +108,31 @@ def train(flags, command, device, ranks, stop):
     targets = (settings.device_batch_size * settings.gradient_accumulation * ranks.world_size
                * config.sequence_len)  # of one iteration
     peak = peak_flops(device)
-    print_table({
-        "device": f"{device} x {ranks.world_size}, {settings.dtype}{', compiled' if compile else ''}",
-        "checkpoint_dir": checkpoint_dir, **vars(settings), **asdict(config),
-        "parameters": f"{model.num_parameters():,}",
-        "FLOPs per token": f"{model.estimate_flops():,}",
-        "targets per iteration": f"{settings.device_batch_size} x {config.sequence_len} x "
-                                 f"{settings.gradient_accumulation} accumulated x {ranks.world_size} ranks = "
-                                 f"{targets:,}",
-        "iterations per epoch": f"{loader.epoch_targets:,} targets / {targets:,} = "
-                                f"{loader.epoch_targets / targets:,.1f}",
-        "validation": f"{len(val_loader.visited):,} windows every {settings.eval_every} iterations",
-    })
-
     meta = {"model_config": asdict(config), "data": metadata, "settings": vars(settings),
             "versions": {"python": platform.python_version(), "torch": torch.__version__}}
     log = None
     if ranks.rank == 0:
         checkpoint_dir.mkdir(parents=True, exist_ok=True)
         log = RunLog(
-            Path("experiments", flags.experiment) if flags.experiment else checkpoint_dir, first_step=first,
+            Path("experiments", settings.experiment) if settings.experiment else checkpoint_dir, first_step=first,
             config={**meta, "command": command, "date": datetime.now().isoformat(timespec="seconds"),
                     "device": str(device), "parameters": model.num_parameters(),
                     "checkpoint_dir": str(checkpoint_dir)},
-            wandb_name=flags.run, log_file=bool(flags.experiment), is_experiment=bool(flags.experiment),
+            wandb_name=settings.run, log_file=bool(settings.experiment), is_experiment=bool(settings.experiment),
             bar_total=settings.num_iterations)
+        for name, value in {
+            "device": f"{device} x {ranks.world_size}, {settings.dtype}{', compiled' if compile else ''}",
+            "checkpoint_dir": checkpoint_dir, **vars(settings), **asdict(config),
+            "parameters": f"{model.num_parameters():,}",
+            "FLOPs per token": f"{model.estimate_flops():,}",
+            "targets per iteration": f"{settings.device_batch_size} x {config.sequence_len} x "
+                                     f"{settings.gradient_accumulation} accumulated x {ranks.world_size} ranks = "
+                                     f"{targets:,}",
+            "iterations per epoch": f"{loader.epoch_targets:,} targets / {targets:,} = "
+                                    f"{loader.epoch_targets / targets:,.1f}",
+            "validation": f"{len(val_loader.visited):,} windows every {settings.eval_every} iterations",
+        }.items():
+            log.line(f"{name:<24}{value}")
 
     # -------------------------------------------------------------------------
     # what happens between updates
@@ -168,7 +168,7 @@ def train(flags, command, device, ranks, stop):
             log.line(f"Saved checkpoint: {checkpoint_dir / f'model_{step:06d}.pt'}")
             if settings.keep_last:
                 keep_last(checkpoint_dir, settings.keep_last, newest=step)
-            if flags.experiment:
+            if settings.experiment:
                 write_samples(model, metadata, settings.num_samples, log.folder / f"generated_samples/step_{step:06d}")
         except OSError as error:
             if must:
@@ -285,11 +285,6 @@ def write_samples(model, metadata: dict, count: int, folder: Path):
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether this is how torch says, for GPU or CPU, that memory ran out."""
     return any(words in str(error) for words in ("out of memory", "can't allocate memory"))
-
-
-def print_table(rows: dict):
-    for name, value in rows.items():
-        print0(f"{name:<24}{value}")
 
 
 def duration(seconds: float) -> str:
