@@ -12,8 +12,9 @@ OPTIMIZERS = ("muon", "adamw")
 SCHEDULES = ("constant", "linear", "cosine")
 
 ADAMW_BETAS = (0.9, 0.95)  # GPT-3, https://arxiv.org/abs/2005.14165, appendix B
+TABLE_BETAS = (0.8, 0.95)  # beside Muon, as nanochat has them: experiments/recipe
 COSINE_FLOOR = 0.1         # https://arxiv.org/abs/2203.15556, section 3
-EMBEDDING_RATE = 10.0      # beside Muon, as multiples of the learning rate: experiments/recipe
+EMBEDDING_RATE = 30.0      # beside Muon, as multiples of the learning rate: experiments/recipe
 HEAD_RATE = 1.0
 UPDATE_RMS = 0.2           # of AdamW's updates, which Muon's are scaled to: https://arxiv.org/abs/2502.16982
 # Newton-Schulz for the polar factor: a quintic that takes singular values from (0, 1] to about 1 in five steps
@@ -30,16 +31,16 @@ def build_optimizers(model, name: str, weight_decay: float, dtype=torch.float32)
     embedding, head = model.transformer.wte.weight, model.lm_head.weight
     tables = {id(p) for p in (*matrices, embedding, head)}
     scalars = [p for p in model.parameters() if id(p) not in tables]
-    groups = [{"params": [embedding], "lr_scale": EMBEDDING_RATE if name == "muon" else 1.0},
-              {"params": [head], "lr_scale": HEAD_RATE if name == "muon" else 1.0}]
+    beside_muon = name == "muon"
+    groups = [{"params": [embedding], "lr_scale": EMBEDDING_RATE if beside_muon else 1.0},
+              {"params": [head], "lr_scale": HEAD_RATE if beside_muon else 1.0}]
     if scalars:
         groups.append({"params": scalars, "lr_scale": 1.0})
-    muon = []
-    if name == "muon":
-        muon = [Muon(matrices, weight_decay, dtype)]
-    else:
+    if not beside_muon:
         groups.append({"params": matrices, "lr_scale": 1.0, "weight_decay": weight_decay})
-    return [*muon, torch.optim.AdamW(groups, lr=0.0, betas=ADAMW_BETAS, weight_decay=0.0, fused=True)]
+    adamw = torch.optim.AdamW(groups, lr=0.0, betas=TABLE_BETAS if beside_muon else ADAMW_BETAS, weight_decay=0.0,
+                              fused=True)
+    return [Muon(matrices, weight_decay, dtype), adamw] if beside_muon else [adamw]
 
 
 def set_rates(optimizers, rate: float, step: int):

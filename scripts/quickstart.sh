@@ -7,8 +7,8 @@ source scripts/install.sh
 install test
 
 out=out/quickstart
-iterations=400  # about three minutes on two cores
-stop_after=60   # seconds until the first run is stopped
+iterations=400  # about a minute and a half on two cores
+stop_after=30   # seconds until the first run is stopped
 
 section() { printf '\n== %s\n' "$1"; }
 has_step() { [ -e "$(printf "$out/checkpoints/meta_%06d.json" "$1")" ]; }

@@ -1,13 +1,16 @@
 """Training: exact across resumes and layouts, and kind to the one at the keyboard."""
 
+import json
 import math
 import os
 import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import tct_github_workflow as tct
 import torch
 
 from nanochat.checkpoint_manager import list_steps, load_checkpoint, load_model
@@ -18,6 +21,7 @@ from nanochat.report import RunLog, read_metrics
 from prepared_data import write_prepared
 from scripts import _train_flags, tct_train
 from tct_dataloader import tokenizing_distributed_data_loader
+from tct_github_workflow.workflow_yaml import load_workflow
 
 MICRO = {"vocab_size": 64, "context_size": 16, "d_model": 16, "n_layers": 2, "n_heads": 2,
          "device_batch_size": 3, "gradient_accumulation": 1, "num_iterations": 8, "learning_rate": 1e-2,
@@ -150,6 +154,43 @@ def test_a_run_leaves_checkpoints_metrics_and_a_picture(train, pictures):
     assert meta["val_loss"] == read_metrics(folder / "metrics.jsonl")[-1]["val_loss"]
     model, _ = load_model(folder)
     assert model.config.n_embd == 16
+
+
+def test_an_experiment_has_all_that_a_reader_wants(tmp_path, monkeypatch, pictures, capsys):
+    vocabulary = {"vocab_size": tct.vocab_size(), "context_size": 64}
+    monkeypatch.setattr(_train_flags, "get_config", lambda name: MICRO | vocabulary)
+    monkeypatch.chdir(tmp_path)
+    write_prepared("data", [200, 90], [70], stride=32, window_step=32, **vocabulary)
+    metadata = json.loads(Path("data/metadata.json").read_text())
+    metadata["tokenizer"] = {"name": tct.NAME, "fingerprint": tct.fingerprint()}
+    Path("data/metadata.json").write_text(json.dumps(metadata))
+    flags = ["--data_dir=data", "--experiment=exp", "--save_every=4", "--num_samples=2", "--device=cpu"]
+    tct_train.main(flags)
+    folder = tmp_path / "experiments/exp"
+    assert {path.name for path in folder.iterdir()} == {"README.md", "config.json", "curves.png", "generated_samples",
+                                                        "logs", "metrics.jsonl"}
+    report = (folder / "README.md").read_text()
+    assert "--experiment=exp" in report and "finished" in report and torch.__version__ in report
+    config = json.loads((folder / "config.json").read_text())
+    assert config["settings"]["num_iterations"] == 8 and config["model_config"]["n_embd"] == 16
+    [log] = (folder / "logs").iterdir()
+    assert log.read_text() in capsys.readouterr().out and "step 000008/000008" in log.read_text()
+    samples = sorted(path.relative_to(folder / "generated_samples").as_posix()
+                     for path in (folder / "generated_samples").rglob("*.yml"))
+    assert samples == [f"step_00000{step}/sample_{i}.yml" for step in (4, 8) for i in (1, 2)]
+    for sample in samples:
+        tct.encode(json.dumps(load_workflow((folder / "generated_samples" / sample).read_text())))
+    assert list_steps(tmp_path / "out/exp") == [4, 8]
+
+    tct_train.main(["--checkpoint_dir=out/exp", "--resume_from_iteration=4", "--device=cpu"])
+    assert len(list((folder / "logs").iterdir())) >= 1 and "resumed after iteration 4" in (folder / "README.md").read_text()
+
+
+def test_samples_on_the_way_change_no_weight(train, monkeypatch, tmp_path):
+    monkeypatch.setattr(tct_train, "write_samples", lambda model, *arguments: (model.eval(), model.train()))
+    monkeypatch.chdir(tmp_path)
+    experiment = train("experiment", experiment="exp", save_every=2)
+    assert_equal_weights(weights(experiment, 8), weights(train("plain"), 8))
 
 
 def test_short_runs_warm_up_for_a_tenth(train, capsys):
