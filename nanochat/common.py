@@ -10,6 +10,7 @@ import shutil
 import signal
 import sys
 import time
+import uuid
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -237,7 +238,8 @@ def process_group(device):
     if ranks.world_size == 1:
         yield ranks
         return
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", store=fresh_store(ranks),
+                            rank=ranks.rank, world_size=ranks.world_size)
     try:
         yield ranks
     finally:
@@ -245,6 +247,27 @@ def process_group(device):
         # The group's threads end with its last reference, and a DDP model, which is in a reference cycle, has
         # one: a thread of gloo that is still there when the interpreter shuts down may abort the process.
         gc.collect()
+
+
+def fresh_store(ranks: Ranks):
+    """The store where torchrun's processes find each other, without what those of an earlier start have left in
+    it: after a restart their addresses would be taken for ours (https://github.com/pytorch/pytorch/issues/135712).
+    Rank 0 draws a name for this start, tells it to whoever asks, and waits until all have it."""
+    import torch.distributed as dist
+
+    store, _, _ = next(dist.rendezvous("env://"))
+    name = question = uuid.uuid4().hex
+    if ranks.rank > 0:
+        store.set(f"asks/{ranks.rank}", question)
+        name = store.get(f"answer/{question}").decode()  # waits for it
+        store.set(f"{name}/{ranks.rank}", "knows")
+    waiting = set(range(1, ranks.world_size)) if ranks.rank == 0 else set()
+    while waiting:
+        for other in [other for other in waiting if store.check([f"asks/{other}"])]:
+            store.set(f"answer/{store.get(f'asks/{other}').decode()}", name)  # perhaps to one long gone
+        waiting = {other for other in waiting if not store.check([f"{name}/{other}"])}
+        time.sleep(0.01)
+    return dist.PrefixStore(name, store)
 
 
 def sum_over_ranks(tensor):

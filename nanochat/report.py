@@ -120,6 +120,13 @@ class RunLog:
         if self.wandb_run:
             self.wandb_run.finish()
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        if error:
+            self.finish(f"failed: {sentence(error)}")
+
     def _save_config(self):
         with self._going_on(CONFIG):
             write_atomic(self.folder / CONFIG, json.dumps(self.config, indent=2).encode() + b"\n")

@@ -32,7 +32,7 @@ class Update:
         return loss, grad_norm, stop > 0, save > 0
 
 
-def settle(pending: deque[Update], now: bool):
+def collect(pending: deque[Update], now: bool):
     """(loss, grad_norm, stop, save) of the updates known of, loss and norm those of the last; None where none is.
     Those known are taken out of pending. A GPU is left one update behind, to be busy while the host reads, unless
     `now`, or a rank wants to stop or save. ValueError as in Update.wait."""

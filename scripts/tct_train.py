@@ -11,6 +11,7 @@ import shlex
 import sys
 import time
 from collections import deque
+from contextlib import nullcontext
 from dataclasses import asdict
 from datetime import datetime
 from itertools import takewhile
@@ -51,7 +52,7 @@ def train(flags, command, device, ranks, stop):
     from nanochat.loss_eval import bits_per_byte, evaluate_loss, perplexity
     from nanochat.optim import build_optimizers, rate_at
     from nanochat.report import RunLog
-    from nanochat.trainer import Trainer, settle as settle_updates
+    from nanochat.trainer import Trainer, collect
     from tct_dataloader import check_metadata, read_metadata
     from tct_packing import packed_data_loader
 
@@ -75,7 +76,7 @@ def train(flags, command, device, ranks, stop):
     settings = settle(flags, saved and saved["settings"], first, ranks.world_size)
     dtype = choose_dtype(settings.dtype, device)
     settings.dtype = str(dtype).removeprefix("torch.")  # what a trial chose once, a resumed run keeps
-    compile = choose_compile(flags.compile or "auto", device)
+    compiles = choose_compile(flags.compile or "auto", device)
 
     # -------------------------------------------------------------------------
     # data, model, optimizers
@@ -103,7 +104,7 @@ def train(flags, command, device, ranks, stop):
             optimizer.load_state_dict({**optimizer.state_dict(), "state": state["state"]})
         loader.load_state_dict(optim_state["data"])
         del model_state, optim_state
-    trainer = Trainer(model, optimizers, dtype, settings.grad_clip, settings.seed, ranks, compile)
+    trainer = Trainer(model, optimizers, dtype, settings.grad_clip, settings.seed, ranks, compiles)
 
     targets = (settings.device_batch_size * settings.gradient_accumulation * ranks.world_size
                * config.sequence_len)  # of one iteration
@@ -121,7 +122,7 @@ def train(flags, command, device, ranks, stop):
             wandb_name=settings.run, log_file=bool(settings.experiment), is_experiment=bool(settings.experiment),
             bar_total=settings.num_iterations)
         for name, value in {
-            "device": f"{device} x {ranks.world_size}, {settings.dtype}{', compiled' if compile else ''}",
+            "device": f"{device} x {ranks.world_size}, {settings.dtype}{', compiled' if compiles else ''}",
             "checkpoint_dir": checkpoint_dir, **vars(settings), **asdict(config),
             "parameters": f"{model.num_parameters():,}",
             "FLOPs per token": f"{model.estimate_flops():,}",
@@ -197,60 +198,62 @@ def train(flags, command, device, ranks, stop):
     saved_at = time.monotonic()
     seconds = saved.get("seconds", 0.0) if saved else 0.0  # of training since the run began
     logged = first, seconds
+    stops = False
     pending = deque()
     started = time.perf_counter()
-    for step in range(first + 1, settings.num_iterations + 1):
-        is_last = step == settings.num_iterations
-        logs = step == first + 1 or step % settings.log_every == 0 or is_last
-        evaluates = step % settings.eval_every == 0 or is_last
-        saves = step % settings.save_every == 0 or is_last
+    with log or nullcontext():
+        for step in range(first + 1, settings.num_iterations + 1):
+            is_last = step == settings.num_iterations
+            logs = step == first + 1 or step % settings.log_every == 0 or is_last
+            evaluates = step % settings.eval_every == 0 or is_last
+            saves = step % settings.save_every == 0 or is_last
 
-        rate = settings.learning_rate * rate_at(step, settings.schedule, settings.warmup_iters,
-                                                settings.num_iterations, settings.warmdown_ratio)
-        batches = [next(loader) for _ in range(settings.gradient_accumulation)]
-        pending.append(trainer.update(step, rate, batches, targets, wishes))
-        known = settle_updates(pending, now=logs or evaluates or saves)
-        if not known:
-            continue
-        loss, grad_norm, stops, wants_save = known
+            rate = settings.learning_rate * rate_at(step, settings.schedule, settings.warmup_iters,
+                                                    settings.num_iterations, settings.warmdown_ratio)
+            batches = [next(loader) for _ in range(settings.gradient_accumulation)]
+            pending.append(trainer.update(step, rate, batches, targets, wishes))
+            known = collect(pending, now=logs or evaluates or saves)
+            if not known:
+                continue
+            loss, grad_norm, stops, wants_save = known
 
-        if logs:
+            if logs:
+                seconds += time.perf_counter() - started
+                speed = (step - logged[0]) * targets / (seconds - logged[1])
+                eta = (settings.num_iterations - step) * targets / speed
+                record = {"step": step, "loss": loss, "grad_norm": grad_norm, "lr": rate,
+                          "tokens_per_second": speed, "epoch": loader.epoch, "seconds": seconds}
+                line = (f"step {step:06d}/{settings.num_iterations:06d} | loss {loss:.4f} | "
+                        f"grad_norm {grad_norm:.3f} | lr {rate:.2e} | tok/s {speed:,.0f}")
+                if peak:
+                    record["mfu"] = speed * model.estimate_flops() / (peak * ranks.world_size)
+                    line += f" | mfu {record['mfu']:.1%}"
+                report(f"{line} | epoch {loader.epoch:.2f} | eta {duration(eta)}", record)
+                logged, started = (step, seconds), time.perf_counter()
+            if log:
+                log.advance(step, loss=loss)
+            if not (evaluates or saves or stops or wants_save):
+                continue
+
             seconds += time.perf_counter() - started
-            speed = (step - logged[0]) * targets / (seconds - logged[1])
-            eta = (settings.num_iterations - step) * targets / speed
-            record = {"step": step, "loss": loss, "grad_norm": grad_norm, "lr": rate,
-                      "tokens_per_second": speed, "epoch": loader.epoch, "seconds": seconds}
-            line = (f"step {step:06d}/{settings.num_iterations:06d} | loss {loss:.4f} | "
-                    f"grad_norm {grad_norm:.3f} | lr {rate:.2e} | tok/s {speed:,.0f}")
-            if peak:
-                record["mfu"] = speed * model.estimate_flops() / (peak * ranks.world_size)
-                line += f" | mfu {record['mfu']:.1%}"
-            report(f"{line} | epoch {loader.epoch:.2f} | eta {duration(eta)}", record)
-            logged, started = (step, seconds), time.perf_counter()
+            val_loss = None
+            if evaluates and not stops:
+                val_loss = validate(step)
+                stops = val_loss is None
+                if not stops:
+                    keep_if_best(step, val_loss)
+            if saves or stops or wants_save:
+                save(step, val_loss, must=stops or is_last)
+            if stops:
+                break
+            if log and evaluates and not is_last:
+                log.draw()
+            started = time.perf_counter()
+
         if log:
-            log.advance(step, loss=loss)
-        if not (evaluates or saves or stops or wants_save):
-            continue
-
-        seconds += time.perf_counter() - started
-        val_loss = None
-        if evaluates and not stops:
-            val_loss = validate(step)
-            stops = val_loss is None
-            if not stops:
-                keep_if_best(step, val_loss)
-        if saves or stops or wants_save:
-            save(step, val_loss, must=stops or is_last)
-        if stops:
-            break
-        if log and evaluates and not is_last:
-            log.draw()
-        started = time.perf_counter()
-
-    if log:
-        if stop.signal:
-            log.line(f"Stopped after iteration {step}; --resume_from_iteration {step} continues")
-        log.finish(f"stopped after iteration {step}" if stop.signal else "finished")
+            if stops:
+                log.line(f"Stopped after iteration {step}; --resume_from_iteration {step} continues")
+            log.finish(f"stopped after iteration {step}" if stops else "finished")
 
 
 # -----------------------------------------------------------------------------

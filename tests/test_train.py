@@ -416,6 +416,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(train, tmp_path, monk
     message = capsys.readouterr().err
     assert "iteration 2" in message and "learning rate 1.00e-02" in message and "--learning_rate" in message
     assert all(tensor.isfinite().all() for tensor in weights(tmp_path / "run", 1).values())
+    assert "failed: the loss is nan" in (tmp_path / "run/config.json").read_text()
 
 
 def test_out_of_memory_names_the_flags_that_help(train, monkeypatch, capsys):

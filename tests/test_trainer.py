@@ -9,7 +9,7 @@ import torch
 from nanochat.common import Ranks
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.optim import build_optimizers
-from nanochat.trainer import Trainer, Update, settle
+from nanochat.trainer import Trainer, Update, collect
 from prepared_data import write_prepared
 from tct_dataloader import tokenizing_distributed_data_loader
 from tct_packing import packed_data_loader
@@ -111,16 +111,16 @@ def update(step, stop=0.0):
 
 def test_one_update_stays_unread_unless_it_must_be_known():
     pending = deque([update(1)])
-    assert settle(pending, now=False) is None and len(pending) == 1
+    assert collect(pending, now=False) is None and len(pending) == 1
     pending.append(update(2))
-    assert settle(pending, now=False)[0] == 1.0 and len(pending) == 1
-    assert settle(pending, now=True)[0] == 2.0 and not pending
-    assert settle(pending, now=True) is None
+    assert collect(pending, now=False)[0] == 1.0 and len(pending) == 1
+    assert collect(pending, now=True)[0] == 2.0 and not pending
+    assert collect(pending, now=True) is None
 
 
 def test_where_a_rank_wants_to_stop_all_updates_are_known():
     pending = deque([update(1, stop=1.0), update(2)])
-    loss, _, stop, _ = settle(pending, now=False)
+    loss, _, stop, _ = collect(pending, now=False)
     assert loss == 2.0 and not pending
     assert stop
 
@@ -128,4 +128,4 @@ def test_where_a_rank_wants_to_stop_all_updates_are_known():
 def test_of_two_updates_the_first_that_is_not_finite_is_named():
     pending = deque([update(1), Update(2, 1e-3, torch.tensor([math.nan, 0, 0, 1]), Event()), update(3)])
     with pytest.raises(ValueError, match="iteration 2"):
-        settle(pending, now=True)
+        collect(pending, now=True)
