@@ -25,13 +25,18 @@ def save_checkpoint(checkpoint_dir, step: int, model_state: dict, optim_state: d
     folder.mkdir(parents=True, exist_ok=True)
     meta_path(folder, step).unlink(missing_ok=True)  # the step does not exist while its files change
     checksums = {}
-    for name, state in ((f"model_{step:06d}.pt", model_state), (f"optim_{step:06d}.pt", optim_state)):
-        if state is None:
-            continue
-        save_tensors(folder / name, state)
-        checksums[name] = sha256_of(folder / name)
-    text = json.dumps({"step": step, **meta, "sha256": checksums}, indent=2)
-    write_atomic(meta_path(folder, step), text.encode() + b"\n")
+    try:
+        for name, state in ((f"model_{step:06d}.pt", model_state), (f"optim_{step:06d}.pt", optim_state)):
+            if state is None:
+                continue
+            save_tensors(folder / name, state)
+            checksums[name] = sha256_of(folder / name)
+        text = json.dumps({"step": step, **meta, "sha256": checksums}, indent=2)
+        write_atomic(meta_path(folder, step), text.encode() + b"\n")
+    except OSError:
+        for name in checksums:  # of no use, and in the way of the next save where the disk is full
+            (folder / name).unlink(missing_ok=True)
+        raise
 
 
 def save_best(checkpoint_dir, step: int, model_state: dict, meta: dict):

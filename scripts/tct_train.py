@@ -174,7 +174,7 @@ def train(flags, command, device, ranks, stop):
         except OSError as error:
             if must:
                 raise
-            log.line(f"Not saved: {error}; the run goes on, and saves again in {settings.save_every} iterations")
+            log.line(f"Not saved, the run goes on and tries again in {settings.save_every} iterations: {error}")
 
     def keep_if_best(step, val_loss):
         nonlocal best
