@@ -63,12 +63,13 @@ def main(argv=None):
 
 def live_and_die(start, folder, chance) -> tuple[int, list[str]]:
     """Start the run or go on with it, kill it at some moment; (last step, files of a save that was cut)."""
-    process = subprocess.Popen([*start, *resume_flags(folder)], stdout=subprocess.PIPE, text=True,
-                               start_new_session=True)
+    process = subprocess.Popen([*start, *resume_flags(folder)], stdout=subprocess.PIPE, text=True)
     for _ in range(chance.randint(0, 3)):
         assert any(line.startswith("Saved checkpoint") for line in iter(process.stdout.readline, "")), "it ended"
     time.sleep(chance.uniform(0, 0.5))
-    os.killpg(process.pid, signal.SIGKILL)
+    ranks = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
+    for pid in (process.pid, *map(int, ranks)):  # torchrun, if it is that, and its processes
+        os.kill(pid, signal.SIGKILL)
     process.communicate()
     assert process.returncode == -signal.SIGKILL, "the run ended before it could be killed"
     names = [path.name for path in folder.glob("*")]
