@@ -27,7 +27,7 @@ class Update:
         loss, stop, save, grad_norm = self.numbers.tolist()
         if not math.isfinite(loss + grad_norm):
             raise ValueError(f"the loss is {loss} and the gradient norm {grad_norm} at iteration {self.step}, "
-                             f"learning rate {self.rate:.2e}; the update was not made. Continue from an earlier "
+                             f"learning rate {self.rate:.2e}; this update is not kept. Continue from an earlier "
                              "checkpoint with a lower --learning_rate or --grad_clip, or more --warmup_iters")
         return loss, grad_norm, stop > 0, save > 0
 

@@ -78,7 +78,7 @@ def test_a_gradient_that_is_not_finite_changes_no_weight(data, spoil):
     trainer.update(1, 1e-2, [next(loader)], 2 * C)
     before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
     trainer.model.lm_head.weight.register_hook(lambda gradient: gradient * spoil)
-    with pytest.raises(ValueError, match="iteration 2, learning rate 1.00e-02; the update was not made"):
+    with pytest.raises(ValueError, match="iteration 2, learning rate 1.00e-02; this update is not kept"):
         trainer.update(2, 1e-2, [next(loader)], 2 * C)
     assert all(torch.equal(p, before[name]) for name, p in trainer.model.named_parameters())
 
