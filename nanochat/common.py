@@ -206,11 +206,11 @@ def peak_flops(device) -> float | None:
 def tune_process():
     """Two settings of the C libraries that a CPU trains faster with; to be called before torch is loaded.
 
-    Idle threads of OpenMP sleep: spinning, as they do by default, makes a step up to a hundred times slower beside
-    another busy process. And glibc's malloc keeps freed memory for the next step: by default it hands every large
+    Idle threads of OpenMP soon sleep: those of libgomp spin for long, which makes a step a hundred times slower
+    beside other busy processes. So many turns cost nothing where there are none. And glibc's malloc keeps freed memory for the next step: by default it hands every large
     tensor back to the system, which then clears each page again, up to half the time of a small model.
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except AttributeError:  # not glibc
