@@ -40,7 +40,9 @@ def main(argv=None):
     if args.output:
         args.output.mkdir(parents=True, exist_ok=True)
 
-    from nanochat.common import choose_device
+    from nanochat.common import choose_device, tune_process
+
+    tune_process()
     from tqdm import tqdm
     from workflow_generator import WorkflowGenerator
 

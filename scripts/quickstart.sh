@@ -7,14 +7,14 @@ source scripts/install.sh
 install test
 
 out=out/quickstart
-iterations=400  # about a minute and a half on two cores
-stop_after=30   # seconds until the first run is stopped
+iterations=120  # about half a minute on two cores
+stop_at=30      # iteration at which the first run is stopped
 
 section() { printf '\n== %s\n' "$1"; }
 has_step() { [ -e "$(printf "$out/checkpoints/meta_%06d.json" "$1")" ]; }
 has_any_step() { ls "$out"/checkpoints/meta_*.json >/dev/null 2>&1; }
 train=(python -m scripts.tct_train --model_size tiny --data_dir "$out/prepared" --checkpoint_dir "$out/checkpoints"
-    --num_iterations "$iterations" --eval_every 100 --device cpu)
+    --num_iterations "$iterations" --eval_every 30 --device cpu)
 
 section "1. Workflows: the embedded sample"
 python -m scripts.sample_workflows --output "$out/workflows"
@@ -24,13 +24,12 @@ python tct-bundle/scripts/prepare_training_data.py --input "$out/workflows" --ou
     --context-size 512 --stride 32 --train-split 0.9
 
 if ! has_any_step; then
-    section "3. Train a tiny model, and stop it in the middle (SIGTERM after $stop_after seconds)"
+    section "3. Train a tiny model, and stop it in the middle (SIGTERM after iteration $stop_at)"
     "${train[@]}" &
     training=$!
     trap 'kill $training 2>/dev/null || true' EXIT
-    for ((second = 0; second < stop_after; second++)); do
-        kill -0 $training 2>/dev/null || break # it has ended by itself, well or with an error
-        sleep 1
+    while kill -0 $training 2>/dev/null && ! grep -qs "\"step\": $stop_at," "$out/checkpoints/metrics.jsonl"; do
+        sleep 1 # until it is there, or has ended by itself, with an error
     done
     kill -TERM $training 2>/dev/null || true
     status=0
