@@ -176,8 +176,7 @@ def matmul_seconds(dtype) -> float:
 
 def choose_compile(name: str, device) -> bool:
     """Whether to use torch.compile: "auto" does on a GPU that it can write code for, and not on a CPU, where it
-    gains nothing (experiments/speed); "on" is a ValueError where there
-    is no compiler."""
+    gains nothing (experiments/speed); "on" is a ValueError where there is no compiler."""
     has_compiler = (importlib.util.find_spec("triton") if device.type == "cuda"
                     else shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++"))
     if name == "on" and not has_compiler:
