@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from nanochat.functional import IGNORE_INDEX, Documents, move_tensor
+from tct_dataloader import open_split, visited_rows
 
 SPARE_DOCUMENTS = 8  # for each row of C targets: real workflows are seldom so short
 
@@ -21,8 +22,6 @@ def packed_data_loader(device_batch_size, context_size, split, data_dir, device=
                        seed=0, max_files=None, max_windows=None, rank=None, world_size=None):
     """Packed batches of device_batch_size * context_size targets; arguments and errors are those of
     tct_dataloader.tokenizing_distributed_data_loader, whose padded rows hold the same windows."""
-    from tct_dataloader import open_split, visited_rows
-
     rows, metadata, share = open_split(context_size, split, data_dir, device, vocab_size, max_files, rank,
                                        world_size)
     targets = device_batch_size * context_size
