@@ -14,6 +14,8 @@ class TCTTokenizer:
     There are no begin or end tokens: a document ends where its root object closes.
     """
 
+    name = "tct_github_workflow"
+
     @property
     def pad_token(self) -> int:
         return tct.pad_token()

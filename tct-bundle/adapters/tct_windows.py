@@ -1,6 +1,12 @@
 """What a training window is: [position, tok_0 .. tok_{C-1}], position = start // stride."""
 
+import contextlib
+import struct
+import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -18,18 +24,20 @@ class WindowPlan:
     vocab_size: int    # positions share the ids of the vocabulary, so they must stay below it
     pad_token: int
 
-    def count(self, length: int) -> int:
-        """Windows of a sequence of this many tokens."""
-        beyond_first = max(0, length - self.context_size)
+    def count(self, length):
+        """Windows of a sequence of this many tokens, or of each of several (N,)."""
+        beyond_first = np.maximum(0, length - self.context_size)
         return 1 + -(-beyond_first // self.window_step)
 
-    def targets(self, length: int) -> int:
-        """Tokens to predict in all these windows together; a token counts in each window that holds it."""
-        before_last = self.count(length) - 1
-        return before_last * self.context_size + length - before_last * self.window_step
+    def starts(self, length: int, max_windows: int | None = None) -> np.ndarray:
+        """Where the windows of a sequence start, int64 (n,). Of more than max_windows so many are kept, evenly
+        spread, with the first and the last."""
+        count = self.count(length)
+        kept = min(count, max_windows or count)
+        return np.linspace(0, count - 1, kept).round().astype(np.int64) * self.window_step
 
-    def fits(self, length: int) -> bool:
-        """Whether the last window's position is in the vocabulary."""
+    def fits(self, length):
+        """Whether the last window's position is in the vocabulary; for one sequence or several, as `count`."""
         return (self.count(length) - 1) * self.window_step // self.stride < self.vocab_size
 
     def remedy(self, length: int) -> str:
@@ -42,12 +50,52 @@ class WindowPlan:
                 f"--stride {plan.stride}{context} would do")
 
 
-def windows(tokens: np.ndarray, plan: WindowPlan) -> np.ndarray:
-    """All windows of one token sequence, in order: int16 (n, C + 1), the last one padded."""
-    count = plan.count(len(tokens))
-    padded = np.full((count - 1) * plan.window_step + plan.context_size, plan.pad_token, np.int16)
-    padded[:len(tokens)] = tokens
-    rows = np.empty((count, plan.context_size + 1), np.int16)
-    rows[:, 0] = np.arange(count) * plan.window_step // plan.stride
-    rows[:, 1:] = np.lib.stride_tricks.sliding_window_view(padded, plan.context_size)[::plan.window_step]
+def windows(tokens: np.ndarray, plan: WindowPlan, max_windows: int | None = None) -> np.ndarray:
+    """The windows of one token sequence, in order: int16 (n, C + 1), the last one padded."""
+    starts = plan.starts(len(tokens), max_windows)
+    padded = np.full(starts[-1] + plan.context_size, plan.pad_token, np.int16)
+    padded[:len(tokens)] = tokens[:len(padded)]
+    rows = np.empty((len(starts), plan.context_size + 1), np.int16)
+    rows[:, 0] = starts // plan.stride
+    rows[:, 1:] = np.lib.stride_tricks.sliding_window_view(padded, plan.context_size)[starts]
     return rows
+
+
+@contextlib.contextmanager
+def new_table(path: Path, rows: int, columns: int) -> Iterator[BinaryIO]:
+    """A new .pt file of one int16 tensor (rows, columns), open where its values are to be written, row by row.
+
+    So it never is in memory as a whole. torch.load maps it and does without the checksum of its values, which is
+    not written.
+    """
+    import torch
+
+    size = rows * columns
+    empty = path.with_suffix(".empty")  # a file of holes, for torch to take for the values: it reads none of them
+    with open(empty, "wb") as file:
+        file.truncate(2 * size)
+    try:
+        values = (torch.from_file(str(empty), shared=True, size=size, dtype=torch.int16) if size
+                  else torch.empty(0, dtype=torch.int16))  # no file of 0 bytes can be mapped
+        with torch.serialization.skip_data():
+            torch.save(values.view(rows, columns), path)
+    except RuntimeError:  # how torch says that the disk is full
+        raise OSError(f"cannot write {path.name}; is the disk full?") from None
+    finally:
+        empty.unlink()
+    with open(path, "r+b") as file:
+        begin = _find_values(file)
+        file.seek(begin)
+        yield file
+        if file.tell() != begin + 2 * size:
+            raise AssertionError(f"{path.name} has {(file.tell() - begin) / 2 / columns} rows, not {rows}")
+
+
+def _find_values(file: BinaryIO) -> int:
+    """The offset of the values of the only tensor in a .pt file: it is a zip archive, and they are its member
+    data/0, stored as they are."""
+    with zipfile.ZipFile(file) as archive:
+        member = next(member for member in archive.infolist() if member.filename.endswith("/data/0"))
+    file.seek(member.header_offset)
+    header = file.read(30)  # ends with the lengths of two fields that follow (APPNOTE.TXT, 4.3.7)
+    return member.header_offset + len(header) + sum(struct.unpack("<HH", header[26:]))

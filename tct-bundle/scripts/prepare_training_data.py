@@ -1,36 +1,47 @@
-"""Workflows to training windows: read, check, drop duplicates, tokenise, split, write.
+"""Workflows to training windows: read, clean, tokenise, drop duplicates, split, write.
 
     python prepare_training_data.py --input workflows/ --output prepared/ --context-size 512 --stride 32
 
-A window is one int16 row [position, tok_0 .. tok_{C-1}] with position = start // stride. Output: train.pt and
-val.pt ([N, C+1] each), metadata.json, and skipped.jsonl with one line for each file that was left out.
+A window is one int16 row [position, tok_0 .. tok_{C-1}] with position = start // stride. Output: train.pt, val.pt
+and with --test-split test.pt ([N, C+1] each); metadata.json; workflows.jsonl, a line for each workflow and where
+its windows are; skipped.jsonl, a line for each that was left out. verify_prepared_data.py checks all that.
 """
 
+import argparse
 import contextlib
 import hashlib
 import itertools
 import json
-import math
-import multiprocessing
 import os
-import signal
+import shutil
 import sys
-import threading
+import time
+from array import array
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
+from bpe_tokenizer_adapter import BPETokenizer
 from tct_github_workflow.command_line import ArgumentParser, exit_code
-from tct_github_workflow.workflow_files import FileTooLargeError, find_files, load_file, publish_folder
-from tct_github_workflow.workflow_yaml import WorkflowSyntaxError
-from tct_windows import WindowPlan, windows
+from tct_github_workflow.workflow_files import resumable_folder, sync, write_atomic
+from tct_tokenizer_adapter import TCTTokenizer
+from tct_windows import WindowPlan, new_table, windows
 from tqdm import tqdm
+from workflow_chunks import ChunkOptions, chunk_path, cut, find_chunks, make_chunk, read_entries, run_in_processes
+from workflow_cleaning import Skipped
+from workflow_selection import SIDES, Duplicates, choose_sides, place_of
+from workflow_sources import FolderSource, Selection, TableSource, dataset_rows, open_source
 
-SIDES = ("train", "val")
-OUTPUTS = {"train.pt", "val.pt", "metadata.json", "skipped.jsonl"}
+OUTPUTS = {"train.pt", "val.pt", "test.pt", "metadata.json", "workflows.jsonl", "skipped.jsonl", "tokenizer.json",
+           "prepared.png"}
+SHARD_OUTPUTS = {"chunks", "settings.json", "records.json"}
+# The flags that decide what is written. A run that is resumed, and all shards of one set, must agree on them.
+SETTINGS = ("input", "dataset", "data_dir", "split", "text_column", "path_column", "path_glob", "max_files",
+            "repair", "near_dedup", "tokenizer", "context_size", "stride", "window_step",
+            "max_windows_per_workflow", "train_split", "test_split", "split_by", "seed")
 
 
 @exit_code
@@ -39,23 +50,46 @@ def main(argv=None):
 
 
 def parse_arguments(argv):
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     parser = ArgumentParser(
-        description="Turn a folder of GitHub workflows (.json, .yml, .yaml) into training windows.")
-    add = parser.add_argument
-    add("--input", required=True, type=Path, help="folder of workflows, searched with its subfolders")
+        description="Turn GitHub workflows into training windows.", epilog="A flag may be written --num-workers or "
+        "--num_workers. Reasons why a workflow is left out, shards, sources: tct-bundle/docs/DATA.md.")
+    add = parser.add_argument_group("where workflows come from").add_argument
+    add("--input", nargs="+", action="extend", default=[], metavar="PATH",
+        help="folder of .json, .yml, .yaml files or of checkouts, or .jsonl or .parquet files")
+    add("--dataset", metavar="NAME", help="data set to stream, as for datasets.load_dataset")
+    add("--data_dir", metavar="DIR", help="its folder, as for datasets.load_dataset")
+    add("--split", default="train", help="its split (default: %(default)s)")
+    add("--text_column", default="content", metavar="NAME", help="of a table: the workflow's text (%(default)s)")
+    add("--path_column", default="path", metavar="NAME", help="of a table: the workflow's path (%(default)s)")
+    add("--path_glob", metavar="GLOB", help="take paths that end so, such as '.github/workflows/*'")
+    add("--max-files", type=int, metavar="N", help="read the first N only")
+
+    add = parser.add_argument_group("which of them are taken").add_argument
+    add("--repair", action="store_true", help="mend what GitHub accepts and the schema does not")
+    add("--near-dedup", type=float, nargs="?", const=0.85, metavar="SHARE",
+        help="drop a workflow that has this share of its steps in common with one before (%(const)s)")
+    add("--train-split", type=float, default=0.8, help="share that trains, the rest validates (default: %(default)s)")
+    add("--test-split", type=float, default=0.0, help="share set apart as a third part (default: none)")
+    add("--split-by", default="file", metavar="WHAT",
+        help="what stays together on one side: file, folder, or a column's name (default: %(default)s)")
+    add("--seed", type=int, default=0, help="another seed is another split (default: %(default)s)")
+
+    add = parser.add_argument_group("what is written").add_argument
     add("--output", required=True, type=Path, help="folder to write; replaces an earlier prepared set")
+    add("--tokenizer", default="tct", metavar="WHICH",
+        help="tct; bpe, the baseline, trained on the training split; or the tokenizer.json of such a one")
     add("--context-size", type=int, default=512, help="tokens in a window (default: %(default)s)")
     add("--stride", type=int, default=32, help="tokens for one step of the position (default: %(default)s)")
-    add("--window-step", type=int,
-        help="tokens from window to window, a multiple of the stride (default: the stride)")
-    add("--train-split", type=float, default=0.8,
-        help="share that trains, the rest validates (default: %(default)s)")
-    add("--split-by", choices=("file", "folder"), default="file",
-        help="what stays together on one side; folder suits one folder a repository (default: %(default)s)")
-    add("--max-files", type=int, help="read the first N files only, in sorted order")
-    add("--seed", type=int, default=0, help="another seed is another split (default: %(default)s)")
-    add("--num-workers", "--num_workers", type=int, default=os.cpu_count(),
+    add("--window-step", type=int, help="tokens from window to window, a multiple of the stride (default: the stride)")
+    add("--max-windows-per-workflow", type=int, metavar="N", help="keep N of a training workflow, evenly spread")
+
+    add = parser.add_argument_group("how the work is done").add_argument
+    add("--num_workers", type=int, default=cores,
         help="processes; their number changes nothing in the output (default: cores, here %(default)s)")
+    add("--resume", action="store_true", help="go on with an interrupted run of the same flags")
+    add("--shard", metavar="I/N", help="do part I of N (1/N to N/N); --output is then for --merge")
+    add("--merge", nargs="+", type=Path, metavar="SHARD", help="join the outputs of all shards")
     return parser.parse_args(argv)
 
 
@@ -63,36 +97,40 @@ def parse_arguments(argv):
 # the road
 
 def prepare(args):
-    check_numbers(args)
-    source, output = args.input.expanduser(), args.output.expanduser().resolve()
-    plan = make_plan(args)
-    skipped = []
-    files = find_inputs(source, output, args.max_files, skipped)
-    with publish_folder(output, replaces=OUTPUTS) as folder:
-        spool = folder / "tokens.bin"
-        workflows = encode_files(source, files, plan, args.num_workers, spool, skipped)
-        groups = [group_of(workflow, args.split_by) for workflow in workflows]
-        sides = split_groups(groups, args.train_split, args.seed)
-        tokens = np.memmap(spool, np.int16, mode="r")
-        splits = {}
-        for side in SIDES:
-            chosen = [workflow for workflow, group in zip(workflows, groups) if sides[group] == side]
-            write_windows(folder / f"{side}.pt", chosen, tokens, plan)
-            splits[side] = totals(chosen, plan)
-        del tokens
-        spool.unlink()
-        write_skipped(folder / "skipped.jsonl", skipped)
-        metadata = make_metadata(args, plan, workflows, splits, skipped)
-        (folder / "metadata.json").write_text(json.dumps(metadata, indent=2) + "\n")
-        for path in folder.iterdir():
-            sync(path)
-    print_report(len(files), workflows, splits, skipped, plan, output)
+    started = time.monotonic()
+    output = args.output.expanduser().resolve()
+    if args.merge:
+        args, chunks, records = open_shards(args)
+        settings = {"merge": [str(shard) for shard in args.merge]}
+    else:
+        check_arguments(args)
+        settings = {name: getattr(args, name) for name in (*SETTINGS, "shard")} | {"files": describe_files(args)}
+    with resumable_folder(output, settings, args.resume, SHARD_OUTPUTS if args.shard else OUTPUTS) as (work, new):
+        if not args.merge:
+            records = tokenise(args, work, output)
+            chunks = find_chunks(work / "chunks")
+        if args.shard:
+            (work / "chunks").rename(new / "chunks")
+            for name in ("settings.json", "records.json"):
+                shutil.copy(work / name, new)
+        else:
+            report = assemble(args, chunks, records, work, new)
+            for path in new.iterdir():
+                sync(path)
+    if args.shard:
+        print(f"shard {args.shard} of {records['records']:,} records is in {output}; "
+              "--merge joins it with the others")
+    else:
+        print_report(report)
+        print(f"\nwritten to {output} in {time.monotonic() - started:.0f} s")
 
 
-def check_numbers(args):
-    """Raises one ValueError that names every number out of range."""
+def check_arguments(args):
+    """Raises one ValueError that names every flag that cannot be."""
     faults = []
-    for flag in ("context_size", "stride", "window_step", "max_files", "num_workers"):
+    if not args.input and not args.dataset:
+        faults.append("--input or --dataset is needed: where the workflows are")
+    for flag in ("context_size", "stride", "window_step", "max_windows_per_workflow", "max_files", "num_workers"):
         value = getattr(args, flag)
         if value is not None and value < 1:
             faults.append(f"--{flag.replace('_', '-')} must be at least 1, not {value}")
@@ -103,264 +141,350 @@ def check_numbers(args):
         if step > args.context_size:
             faults.append(f"windows every {step} tokens would leave tokens out; "
                           f"--stride and --window-step must be at most --context-size {args.context_size}")
-    if not 0 <= args.train_split <= 1:
-        faults.append(f"--train-split must be from 0 to 1, not {args.train_split}")
+    for flag in ("train_split", "test_split", "near_dedup"):
+        if not 0 <= (getattr(args, flag) or 0) <= 1:
+            faults.append(f"--{flag.replace('_', '-')} must be from 0 to 1, not {getattr(args, flag)}")
+    if not faults and args.train_split + args.test_split > 1:
+        faults.append(f"--train-split {args.train_split} and --test-split {args.test_split} are more than all")
+    if args.shard:
+        part, _, parts = args.shard.partition("/")
+        if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
+            faults.append(f"--shard must be I/N with I from 1 to N, not {args.shard}")
+    if args.tokenizer not in ("tct", "bpe") and not Path(args.tokenizer).expanduser().is_file():
+        faults.append(f"--tokenizer must be tct, bpe or a file, and there is no {args.tokenizer}")
     if faults:
         raise ValueError("; ".join(faults))
 
 
-def make_plan(args):
+def describe_files(args) -> dict[str, str]:
+    """What a flag does not say of a file that it names: has it changed?"""
     import tct_github_workflow as tokenizer
 
-    return WindowPlan(args.context_size, args.stride, args.window_step or args.stride,
-                      tokenizer.vocab_size(), tokenizer.pad_token())
-
-
-def find_inputs(source, output, max_files, skipped):
-    """The files to read; an output folder inside the input is no input."""
-    def unlistable(error):
-        path = Path(error.filename).relative_to(source).as_posix()
-        skipped.append(Skipped(path, "unreadable", error.strerror))
-
-    files = find_files(source, onerror=unlistable)
-    if output.is_relative_to(source.resolve()):
-        prefix = output.relative_to(source.resolve()).as_posix() + "/"
-        files = [file for file in files if not file.startswith(prefix)]
-    if not files:
-        raise FileNotFoundError(f"{source} has no .json, .yml or .yaml file")
-    return files[:max_files]
+    paths = [Path(name).expanduser() for name in (*args.input, args.tokenizer)]
+    sizes = {str(path): f"{path.stat().st_size} bytes" for path in paths if path.is_file()}
+    return sizes | {"workflow tokenizer": tokenizer.fingerprint()}
 
 
 # -----------------------------------------------------------------------------
-# encoding
+# tokenising: records to chunks
 
-@dataclass(frozen=True)
-class Encoded:
-    """What a worker makes of one file."""
-    tokens: np.ndarray  # int16
-    digest: bytes       # of the canonical value: equal for equal workflows, whatever their key order
-    json_bytes: int     # of the compact JSON in UTF-8
-    characters: int
+def tokenise(args, work: Path, output: Path) -> dict:
+    """Writes all chunks that are not yet there, of the shard if one is named; gives how many records there are,
+    how many were left alone, and a hash of their names."""
+    done = work / "records.json"
+    if done.exists():
+        return json.loads(done.read_bytes())
+    folder = work / "chunks"
+    folder.mkdir(exist_ok=True)
+    sources = open_sources(args, output)
+    keep_listings(sources, work / "listings.json")
+    options = ChunkOptions(args.repair, args.tokenizer != "tct", args.near_dedup is not None)
+    part, parts = map(int, args.shard.split("/")) if args.shard else (1, 1)
+    names, records = hashlib.sha256(), 0
 
+    total = sum(len(source.files) for source in sources) if all(
+        isinstance(source, FolderSource) for source in sources) else None
+    with tqdm(total=min(total, args.max_files or total) if total else None, desc="tokenise", unit="file",
+              smoothing=0.05, disable=None) as progress:
+        def calls():
+            nonlocal records
+            stream = itertools.islice(itertools.chain.from_iterable(sources), args.max_files)
+            for index, chunk in enumerate(cut(stream)):
+                records += len(chunk)
+                names.update("\0".join(record.name for record in chunk).encode(errors="surrogateescape"))
+                path = chunk_path(folder, index)
+                if index % parts != part - 1 or path.exists():
+                    progress.update(len(chunk))
+                else:
+                    yield path, chunk, options
 
-@dataclass(frozen=True)
-class Skipped:
-    file: str
-    reason: str
-    detail: str
-
-
-@dataclass(frozen=True)
-class Workflow:
-    """A workflow that is in: its tokens are spool[offset:offset + length]."""
-    file: str
-    digest: bytes
-    offset: int
-    length: int
-    json_bytes: int
-    characters: int
-
-
-def encode_file(source: Path, file: str) -> Encoded | Skipped:
-    """Reads and tokenises one file. Runs in a worker process."""
-    import tct_github_workflow as tokenizer
-
-    try:
-        value = load_file(source / file)
-        text = compact_json(value)
-        canonical = compact_json(value, sort_keys=True)
-        tokens = tokenizer.encode(text)
-    except FileTooLargeError as error:
-        return Skipped(file, "too_large", str(error))
-    except OSError as error:
-        return Skipped(file, "unreadable", error.strerror or str(error))
-    except WorkflowSyntaxError as error:
-        return Skipped(file, "syntax", str(error))
-    except RecursionError:
-        return Skipped(file, "syntax", "nested too deeply")
-    except ValueError as error:
-        return Skipped(file, "not_schema_valid", str(error))
-    return Encoded(np.array(tokens, np.int16), hashlib.sha256(canonical.encode()).digest(),
-                   len(text.encode()), len(text))
+        for count in run_in_processes(make_chunk, calls(), args.num_workers):
+            progress.update(count)
+    result = {"records": records, "left_alone": sum(source.left_alone for source in sources),
+              "names": names.hexdigest()}
+    write_atomic(done, json.dumps(result).encode())
+    return result
 
 
-def encode_files(source, files, plan, num_workers, spool, skipped) -> list[Workflow]:
-    """Tokens of all good files to the spool file, in order; the others to skipped, with the reason."""
-    workflows, first_file, offset = [], {}, 0
-    with open(spool, "wb") as out, ordered_map(encode_file, source, files, num_workers) as results:
-        for result, file in zip(tqdm(results, "tokenise", len(files), unit="file", disable=None), files):
-            if isinstance(result, Skipped):
-                skipped.append(result)
-            elif result.digest in first_file:
-                skipped.append(Skipped(file, "duplicate", f"same value as {first_file[result.digest]}"))
-            elif not plan.fits(len(result.tokens)):
-                skipped.append(Skipped(file, "too_long", plan.remedy(len(result.tokens))))
-            else:
-                first_file[result.digest] = file
-                out.write(result.tokens.tobytes())
-                workflows.append(Workflow(file, result.digest, offset, len(result.tokens),
-                                          result.json_bytes, result.characters))
-                offset += len(result.tokens)
-    if not workflows:
-        counts = ", ".join(f"{reason} {count}" for reason, count in count_reasons(skipped).items())
-        raise ValueError(f"no valid workflow in {source}: {counts}; for example "
-                         f"{skipped[0].file!r}: {skipped[0].detail}")
-    return workflows
+def open_sources(args, output: Path) -> list[FolderSource | TableSource]:
+    selection = Selection(args.split_by, args.text_column, args.path_column, args.path_glob)
+    several = len(args.input) + bool(args.dataset) > 1  # then names begin with that of their source
+    sources = [open_source(location, selection, f"{location.rstrip('/')}:" if several else "", output)
+               for location in args.input]
+    if args.dataset:
+        sources.append(TableSource(lambda: dataset_rows(args.dataset, args.data_dir, args.split, selection),
+                                   selection, f"{args.dataset}:" if several else ""))
+    return sources
 
 
-@contextlib.contextmanager
-def ordered_map(function, source, files, num_workers):
-    """function(source, file) for all files, in order, in num_workers processes (1: in this one)."""
-    if num_workers == 1:
-        yield (function(source, file) for file in files)
-        return
-    executor = ProcessPoolExecutor(num_workers, initializer=end_with_parent)
-    try:
-        with ctrl_c_held_back():  # the workers start here, and never hear it: this process answers for all
-            results = executor.map(function, itertools.repeat(source), files, chunksize=16)
-        yield results
-    except BrokenProcessPool:
-        raise OSError("a worker process was killed, perhaps for memory; try fewer --num-workers") from None
-    finally:
-        executor.shutdown(cancel_futures=True)
+def keep_listings(sources, path: Path):
+    """So that a run that is resumed reads the files that it began with, whatever came or went."""
+    folders = [source for source in sources if isinstance(source, FolderSource)]
+    if path.exists():
+        for source, (files, left_alone) in zip(folders, json.loads(path.read_bytes())):
+            source.files, source.left_alone = files, left_alone
+    else:
+        write_atomic(path, json.dumps([(source.files, source.left_alone) for source in folders]).encode())
 
 
-@contextlib.contextmanager
-def ctrl_c_held_back():
-    """Delivers SIGINT after the block; threads and processes that start in it hold it back for good."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-
-
-def end_with_parent():
-    """Ends this worker when its parent is killed; it would wait for work forever."""
-    def wait():
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
-
-
-def compact_json(value, sort_keys=False):
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=sort_keys)
+def open_shards(args):
+    """(arguments as the shards had them, chunks of all shards in order, records as `tokenise` gives them)."""
+    found, chunks, records, settings = {}, [], None, None
+    for shard in args.merge:
+        folder = shard.expanduser()
+        try:
+            theirs = json.loads((folder / "settings.json").read_bytes())
+            seen = json.loads((folder / "records.json").read_bytes())
+            number = theirs.pop("shard")
+            chunks += find_chunks(folder / "chunks")
+        except (OSError, ValueError, KeyError):
+            raise ValueError(f"--merge {shard}: no finished output of --shard") from None
+        if number in found:
+            raise ValueError(f"--merge {shard}: is shard {number}, and so is {found[number]}")
+        found[number] = shard
+        if (theirs, seen) != (settings or theirs, records or seen):
+            raise ValueError(f"--merge {shard}: made with other flags or from other files than {args.merge[0]}")
+        settings, records = theirs, seen
+    parts = int(number.split("/")[1])
+    missing = [f"{part}/{parts}" for part in range(1, parts + 1) if f"{part}/{parts}" not in found]
+    if missing:
+        raise ValueError(f"--merge: shard {', '.join(missing)} is missing")
+    settings.pop("files")
+    chunks.sort(key=lambda chunk: int(chunk.stem))
+    return argparse.Namespace(**vars(args) | settings), chunks, records
 
 
 # -----------------------------------------------------------------------------
-# splitting
+# assembling: chunks to the prepared set
 
-def group_of(workflow: Workflow, split_by: str) -> bytes:
-    """What never stands on both sides: the workflow's value, or the folder that its file is in."""
-    if split_by == "file":
-        return workflow.digest
-    return os.fsencode(os.path.dirname(workflow.file))
-
-
-def split_groups(groups: list[bytes], train_split: float, seed: int) -> dict[bytes, str]:
-    """A side for each group, by its own hash alone: other groups, order and machine change nothing.
-
-    One exception, for small sets: a side that the hash leaves empty though train_split gives it a share gets
-    the group nearest to it.
-    """
-    place = {group: place_of(group, seed) for group in groups}  # in [0, 1)
-    train = {group for group in place if place[group] < train_split}
-    if not train and train_split > 0:
-        train.add(min(place, key=place.get))
-    if len(train) == len(place) > 1 and train_split < 1:
-        train.remove(max(place, key=place.get))
-    return {group: "train" if group in train else "val" for group in place}
-
-
-def place_of(group: bytes, seed: int) -> float:
-    digest = hashlib.sha256(f"{seed}:".encode() + group).digest()
-    return int.from_bytes(digest[:6]) / 2**48  # 48 bits: exact as a float, and never rounded up to 1
-
-
-# -----------------------------------------------------------------------------
-# writing
-
-def write_windows(path: Path, workflows: list[Workflow], tokens: np.ndarray, plan: WindowPlan):
-    """One tensor with the windows of all workflows, in pieces: memory does not grow with their number."""
-    import torch
-
-    rows = sum(plan.count(workflow.length) for workflow in workflows)
-    raw = path.with_suffix(".bin")
-    with open(raw, "wb") as out:
-        out.writelines(windows(tokens[workflow.offset:workflow.offset + workflow.length], plan)
-                       for workflow in tqdm(workflows, path.stem, unit="workflow", disable=None))
-    shape = (rows, plan.context_size + 1)
-    if rows:
-        table = torch.from_file(str(raw), size=math.prod(shape), dtype=torch.int16).view(shape)
-    else:  # an empty file cannot be mapped
-        table = torch.empty(shape, dtype=torch.int16)
-    try:
-        torch.save(table, path)
-    except RuntimeError:  # how torch says that the disk is full
-        raise OSError(f"cannot write {path.name}; is the disk full?") from None
-    raw.unlink()
-
-
-def write_skipped(path, skipped):
-    with open(path, "w") as out:
-        out.writelines(json.dumps(asdict(item)) + "\n" for item in skipped)
-
-
-def sync(path):
-    """Waits until the file is on the disk."""
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
-
-
-def make_metadata(args, plan, workflows, splits, skipped):
-    import tct_github_workflow as tokenizer
-
-    return {
+def assemble(args, chunks: list[Path], records: dict, work: Path, new: Path) -> dict:
+    """Writes the prepared set to the folder `new`; gives its metadata."""
+    with open(new / "skipped.jsonl", "w") as skipped:
+        index = index_workflows(args, chunks, work, skipped)
+        sides = np.full(len(index.kept), -1, np.int8)
+        sides[index.kept] = choose_sides(index.places[index.kept], args.train_split, args.test_split)
+        if args.tokenizer == "tct":
+            tokenizer, folder = TCTTokenizer(), None
+        else:
+            tokenizer, folder = encode_bpe(args.tokenizer, chunks, index, sides == 0, work / "bpe"), work / "bpe"
+            tokenizer.save(new / "tokenizer.json")
+        plan = WindowPlan(args.context_size, args.stride, args.window_step or args.stride,
+                          tokenizer.get_vocab_size(), tokenizer.get_pad_token_id())
+        leave_out_too_long(chunks, index, plan, skipped)
+    if not index.kept.any():
+        raise ValueError(describe_failure(index.reasons, new / "skipped.jsonl"))
+    splits, repairs = write_windows(args, chunks, folder, index, sides, plan, new)
+    metadata = {
         "context_size": plan.context_size,
         "stride": plan.stride,
         "window_step": plan.window_step,
+        "max_windows_per_workflow": args.max_windows_per_workflow,
         "vocab_size": plan.vocab_size,
         "pad_token": plan.pad_token,
-        "tokenizer": {"name": "tct_github_workflow", "fingerprint": tokenizer.fingerprint()},
-        "total_workflows": len(workflows),
+        "tokenizer": {"name": tokenizer.name, "fingerprint": tokenizer.fingerprint},
+        "total_records": records["records"],
+        "total_workflows": int(index.kept.sum()),
         "splits": splits,
-        "skipped": count_reasons(skipped),
+        "skipped": dict(sorted(index.reasons.items())),
+        "left_alone": records["left_alone"],
+        "repairs": dict(sorted(repairs.items())),
         "seed": args.seed,
         "split_by": args.split_by,
         "train_split": args.train_split,
+        "test_split": args.test_split,
     }
+    (new / "metadata.json").write_text(json.dumps(metadata, indent=2) + "\n")
+    return metadata
 
 
-def totals(workflows, plan):
-    return {
-        "workflows": len(workflows),
-        "windows": sum(plan.count(workflow.length) for workflow in workflows),
-        "tokens": sum(workflow.length for workflow in workflows),
-        "json_bytes": sum(workflow.json_bytes for workflow in workflows),
-    }
+@dataclass
+class Index:
+    """What has to be in memory of all workflows in the chunks, in their order: some twenty bytes of each."""
+    kept: np.ndarray     # bool (N,), False for duplicates
+    places: np.ndarray   # float64 (N,) of their groups in [0, 1)
+    lengths: np.ndarray  # int64 (N,) tokens
+    reasons: Counter     # why records are left out
 
 
-def count_reasons(skipped):
-    return dict(sorted(Counter(item.reason for item in skipped).items()))
+def index_workflows(args, chunks: list[Path], work: Path, skipped: TextIO) -> Index:
+    """Looks for duplicates in all chunks, and writes what is left out up to here."""
+    kept, places, lengths, reasons = array("b"), array("d"), array("q"), Counter()
+    duplicates = Duplicates(work / "digests.sqlite", args.near_dedup)
+    for chunk in tqdm(chunks, "compare", unit="chunk", disable=None):
+        signatures = iter(np.load(chunk.with_suffix(".npy")) if args.near_dedup is not None else ())
+        for entry in read_entries(chunk):
+            if "reason" in entry:
+                found = Skipped(entry["reason"], entry["detail"])
+            else:
+                found = duplicates.find(entry["file"], entry["digest"], next(signatures, None))
+                kept.append(found is None)
+                places.append(place_of(group_of(entry), args.seed))
+                lengths.append(entry["tokens"])
+            if found:
+                reasons[found.reason] += 1
+                write_line(skipped, {"file": entry["file"], "reason": found.reason, "detail": found.detail})
+    duplicates.close()
+    return Index(np.array(kept, bool), np.array(places), np.array(lengths), reasons)
 
 
-def print_report(files, workflows, splits, skipped, plan, output):
-    tokens = sum(workflow.length for workflow in workflows)
-    targets = sum(plan.targets(workflow.length) for workflow in workflows)
-    rows = [("files read", files), ("workflows", len(workflows))]
-    rows += [(f"skipped: {reason}", count) for reason, count in count_reasons(skipped).items()]
-    rows += [(f"{side} {what}", splits[side][what]) for what in ("workflows", "windows", "tokens")
-             for side in SIDES]
-    rows += [("targets, windows overlapping", targets)]
+def group_of(entry: dict) -> bytes:
+    """What never stands on both sides: the folder or column of a workflow, or else its value."""
+    if entry["group"] is None:
+        return bytes.fromhex(entry["digest"])
+    return entry["group"].encode(errors="surrogateescape")
+
+
+def numbered_workflows(chunks: list[Path], task: str) -> Iterator[tuple[Path, list[tuple[int, dict]]]]:
+    """Each chunk with its workflows, numbered through all chunks. `task` is for the progress bar."""
+    number = itertools.count()
+    for chunk in tqdm(chunks, task, unit="chunk", disable=None):
+        yield chunk, [(next(number), entry) for entry in read_entries(chunk) if "reason" not in entry]
+
+
+def encode_bpe(which: str, chunks: list[Path], index: Index, trains: np.ndarray, folder: Path) -> BPETokenizer:
+    """Trains a BPE tokenizer on the workflows that `trains` (N,) marks, or loads one, and writes to the folder the
+    tokens of the workflows that are kept; their lengths go to the index."""
+    folder.mkdir(exist_ok=True)
+    if which == "bpe":
+        tokenizer = BPETokenizer.train(
+            text for chunk, workflows in numbered_workflows(chunks, "learn merges")
+            for (number, _), text in zip(workflows, read_texts(chunk, workflows)) if trains[number])
+    else:
+        tokenizer = BPETokenizer.load(which)
+    index.lengths[:] = 0
+    for chunk, workflows in numbered_workflows(chunks, "encode"):
+        kept = [(number, text) for (number, _), text in zip(workflows, read_texts(chunk, workflows))
+                if index.kept[number]]
+        ids = tokenizer.encode_batch([text for _, text in kept])
+        for (number, _), tokens in zip(kept, ids):
+            index.lengths[number] = len(tokens)
+        np.array(list(itertools.chain.from_iterable(ids)), np.int16).tofile(folder / f"{chunk.stem}.bin")
+    return tokenizer
+
+
+def read_texts(chunk: Path, workflows: list[tuple[int, dict]]) -> Iterator[str]:
+    """The compact JSON of the workflows of a chunk."""
+    data = chunk.with_suffix(".bin").read_bytes()
+    return (part.decode() for part in cut_up(data, [entry["json_bytes"] for _, entry in workflows]))
+
+
+def cut_up(data: Sequence, lengths: Iterable[int]) -> Iterator[Sequence]:
+    """The parts of data that have these lengths."""
+    end = 0
+    for length in lengths:
+        yield data[end:(end := end + length)]
+
+
+def leave_out_too_long(chunks, index: Index, plan: WindowPlan, skipped: TextIO):
+    """Workflows whose last position would be no token are not kept."""
+    too_long = index.kept & ~plan.fits(index.lengths)
+    if too_long.any():
+        for _, workflows in numbered_workflows(chunks, "leave out"):
+            for number, entry in workflows:
+                if too_long[number]:
+                    index.kept[number] = False
+                    index.reasons["too_long"] += 1
+                    write_line(skipped, {"file": entry["file"], "reason": "too_long",
+                                         "detail": plan.remedy(int(index.lengths[number]))})
+
+
+def write_windows(args, chunks, folder: Path | None, index: Index, sides: np.ndarray, plan: WindowPlan, new: Path):
+    """Writes the tables and workflows.jsonl; gives (totals of each side, how often each repair was made). Tokens
+    are in the folder, or beside the chunks."""
+    chosen = SIDES if args.test_split else SIDES[:2]
+    limit = {"train": args.max_windows_per_workflow}
+    splits, repairs = {side: Counter(dict.fromkeys(TOTALS, 0)) for side in chosen}, Counter()
+    with contextlib.ExitStack() as stack:
+        tables = {}
+        for side, name in enumerate(chosen):
+            counts = plan.count(index.lengths[index.kept & (sides == side)])
+            rows = int(np.minimum(counts, limit.get(name) or counts).sum())
+            tables[name] = stack.enter_context(new_table(new / f"{name}.pt", rows, plan.context_size + 1))
+        out = stack.enter_context(open(new / "workflows.jsonl", "w"))
+        for chunk, workflows in numbered_workflows(chunks, "write"):
+            path = folder / f"{chunk.stem}.bin" if folder else chunk.with_suffix(".bin")
+            parts = cut_up(np.fromfile(path, np.int16), [index.lengths[number] for number, _ in workflows])
+            for (number, entry), tokens in zip(workflows, parts):
+                if not index.kept[number]:
+                    continue
+                side = chosen[sides[number]]
+                rows = windows(tokens, plan, limit.get(side))
+                tables[side].write(rows)
+                write_line(out, {
+                    "file": entry["file"], "split": side, "first_window": splits[side]["windows"],
+                    "windows": len(rows), "tokens": len(tokens), "sha256": entry["sha256"],
+                    "group": entry["group"], "repairs": entry["repairs"]})
+                splits[side].update(measure(rows, tokens, entry, plan))
+                repairs.update(entry["repairs"])
+    return {side: dict(total) for side, total in splits.items()}, repairs
+
+
+TOTALS = ("workflows", "windows", "tokens", "targets", "json_bytes", "characters",
+          "long_workflows", "long_windows", "long_tokens", "long_targets", "unseen_tokens")
+
+
+def measure(rows: np.ndarray, tokens: np.ndarray, entry: dict, plan: WindowPlan) -> dict[str, int]:
+    """What one workflow adds to the TOTALS of its side. Long ones are longer than the context; targets count a
+    token in each window that holds it; unseen tokens are in none."""
+    starts = rows[:, 0].astype(np.int64) * plan.stride
+    ends = np.minimum(starts + plan.context_size, len(tokens))
+    here = {"workflows": 1, "windows": len(rows), "tokens": len(tokens), "targets": int((ends - starts).sum())}
+    if len(tokens) > plan.context_size:
+        here |= {f"long_{key}": value for key, value in here.items()}
+        here["unseen_tokens"] = int(np.maximum(0, np.append(starts[1:], len(tokens)) - ends).sum())
+    return here | {"json_bytes": entry["json_bytes"], "characters": entry["characters"]}
+
+
+def write_line(file: TextIO, value: dict):
+    file.write(json.dumps(value) + "\n")
+
+
+# -----------------------------------------------------------------------------
+# telling
+
+def describe_failure(reasons: Counter, skipped: Path) -> str:
+    counts = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
+    with open(skipped) as lines:
+        first = json.loads(next(lines, '{"file": "", "detail": "there are no records"}'))
+    return f"no valid workflow in the input: {counts}; for example {first['file']!r}: {first['detail']}"
+
+
+def print_report(metadata: dict):
+    splits = metadata["splits"]
+    rows = [("workflows found", metadata["total_records"])]
+    rows += [(f"skipped: {reason}", count) for reason, count in metadata["skipped"].items()]
+    rows += [("workflows taken", metadata["total_workflows"])]
+    rows += [(f"repaired: {repair}", count) for repair, count in metadata["repairs"].items()]
+    if metadata["left_alone"]:
+        rows += [("other files left alone", metadata["left_alone"])]
+    rows += [(f"{side} {what}", split[what]) for what in ("workflows", "windows", "tokens", "targets")
+             for side, split in splits.items()]
     print()
     for label, number in rows:
-        print(f"{label:<30}{number:>15,}")
-    print(f"{'characters per token':<30}{sum(w.characters for w in workflows) / tokens:>15.2f}")
-    print(f"\nwritten to {output}" + (", skipped files listed in skipped.jsonl" if skipped else ""))
-    for side in SIDES:
-        if not splits[side]["workflows"]:
-            print(f"warning: {side}.pt is empty; more workflows or another --train-split will fill it")
+        print(f"{label:<36}{number:>15,}")
+    tokens, characters = (sum(split[what] for split in splits.values()) for what in ("tokens", "characters"))
+    print(f"{'characters per token':<36}{characters / tokens:>15.2f}")
+    print_share_of_long(splits["train"], metadata["context_size"])
+    for side, split in splits.items():
+        if not split["workflows"]:
+            print(f"warning: {side}.pt is empty; more workflows or other shares of the split will fill it")
+
+
+def print_share_of_long(train: dict, context_size: int):
+    """What overlapping windows do to the balance of the training data."""
+    if not train["long_windows"]:
+        return
+    share, seen = train["long_windows"] / train["windows"], train["long_targets"] / train["long_tokens"]
+    print(f"{'train windows of long workflows':<36}{share:>15.1%}")
+    print(f"{'times that each of their tokens is seen':<36}{seen:>12.1f}")
+    if train["unseen_tokens"]:
+        print(f"warning: {train['unseen_tokens']:,} training tokens are in no window; a larger "
+              "--max-windows-per-workflow would hold them")
+    if share > 0.5 and seen > 2:
+        workflows = train["long_workflows"] / train["workflows"]
+        print(f"note: {share:.0%} of the training windows come from the {workflows:.0%} of workflows longer than "
+              f"{context_size} tokens, and each of their tokens is seen {seen:.1f} times; --window-step {context_size} "
+              "or --max-windows-per-workflow evens that out")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,10 @@
 """Workflow files on disk: find them, read one, and publish a finished folder of results."""
 
 import contextlib
+import fcntl
+import json
 import os
+import shutil
 import stat
 import tempfile
 from pathlib import Path
@@ -37,11 +40,22 @@ def load_file(path: Path):
     Raises OSError (FileTooLargeError) where it cannot be read and WorkflowSyntaxError where it is not one
     document.
     """
-    load = load_json if path.suffix.lower() == ".json" else load_workflow
-    return load(_read_file(path))
+    return load_text(read_file(path), path.name)
 
 
-def _read_file(path):
+def load_text(text: str | bytes, name: str):
+    """The JSON value of a workflow's text: JSON where its name ends in .json, otherwise YAML.
+
+    A text whose name ends in neither, for it may come from a table, is taken for JSON where it starts with {.
+    """
+    suffix = os.path.splitext(name)[1].lower()
+    brace = "{" if isinstance(text, str) else b"{"
+    is_json = suffix == ".json" or suffix not in YAML_SUFFIXES and text.lstrip()[:1] == brace
+    return load_json(text) if is_json else load_workflow(text)
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of a regular file. OSError where there is none, FileTooLargeError beyond MAX_BYTES."""
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):
         raise OSError("not a regular file")
@@ -50,6 +64,9 @@ def _read_file(path):
     return path.read_bytes()
 
 
+# -----------------------------------------------------------------------------
+# folders of results
+
 @contextlib.contextmanager
 def publish_folder(output: Path, replaces=frozenset()):
     """A new folder beside output that takes output's place when the block ends well, and vanishes otherwise.
@@ -57,23 +74,104 @@ def publish_folder(output: Path, replaces=frozenset()):
     An existing output may hold nothing but files named in replaces (an earlier result, then replaced);
     otherwise FileExistsError.
     """
-    if output.exists():
-        if not output.is_dir():
-            raise FileExistsError(f"{output} exists and is not a folder")
-        others = {path.name for path in output.iterdir()} - replaces
-        if others:
-            raise FileExistsError(f"{output} holds other files ({min(others)!r}); nothing was overwritten, "
-                                  "name a new folder")
+    _check_replaceable(output, replaces)
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as temporary:
         new, old = Path(temporary, "new"), Path(temporary, "old")
         new.mkdir()
         yield new
-        if output.exists():
-            output.rename(old)
+        _replace(output, new, old)
+
+
+@contextlib.contextmanager
+def resumable_folder(output: Path, settings: dict, resume: bool, replaces=frozenset()):
+    """(work, new): as publish_folder's new, within a folder of work beside output that an interrupted run leaves
+    behind and one with `resume` finds again.
+
+    Only a ValueError removes it: that is a fault of the input. FileExistsError where another process is at it,
+    ValueError where what is resumed had other settings.
+    """
+    _check_replaceable(output, replaces)
+    work = output.with_name(f".{output.name}.unfinished")
+    new, old = work / "new", work / "old"
+    work.mkdir(parents=True, exist_ok=True)
+    with open(work / "lock", "w") as lock:
         try:
-            new.rename(output)
-        except BaseException:
-            if old.exists():
-                old.rename(output)
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # goes with the process, however it ends
+            os.stat(work / "lock")  # still there: no other run has ended since
+        except OSError:
+            raise FileExistsError(f"another run is writing {output}") from None
+        if old.exists() and not output.exists():  # killed between the two renames
+            old.rename(output)
+        begun = work / "settings.json"
+        if resume and begun.exists():
+            _check_same(json.loads(begun.read_text()), settings, output)
+            shutil.rmtree(new, ignore_errors=True)
+        else:
+            _empty(work, but="lock")
+            write_atomic(begun, json.dumps(settings, indent=2).encode())
+        new.mkdir()
+        try:
+            yield work, new
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("what is done so far is kept: --resume goes on from there") from None
+        except ValueError:
+            shutil.rmtree(work)
             raise
+        _replace(output, new, old)
+        shutil.rmtree(work)
+
+
+def write_atomic(path: Path, content: bytes):
+    """Writes a file so that it is there whole or not at all."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    with open(temporary, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def sync(path: Path):
+    """Waits until a file is on the disk."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+
+
+def _check_replaceable(output, replaces):
+    if not output.exists():
+        return
+    if not output.is_dir():
+        raise FileExistsError(f"{output} exists and is not a folder")
+    others = {path.name for path in output.iterdir()} - replaces
+    if others:
+        raise FileExistsError(f"{output} holds other files ({min(others)!r}); nothing was overwritten, "
+                              "name a new folder")
+
+
+def _check_same(former, settings, output):
+    differing = [f"{key} was {former.get(key)}, is {value}" for key, value in settings.items()
+                 if former.get(key) != value]
+    if differing:
+        raise ValueError(f"the unfinished run that writes {output} had other settings ({'; '.join(differing)}): "
+                         "give the same, or start anew without --resume")
+
+
+def _empty(folder, but):
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != but:
+            path.unlink()
+
+
+def _replace(output, new, old):
+    """Puts the folder new in the place of output, which goes to old."""
+    if output.exists():
+        output.rename(old)
+    try:
+        new.rename(output)
+    except BaseException:
+        if old.exists():
+            old.rename(output)
+        raise

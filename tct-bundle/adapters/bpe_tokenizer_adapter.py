@@ -1,0 +1,102 @@
+"""The baseline: byte-level BPE over compact JSON, with the methods of TCTTokenizer."""
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+from tct.symbols import PAD
+from tct_github_workflow import extract_window, vocab_size
+from tct_github_workflow.workflow_files import write_atomic
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+PAD_TEXT, END_TEXT = "<pad>", "<end>"  # tokens 0 and 1; such text in a document is text
+END = 1
+# Where GPT-4's tokenizer (tiktoken's cl100k_base) splits text before merging.
+SPLIT = (r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*"
+         r"|\s*[\r\n]|\s+(?!\S)|\s+")
+
+
+class BPETokenizer:
+    """Compact JSON text to token ids and back; each document ends with the token END.
+
+        >>> tokenizer = BPETokenizer.train(['{"on":"push"}'] * 9)
+        >>> tokenizer.decode(tokenizer.encode('{"on":"push"}'))
+        '{"on":"push"}'
+    """
+
+    name = "bpe"
+
+    def __init__(self, tokenizer: Tokenizer):
+        self._tokenizer = tokenizer
+        self._tokenizer.encode_special_tokens = True  # "<end>" in a text is no end
+        self.pad_token, self.end_token = PAD, END
+
+    @classmethod
+    def train(cls, texts: Iterable[str], size: int | None = None) -> "BPETokenizer":
+        """Learns merges from texts until there are `size` tokens, as many as the workflow tokenizer has, or no
+        more merges."""
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
+            pre_tokenizers.Split(Regex(SPLIT), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+        tokenizer.decoder = decoders.ByteLevel()
+        tokenizer.train_from_iterator(texts, trainers.BpeTrainer(
+            vocab_size=size or vocab_size(), special_tokens=[PAD_TEXT, END_TEXT], show_progress=False,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
+        return cls(tokenizer)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "BPETokenizer":
+        """A tokenizer that `save` wrote. OSError or ValueError where there is none."""
+        text = Path(path).expanduser().read_text("utf-8")
+        try:
+            tokenizer = Tokenizer.from_str(text)
+        except Exception as error:  # the library raises Exception itself
+            raise ValueError(f"{path} is no tokenizer of the tokenizers library: {error}") from None
+        if (tokenizer.token_to_id(PAD_TEXT), tokenizer.token_to_id(END_TEXT)) != (PAD, END):
+            raise ValueError(f"{path} has not {PAD_TEXT} and {END_TEXT} as its tokens {PAD} and {END}")
+        return cls(tokenizer)
+
+    def save(self, path: str | Path):
+        write_atomic(Path(path), self._tokenizer.to_str().encode())
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies the vocabulary; data and checkpoints made with another one do not fit."""
+        return hashlib.sha256(self._tokenizer.to_str().encode()).hexdigest()[:16]
+
+    def get_vocab_size(self) -> int:
+        return self._tokenizer.get_vocab_size()
+
+    def get_pad_token_id(self) -> int:
+        return self.pad_token
+
+    def encode(self, text: str | list[str]) -> list:
+        """The ids of one text and END, or a list for each of several."""
+        if isinstance(text, str):
+            return [*self._tokenizer.encode(text).ids, END]
+        return self.encode_batch(text)
+
+    def encode_batch(self, texts: list[str], num_threads: int | None = None) -> list[list[int]]:
+        """The same in bulk; the library takes its number of threads from RAYON_NUM_THREADS."""
+        return [[*encoding.ids, END] for encoding in self._tokenizer.encode_batch_fast(texts)]
+
+    def decode(self, ids) -> str:
+        """The text before the token END; ValueError where there is none, or more than padding follows."""
+        ids = list(ids)
+        if END not in ids:
+            raise ValueError("the document is not complete: it has no end token")
+        end = ids.index(END)
+        if any(token != PAD for token in ids[end + 1:]):
+            raise ValueError(f"{len(ids) - end - 1} tokens follow the complete document")
+        return self._tokenizer.decode(ids[:end], skip_special_tokens=False)
+
+    def id_to_token(self, token: int) -> str:
+        """A readable name of a token."""
+        if token in (PAD, END):
+            return (PAD_TEXT, END_TEXT)[token]
+        return self._tokenizer.decode([token], skip_special_tokens=False)
+
+    def extract_window(self, ids, start: int, end: int, stride: int = 1) -> list[int]:
+        """[start // stride] + ids[start:end], the shape of a training row."""
+        return extract_window(ids, start, end, stride)
