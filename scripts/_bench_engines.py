@@ -18,12 +18,6 @@ from tct import Tokenizer
 from tct.tokenizer import compact
 from tct_github_workflow import ARTIFACT, workflow_schema
 
-BPE_SIZE = 8192
-END = "<end>"  # token 0 of our BPE; it is in no document
-GPT4_SPLIT = (
-    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*"
-    r"|\s*[\r\n]|\s+(?!\S)|\s+"
-)
 Codec = tuple[Callable[[str], list[int]], Callable[[list[int]], str]]
 
 
@@ -42,40 +36,32 @@ def tct_codec() -> Codec:
 
 
 def tiktoken_codec(folder: Path, name: str) -> Codec:
-    """An encoding of tiktoken, from the unpacked npm package of that name. OSError where it is not there."""
-    from tiktoken import Encoding
+    encoding = tiktoken_encoding(name, folder)
+    return encoding.encode_ordinary, encoding.decode
 
-    stored = json.loads((folder / f"encoders/{name}.json").read_text("utf-8"))
+
+def tiktoken_encoding(name: str, folder: Path | str = ""):
+    """An encoding of tiktoken, from the unpacked npm package of that name; without a folder tiktoken's own, which
+    it downloads where it has not kept it. OSError where it is not there."""
+    import tiktoken
+
+    if not folder:
+        return tiktoken.get_encoding(name)
+    stored = json.loads((Path(folder) / f"encoders/{name}.json").read_text("utf-8"))
     ranks = {}
     for line in stored["bpe_ranks"].splitlines():  # "! FIRST_RANK BASE64 BASE64 ..."
         _, first, *tokens = line.split()
         ranks |= {base64.b64decode(token): rank for rank, token in enumerate(tokens, int(first))}
-    encoding = Encoding(
+    return tiktoken.Encoding(
         name, pat_str=stored["pat_str"], mergeable_ranks=ranks, special_tokens=stored["special_tokens"]
     )
-    return encoding.encode_ordinary, encoding.decode
 
 
 def train_bpe(texts: list[str]):
-    """Byte-level BPE of the tokenizers library with the split pattern of GPT-4, learned from these texts."""
-    from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
-    from tokenizers import Tokenizer as Bpe
+    """The BPE baseline, learned from these texts, as an object of the tokenizers library."""
+    from bpe_tokenizer_adapter import BPETokenizer
 
-    split = pre_tokenizers.Split(Regex(GPT4_SPLIT), "isolated")
-    to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    bpe = Bpe(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.Sequence([split, to_bytes])
-    bpe.decoder = decoders.ByteLevel()
-    bpe.train_from_iterator(
-        texts,
-        trainers.BpeTrainer(
-            vocab_size=BPE_SIZE,
-            special_tokens=[END],
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        ),
-    )
-    return bpe
+    return BPETokenizer.train(texts).library
 
 
 def bpe_codec(bpe) -> Codec:
@@ -126,11 +112,12 @@ class LLGuidance:
     name = "llguidance"
 
     def __init__(self, bpe):
+        from bpe_tokenizer_adapter import END
         from llguidance import LLMatcher, LLTokenizer
         from llguidance.numpy import allocate_token_bitmask
 
         size = bpe.get_vocab_size()
-        self._matcher_of = partial(LLMatcher, LLTokenizer(bpe.to_str(), n_vocab=size, eos_token=0))
+        self._matcher_of = partial(LLMatcher, LLTokenizer(bpe.to_str(), n_vocab=size, eos_token=END))
         self._grammar_of = partial(
             LLMatcher.grammar_from_json_schema, overrides={"whitespace_flexible": False, "lenient": True}
         )
@@ -165,10 +152,11 @@ class XGrammar:
 
     def __init__(self, bpe):
         import xgrammar
+        from bpe_tokenizer_adapter import END
 
         vocabulary = sorted(bpe.get_vocab(), key=bpe.token_to_id)
         info = xgrammar.TokenizerInfo(
-            vocabulary, vocab_type=xgrammar.VocabType.BYTE_LEVEL, stop_token_ids=[0]
+            vocabulary, vocab_type=xgrammar.VocabType.BYTE_LEVEL, stop_token_ids=[END]
         )
         self._compiler = xgrammar.GrammarCompiler(info, max_threads=1)
         self._matcher_of, self._bpe = xgrammar.GrammarMatcher, bpe

@@ -9,13 +9,9 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 import tct_github_workflow
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from tct_windows import WindowPlan, windows
 
 SCRIPTS = Path(__file__).parent.parent / "tct-bundle" / "scripts"
 
@@ -56,6 +52,10 @@ def load(output):
     return rows["train"], rows["val"], metadata, skipped
 
 
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
 def names_in(rows):
     """The names of the workflows whose first window is among the rows."""
     texts = [tct_github_workflow.decode_prefix(row[1:].tolist())[0] for row in rows if row[0] == 0]
@@ -79,73 +79,7 @@ def bytes_as_tokens(monkeypatch):
 
 
 # -----------------------------------------------------------------------------
-# windows
-
-@given(st.integers(1, 400), st.integers(1, 40), st.integers(1, 4), st.integers(1, 40))
-def test_windows_hold_every_token_in_order_and_end_with_the_last(length, stride, steps, extra):
-    plan = WindowPlan(stride * steps + extra, stride, stride * steps, 8192, 0)
-    tokens = np.arange(1, length + 1, dtype=np.int16)
-    rows = windows(tokens, plan)
-    assert rows.dtype == np.int16 and rows.shape == (plan.count(length), plan.context_size + 1)
-    starts = [i * plan.window_step for i in range(len(rows))]
-    for start, row in zip(starts, rows):
-        assert start % stride == 0 and row[0] == start // stride
-        held = tokens[start:start + plan.context_size]
-        assert len(held) and row[1:].tolist() == held.tolist() + [0] * (plan.context_size - len(held))
-    assert starts[-1] + plan.context_size >= length  # the last token is a target
-    assert len(rows) == 1 or starts[-2] + plan.context_size < length  # and no window comes after it
-    assert set(rows[:, 1:].flat) - {0} == set(tokens)
-    assert plan.targets(length) == np.count_nonzero(rows[:, 1:])
-
-
-@given(st.integers(1, 5000), st.integers(1, 8), st.integers(1, 3))
-def test_a_sequence_fits_exactly_when_its_positions_do_and_else_the_remedy_works(length, stride, steps):
-    plan = WindowPlan(32, stride, stride * steps, 100, 0)
-    assert plan.fits(length) == (windows(np.ones(length, np.int16), plan)[-1, 0] < 100)
-    if not plan.fits(length):
-        better = int(plan.remedy(length).split("--stride ")[1].split()[0])
-        assert WindowPlan(max(32, better * steps), better, better * steps, 100, 0).fits(length)
-
-
-def test_a_workflow_of_170655_tokens_has_positions_up_to_5317():
-    plan = WindowPlan(512, 32, 32, 8192, 0)
-    rows = windows(np.ones(170_655, np.int16), plan)
-    assert rows[-1, 0] == len(rows) - 1 == -(-(170_655 - 512) // 32) == 5317
-
-
-# -----------------------------------------------------------------------------
-# split
-
-GROUPS = st.lists(st.binary(max_size=8), min_size=1, max_size=60, unique=True)
-
-
-@given(GROUPS, GROUPS, st.floats(0.05, 0.95), st.integers(0, 5))
-def test_a_group_keeps_its_side_when_others_are_added(groups, added, share, seed):
-    before = prepare_training_data.split_groups(groups, share, seed)
-    after = prepare_training_data.split_groups(added + groups[::-1], share, seed)
-    by_hash = {group: "train" if prepare_training_data.place_of(group, seed) < share else "val"
-               for group in after}
-    if set(by_hash.values()) == {"train", "val"}:
-        assert after == by_hash
-    if {by_hash[group] for group in groups} == {"train", "val"}:
-        assert all(after[group] == before[group] for group in groups)
-
-
-@given(GROUPS, st.floats(0, 1))
-def test_no_side_with_a_share_is_empty_where_two_groups_exist(groups, share):
-    sides = set(prepare_training_data.split_groups(groups, share, seed=0).values())
-    if share == 0:
-        assert sides == {"val"}
-    elif share == 1 or len(groups) == 1:
-        assert sides == {"train"}
-    else:
-        assert sides == {"train", "val"}
-
-
-def test_the_split_has_the_share_asked_for():
-    sides = prepare_training_data.split_groups([b"%d" % i for i in range(10_000)], 0.8, seed=0)
-    assert 7_850 < list(sides.values()).count("train") < 8_150
-
+# the split
 
 def test_added_files_move_no_workflow_to_the_other_side(tmp_path, bytes_as_tokens):
     write_workflows(tmp_path / "in", [f"b{i}.json" for i in range(30)])
@@ -179,12 +113,15 @@ def test_metadata_says_what_the_tensors_hold(tmp_path, bytes_as_tokens):
     assert train.dtype == val.dtype == torch.int16 and train.shape[1] == val.shape[1] == 65
     splits = metadata.pop("splits")
     assert metadata == {
-        "context_size": 64, "stride": 16, "window_step": 32, "vocab_size": 8192, "pad_token": 0,
+        "context_size": 64, "stride": 16, "window_step": 32, "max_windows_per_workflow": None,
+        "vocab_size": 8192, "pad_token": 0,
         "tokenizer": {"name": "tct_github_workflow", "fingerprint": "bytes"},
-        "total_workflows": 20, "skipped": {}, "seed": 3, "split_by": "file", "train_split": 0.6}
+        "total_records": 20, "total_workflows": 20, "skipped": {}, "left_alone": 0, "repairs": {},
+        "seed": 3, "split_by": "file", "train_split": 0.6, "test_split": 0.0}
     assert skipped == []
     for side, rows in (("train", train), ("val", val)):
         assert splits[side]["windows"] == len(rows)
+        assert splits[side]["targets"] == int((rows[:, 1:] != 0).sum())
         assert splits[side]["workflows"] == int((rows[:, 0] == 0).sum()) > 0
     assert sum(split["tokens"] for split in splits.values()) == total
     assert sum(split["json_bytes"] for split in splits.values()) == total
@@ -231,8 +168,12 @@ def test_duplicates_are_dropped_whatever_their_format_and_key_order(tmp_path, by
 
 def test_bad_files_among_good_ones_are_counted_with_their_reason(tmp_path, bytes_as_tokens, capsys):
     source = tmp_path / "in"
-    write_workflows(source, ["good.json", "sub/good.yaml", ".github/workflows/ci.yml"])
+    write_workflows(source, ["good.json", "sub/good.yaml", "tool/.github/workflows/ci.yml", "tool/example.yml"])
     (source / "readme.md").write_text("no workflow")
+    (source / "tool" / "package.json").write_text("{}")
+    (source / "action.yml").write_text("name: no workflow\nruns: {using: node20}\n")
+    (source / "starter.yml").write_text("on: {push: {branches: [$default-branch]}}\njobs: {}\n")
+    (source / "jinja.yml").write_text("on: push\njobs:\n  {% for job in jobs %}\n")
     (source / "empty.yml").touch()
     (source / "binary.yml").write_bytes(bytes(range(256)))
     (source / "tab.yml").write_text("on:\n\tpush:\n")
@@ -248,15 +189,17 @@ def test_bad_files_among_good_ones_are_counted_with_their_reason(tmp_path, bytes
     (source / "long.yml").write_text(json.dumps(workflow("long", "x" * 9000 * 4)))
     assert prepare(source, tmp_path / "out", "--context-size", 16, "--stride", 4) == 0
     _, _, metadata, skipped = load(tmp_path / "out")
-    assert metadata["total_workflows"] == 3
+    assert metadata["total_workflows"] == 3 and metadata["left_alone"] == 2
     reasons = {item["file"]: item["reason"] for item in skipped}
     assert reasons == {
         "empty.yml": "syntax", "binary.yml": "syntax", "tab.yml": "syntax", "deep.json": "syntax",
         "other.yml": "not_schema_valid", "large.yml": "too_large", "long.yml": "too_long",
         "gone.yml": "unreadable", "loop.yml": "unreadable", "new\nline.yml": "unreadable",
-        "pipe.yml": "unreadable"}
+        "pipe.yml": "unreadable", "action.yml": "not_a_workflow", "starter.yml": "template",
+        "jinja.yml": "template"}
     assert metadata["skipped"] == {
-        "not_schema_valid": 1, "syntax": 4, "too_large": 1, "too_long": 1, "unreadable": 4}
+        "not_a_workflow": 1, "not_schema_valid": 1, "syntax": 4, "template": 2, "too_large": 1, "too_long": 1,
+        "unreadable": 4}
     details = {item["file"]: item["detail"] for item in skipped}
     assert "--stride 8 would do" in details["long.yml"]
     assert details["other.yml"] == "$: 'jobs' is missing"
@@ -285,7 +228,7 @@ def test_an_input_without_workflows_is_refused(tmp_path, bytes_as_tokens, capsys
     (tmp_path / "empty").mkdir()
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "x.yml").write_text("a: 1")
-    for source, message in (("missing", "is not a folder"), ("empty", "has no .json, .yml or .yaml"),
+    for source, message in (("missing", "does not exist"), ("empty", "has no .json, .yml or .yaml"),
                             ("bad", "no valid workflow")):
         assert prepare(tmp_path / source, tmp_path / "out") == 2
         error = capsys.readouterr().err
@@ -314,19 +257,26 @@ def test_an_output_inside_the_input_is_not_read_as_input(tmp_path, bytes_as_toke
 
 @pytest.mark.parametrize("failure, code", [
     (KeyboardInterrupt(), 130), (OSError(28, "No space left on device"), 2)])
-def test_a_run_that_ends_early_leaves_the_earlier_set_and_no_traces(
-        tmp_path, bytes_as_tokens, monkeypatch, failure, code):
+def test_a_run_that_ends_early_leaves_the_earlier_set_and_can_be_resumed(
+        tmp_path, bytes_as_tokens, monkeypatch, capsys, failure, code):
     write_workflows(tmp_path / "in", ["a.json", "b.json"])
     assert prepare(tmp_path / "in", tmp_path / "out", "--seed", 1) == 0
 
     def fail(*_):
         raise failure
 
-    monkeypatch.setattr(prepare_training_data, "write_skipped", fail)
-    for output in ("out", "fresh"):
-        assert prepare(tmp_path / "in", tmp_path / output, "--seed", 2) == code
+    with monkeypatch.context() as broken:
+        broken.setattr(prepare_training_data, "assemble", fail)
+        for output in ("out", "fresh"):
+            assert prepare(tmp_path / "in", tmp_path / output, "--seed", 2) == code
+    assert "Traceback" not in capsys.readouterr().err
     assert load(tmp_path / "out")[2]["seed"] == 1
-    assert {path.name for path in tmp_path.iterdir()} == {"in", "out"}
+    assert {path.name for path in tmp_path.iterdir()} == {"in", "out", ".out.unfinished", ".fresh.unfinished"}
+    (tmp_path / "in" / "a.json").unlink()  # what is done is not done again
+    for output in ("out", "fresh"):
+        assert prepare(tmp_path / "in", tmp_path / output, "--seed", 2, "--resume") == 0
+        assert load(tmp_path / output)[2]["seed"] == load(tmp_path / output)[2]["total_workflows"] == 2
+    assert {path.name for path in tmp_path.iterdir()} == {"in", "out", "fresh"}
 
 
 # -----------------------------------------------------------------------------
@@ -343,9 +293,8 @@ def test_any_number_of_workers_gives_the_same_bytes(tmp_path):
     assert prepare(tmp_path / "in", tmp_path / "one") == 0
     result = run("--input", tmp_path / "in", "--output", tmp_path / "three", "--num-workers", 3)
     assert result.returncode == 0, result.stderr
-    one, three = ({path.name: path.read_bytes() for path in (tmp_path / output).iterdir()}
-                  for output in ("one", "three"))
-    assert set(one) == {"train.pt", "val.pt", "metadata.json", "skipped.jsonl"}
+    one, three = contents(tmp_path / "one"), contents(tmp_path / "three")
+    assert set(one) == {"train.pt", "val.pt", "metadata.json", "skipped.jsonl", "workflows.jsonl"}
     assert one == three
 
 
@@ -362,19 +311,27 @@ def test_prepared_rows_decode_to_the_workflows(tmp_path):
     assert metadata["tokenizer"]["fingerprint"] == tct_github_workflow.fingerprint()
 
 
-def test_ctrl_c_leaves_nothing(tmp_path):
+def test_ctrl_c_leaves_what_resume_goes_on_with(tmp_path):
     write_workflows(tmp_path / "in", [f"{i}.json" for i in range(3_000)])
-    process = subprocess.Popen(
-        [sys.executable, SCRIPTS / "prepare_training_data.py", "--input", tmp_path / "in",
-         "--output", tmp_path / "out", "--num-workers", "2"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    while process.poll() is None and not list(tmp_path.glob(".out.*/new/tokens.bin")):
+    flags = ["--input", tmp_path / "in", "--output", tmp_path / "out", "--num-workers", "2"]
+    process = subprocess.Popen([sys.executable, SCRIPTS / "prepare_training_data.py", *flags],
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    chunks = tmp_path / ".out.unfinished" / "chunks"
+    while process.poll() is None and not list(chunks.glob("*.json")):
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers as well
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130, error
-    assert "interrupted; nothing was written" in error and "Traceback" not in error
-    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+    assert "--resume goes on from there" in error and "Traceback" not in error
+    assert {path.name for path in tmp_path.iterdir()} == {"in", ".out.unfinished"}
+    done = {path.name: path.stat().st_mtime_ns for path in chunks.glob("*.json")}
+    (tmp_path / "in" / "new.json").write_text(json.dumps(workflow("new")))  # the listing is that of the beginning
+    resumed = run(*flags, "--resume")
+    assert done and resumed.returncode == 0, resumed.stderr
+    (tmp_path / "in" / "new.json").unlink()
+    assert run("--input", tmp_path / "in", "--output", tmp_path / "straight").returncode == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"in", "out", "straight"}
+    assert contents(tmp_path / "out") == contents(tmp_path / "straight")
 
 
 def test_help_names_the_flags_and_bad_flags_exit_with_2():

@@ -27,13 +27,13 @@ class BPETokenizer:
     name = "bpe"
 
     def __init__(self, tokenizer: Tokenizer):
-        self._tokenizer = tokenizer
-        self._tokenizer.encode_special_tokens = True  # "<end>" in a text is no end
+        self.library = tokenizer  # an object of the tokenizers library
+        self.library.encode_special_tokens = True  # "<end>" in a text is no end
         self.pad_token, self.end_token = PAD, END
 
     @classmethod
     def train(cls, texts: Iterable[str], size: int | None = None) -> "BPETokenizer":
-        """Learns merges from texts until there are `size` tokens, as many as the workflow tokenizer has, or no
+        """Learns merges from texts until there are `size` tokens (as many as the workflow tokenizer has) or no
         more merges."""
         tokenizer = Tokenizer(models.BPE())
         tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
@@ -58,15 +58,15 @@ class BPETokenizer:
         return cls(tokenizer)
 
     def save(self, path: str | Path):
-        write_atomic(Path(path), self._tokenizer.to_str().encode())
+        write_atomic(Path(path), self.library.to_str().encode())
 
     @property
     def fingerprint(self) -> str:
         """Identifies the vocabulary; data and checkpoints made with another one do not fit."""
-        return hashlib.sha256(self._tokenizer.to_str().encode()).hexdigest()[:16]
+        return hashlib.sha256(self.library.to_str().encode()).hexdigest()[:16]
 
     def get_vocab_size(self) -> int:
-        return self._tokenizer.get_vocab_size()
+        return self.library.get_vocab_size()
 
     def get_pad_token_id(self) -> int:
         return self.pad_token
@@ -74,12 +74,12 @@ class BPETokenizer:
     def encode(self, text: str | list[str]) -> list:
         """The ids of one text and END, or a list for each of several."""
         if isinstance(text, str):
-            return [*self._tokenizer.encode(text).ids, END]
+            return [*self.library.encode(text).ids, END]
         return self.encode_batch(text)
 
     def encode_batch(self, texts: list[str], num_threads: int | None = None) -> list[list[int]]:
         """The same in bulk; the library takes its number of threads from RAYON_NUM_THREADS."""
-        return [[*encoding.ids, END] for encoding in self._tokenizer.encode_batch_fast(texts)]
+        return [[*encoding.ids, END] for encoding in self.library.encode_batch_fast(texts)]
 
     def decode(self, ids) -> str:
         """The text before the token END; ValueError where there is none, or more than padding follows."""
@@ -89,13 +89,13 @@ class BPETokenizer:
         end = ids.index(END)
         if any(token != PAD for token in ids[end + 1:]):
             raise ValueError(f"{len(ids) - end - 1} tokens follow the complete document")
-        return self._tokenizer.decode(ids[:end], skip_special_tokens=False)
+        return self.library.decode(ids[:end], skip_special_tokens=False)
 
     def id_to_token(self, token: int) -> str:
         """A readable name of a token."""
         if token in (PAD, END):
             return (PAD_TEXT, END_TEXT)[token]
-        return self._tokenizer.decode([token], skip_special_tokens=False)
+        return self.library.decode([token], skip_special_tokens=False)
 
     def extract_window(self, ids, start: int, end: int, stride: int = 1) -> list[int]:
         """[start // stride] + ids[start:end], the shape of a training row."""

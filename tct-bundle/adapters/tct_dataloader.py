@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from tct_windows import open_table
+
 IGNORE_INDEX = -1  # a target that does not count
 METADATA_KEYS = {"context_size", "stride", "window_step", "vocab_size", "pad_token", "tokenizer", "splits"}
 
@@ -179,7 +181,7 @@ def load_rows(data_dir, split, metadata, max_files=None) -> torch.Tensor:
     if not path.is_file():
         raise FileNotFoundError(f"there is no {path}: prepare the folder again")
     try:
-        rows = torch.load(path, mmap=True, weights_only=True)
+        rows = open_table(path)
         fits = rows.dtype == torch.int16 and rows.dim() == 2 and rows.size(1) == metadata["context_size"] + 1
     except Exception as error:  # a damaged file shows as one of many kinds
         reason = type(error).__name__

@@ -91,6 +91,23 @@ def new_table(path: Path, rows: int, columns: int) -> Iterator[BinaryIO]:
             raise AssertionError(f"{path.name} has {(file.tell() - begin) / 2 / columns} rows, not {rows}")
 
 
+def open_table(path: Path):
+    """The tensor of a .pt file, mapped from it. The errors are torch.load's."""
+    import mmap
+
+    import torch
+
+    try:
+        return torch.load(path, mmap=True, weights_only=True)
+    except RuntimeError as error:
+        if "Cannot allocate memory" not in str(error):
+            raise
+    # A mapping of which pages could be altered in memory may be no larger than memory; one that is shared with the
+    # file may. Nobody writes to it.
+    with torch.serialization.set_default_mmap_options(mmap.MAP_SHARED):
+        return torch.load(path, mmap=True, weights_only=True)
+
+
 def _find_values(file: BinaryIO) -> int:
     """The offset of the values of the only tensor in a .pt file: it is a zip archive, and they are its member
     data/0, stored as they are."""

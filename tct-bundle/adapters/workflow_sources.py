@@ -41,9 +41,9 @@ class Selection:
         return self.path_glob is None or path is not None and PurePosixPath(path).match(self.path_glob)
 
 
-def open_source(location: str, selection: Selection, prefix: str = "", avoid: Path | None = None):
+def open_source(location: str, selection: Selection, prefix: str = "", avoid: Iterable[Path] = ()):
     """The source at a location: a folder, or a .jsonl or .parquet file. FileNotFoundError or ValueError where
-    there is none. `prefix` begins the names of its records; files below the folder `avoid` are not read."""
+    there is none. `prefix` begins the names of its records; files below the folders `avoid` are not read."""
     path = Path(location).expanduser()
     if path.is_dir():
         return FolderSource(path, selection, prefix, avoid)
@@ -63,7 +63,7 @@ class FolderSource:
     what to take: the .yml and .yaml files in there.
     """
 
-    def __init__(self, folder: Path, selection: Selection, prefix: str = "", avoid: Path | None = None):
+    def __init__(self, folder: Path, selection: Selection, prefix: str = "", avoid: Iterable[Path] = ()):
         self.folder, self.selection, self.prefix, self.avoid = folder, selection, prefix, avoid
         self.left_alone = 0  # files that are not ours to read
 
@@ -75,9 +75,9 @@ class FolderSource:
         """(path below the folder, None, or why it cannot be listed) of each file, sorted. Listed once."""
         unlistable = []
         files = find_files(self.folder, onerror=unlistable.append)
-        if self.avoid and self.avoid.is_relative_to(self.folder.resolve()):
-            inside = self.avoid.relative_to(self.folder.resolve()).as_posix() + "/"
-            files = [file for file in files if not file.startswith(inside)]
+        root = self.folder.resolve()
+        inside = tuple(f"{path.relative_to(root).as_posix()}/" for path in self.avoid if path.is_relative_to(root))
+        files = [file for file in files if not file.startswith(inside)]
         if not files:
             raise FileNotFoundError(f"{self.folder} has no {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file; "
                                     f"tables ({', '.join(TABLES)}) are named by themselves")

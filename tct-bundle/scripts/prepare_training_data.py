@@ -19,7 +19,7 @@ from pathlib import Path
 
 from prepared_set import assemble
 from tct_github_workflow.command_line import ArgumentParser, exit_code
-from tct_github_workflow.workflow_files import resumable_folder, sync, write_atomic
+from tct_github_workflow.workflow_files import resumable_folder, sync, work_folder, write_atomic
 from tqdm import tqdm
 from workflow_chunks import ChunkOptions, chunk_path, cut, find_chunks, make_chunk, run_in_processes
 from workflow_sources import FolderSource, Selection, TableSource, dataset_rows, open_source
@@ -165,6 +165,8 @@ def tokenise(args, work: Path, output: Path) -> dict:
         return json.loads(done.read_bytes())
     folder = work / "chunks"
     folder.mkdir(exist_ok=True)
+    for half_done in folder.glob("*.tmp"):
+        half_done.unlink()
     sources = open_sources(args, output)
     keep_listings(sources, work / "listings.json")
     options = ChunkOptions(args.repair, args.tokenizer != "tct", args.near_dedup is not None)
@@ -198,7 +200,8 @@ def tokenise(args, work: Path, output: Path) -> dict:
 def open_sources(args, output: Path) -> list[FolderSource | TableSource]:
     selection = Selection(args.split_by, args.text_column, args.path_column, args.path_glob)
     several = len(args.input) + bool(args.dataset) > 1  # then names begin with that of their source
-    sources = [open_source(location, selection, f"{location.rstrip('/')}:" if several else "", output)
+    sources = [open_source(location, selection, f"{location.rstrip('/')}:" if several else "",
+                           avoid=(output, work_folder(output)))
                for location in args.input]
     if args.dataset:
         sources.append(TableSource(lambda: dataset_rows(args.dataset, args.data_dir, args.split, selection),

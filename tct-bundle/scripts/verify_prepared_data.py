@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from tct_github_workflow.command_line import ArgumentParser, exit_code
-from tct_windows import WindowPlan
+from tct_windows import WindowPlan, open_table
 from tqdm import tqdm
 from workflow_chunks import run_in_processes, sha256
 from workflow_cleaning import compact_json
@@ -110,7 +110,7 @@ def check_tables(folder: Path, metadata: dict) -> Iterator[str]:
 
     for split, says in metadata["splits"].items():
         try:
-            rows = torch.load(folder / f"{split}.pt", mmap=True, weights_only=True)
+            rows = open_table(folder / f"{split}.pt")
         except Exception as error:  # a damaged file shows as one of many kinds
             yield f"{split}.pt cannot be read ({type(error).__name__})"
             continue
@@ -218,7 +218,7 @@ def open_folder(folder: Path, split: str):
 
     torch.set_num_threads(1)
     metadata = read_metadata(folder)
-    rows = torch.load(folder / f"{split}.pt", mmap=True, weights_only=True).numpy()
+    rows = open_table(folder / f"{split}.pt").numpy()
     plan = WindowPlan(*(metadata[key] for key in ("context_size", "stride", "window_step", "vocab_size", "pad_token")))
     limit = metadata["max_windows_per_workflow"] if split == "train" else None
     return rows, plan, limit, open_tokenizer(folder, metadata)

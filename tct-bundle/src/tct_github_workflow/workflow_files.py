@@ -92,7 +92,7 @@ def resumable_folder(output: Path, settings: dict, resume: bool, replaces=frozen
     ValueError where what is resumed had other settings.
     """
     _check_replaceable(output, replaces)
-    work = output.with_name(f".{output.name}.unfinished")
+    work = work_folder(output)
     new, old = work / "new", work / "old"
     work.mkdir(parents=True, exist_ok=True)
     with open(work / "lock", "w") as lock:
@@ -122,9 +122,14 @@ def resumable_folder(output: Path, settings: dict, resume: bool, replaces=frozen
         shutil.rmtree(work)
 
 
+def work_folder(output: Path) -> Path:
+    """Where resumable_folder works on an output."""
+    return output.with_name(f".{output.name}.unfinished")
+
+
 def write_atomic(path: Path, content: bytes):
     """Writes a file so that it is there whole or not at all."""
-    temporary = path.with_name(f"{path.name}.tmp")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     with open(temporary, "wb") as file:
         file.write(content)
         file.flush()
