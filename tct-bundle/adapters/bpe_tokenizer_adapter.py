@@ -25,11 +25,11 @@ class BPETokenizer:
     """
 
     name = "bpe"
+    pad_token, end_token = PAD, END
 
     def __init__(self, tokenizer: Tokenizer):
         self.library = tokenizer  # an object of the tokenizers library
         self.library.encode_special_tokens = True  # "<end>" in a text is no end
-        self.pad_token, self.end_token = PAD, END
 
     @classmethod
     def train(cls, texts: Iterable[str], size: int | None = None) -> "BPETokenizer":

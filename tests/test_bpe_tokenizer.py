@@ -1,0 +1,62 @@
+"""The baseline tokenizer: exact, ends its documents, and has the adapter's methods."""
+
+import json
+
+import pytest
+from bpe_tokenizer_adapter import END, BPETokenizer
+from hypothesis import given
+from hypothesis import strategies as st
+from tct_tokenizer_adapter import TCTTokenizer
+
+TEXTS = [json.dumps({"on": "push", "jobs": {f"job-{i}": {"runs-on": "ubuntu-latest"}}}) for i in range(50)]
+BPE = BPETokenizer.train(TEXTS, 400)
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+def test_every_text_comes_back(text):
+    for wrapped in (text, f"<end>{text}<pad>"):
+        ids = BPE.encode(wrapped)
+        assert BPE.decode([*ids, 0, 0]) == wrapped
+        assert ids[-1] == END and END not in ids[:-1] and 0 not in ids
+
+
+def test_text_of_the_workflows_is_merged():
+    assert 257 < BPE.get_vocab_size() <= 400
+    assert len(BPE.encode(TEXTS[0])) < len(TEXTS[0]) / 2.5
+    assert BPE.id_to_token(0) == "<pad>" and BPE.id_to_token(END) == "<end>"
+    assert "".join(map(BPE.id_to_token, BPE.encode(TEXTS[0])[:-1])) == TEXTS[0]
+
+
+def test_a_batch_is_encoded_as_one_by_one():
+    assert BPE.encode_batch(TEXTS) == BPE.encode(TEXTS) == [BPE.encode(text) for text in TEXTS]
+
+
+def test_an_incomplete_document_and_surplus_are_refused():
+    ids = BPE.encode("{}")
+    with pytest.raises(ValueError, match="no end token"):
+        BPE.decode(ids[:-1])
+    with pytest.raises(ValueError, match="1 tokens follow"):
+        BPE.decode([*ids, 7])
+
+
+def test_training_again_and_loading_give_the_same_tokenizer(tmp_path):
+    BPE.save(tmp_path / "tokenizer.json")
+    again, loaded = BPETokenizer.train(TEXTS, 400), BPETokenizer.load(tmp_path / "tokenizer.json")
+    assert BPE.fingerprint == again.fingerprint == loaded.fingerprint
+    assert loaded.encode("<end>" + TEXTS[0]) == BPE.encode("<end>" + TEXTS[0])
+    assert BPETokenizer.train(TEXTS, 300).fingerprint != BPE.fingerprint
+
+
+@pytest.mark.parametrize("text, message", [
+    ("{}", "is no tokenizer"), ("not json", "is no tokenizer"), (None, "has not <pad> and <end>")])
+def test_a_file_that_is_none_is_refused(tmp_path, text, message):
+    from tokenizers import Tokenizer, models
+
+    (tmp_path / "x.json").write_text(Tokenizer(models.BPE()).to_str() if text is None else text)
+    with pytest.raises(ValueError, match=message):
+        BPETokenizer.load(tmp_path / "x.json")
+
+
+def test_both_adapters_have_the_same_methods():
+    public = [{name for name in dir(kind) if not name.startswith("_")} for kind in (TCTTokenizer, BPETokenizer)]
+    assert public[0] - public[1] == {"matcher"}

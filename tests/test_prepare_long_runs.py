@@ -1,0 +1,247 @@
+"""Long preparations: killed, resumed, sharded, merged, two at once, on a full disk; the same bytes in the end."""
+
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+from test_prepare import SCRIPTS, contents, load, prepare, prepare_training_data, run, workflow, write_workflows
+
+SCRIPT = SCRIPTS / "prepare_training_data.py"
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """1,500 workflows in folders, of which some are long, some duplicates, some bad."""
+    folder = tmp_path_factory.mktemp("long") / "in"
+    chance = random.Random(0)
+    for i in range(1_500):
+        path = folder / f"owner-{i % 37}" / f"{i}.{'json' if i % 2 else 'yml'}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        value = workflow(f"W{i % 1400}", "\n".join(f"echo {chance.random()}" for _ in range(i % 60)) or "x")
+        path.write_text(json.dumps(value if i % 50 else {"on": "push"}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def straight(source):
+    """The bytes of an undisturbed run with one worker."""
+    assert prepare(source, source.parent / "straight", "--split-by", "folder") == 0
+    return contents(source.parent / "straight")
+
+
+def flags(source, output, *more):
+    return ["--input", source, "--output", output, "--split-by", "folder", *more]
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_kills_at_random_moments_and_resuming_give_the_same_bytes(source, straight, tmp_path, seed):
+    chance, kills = random.Random(seed), 0
+    command = [sys.executable, SCRIPT, *flags(source, tmp_path / "out", "--resume", "--num_workers", "2")]
+    while kills < 4:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
+        try:
+            process.wait(chance.uniform(0.3, 1.5))
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            kills += 1
+        assert process.wait() in (0, -signal.SIGKILL), process.stderr.read()
+        process.stderr.close()
+    assert run(*flags(source, tmp_path / "out", "--resume")).returncode == 0
+    assert contents(tmp_path / "out") == straight
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_shards_in_any_order_merge_to_the_same_bytes(source, straight, tmp_path, capsys):
+    shards = [tmp_path / f"shard-{i}" for i in (1, 2, 3)]
+    for i, shard in enumerate(shards, 1):
+        assert prepare_training_data.main([str(f) for f in flags(source, shard, "--shard", f"{i}/3")]) == 0
+
+    def merge(*shards):
+        return prepare_training_data.main(["--merge", *map(str, shards), "--output", str(tmp_path / "out")])
+
+    assert merge(shards[2], shards[0], shards[1]) == 0
+    assert contents(tmp_path / "out") == straight
+    capsys.readouterr()
+    other = tmp_path / "other"
+    assert prepare_training_data.main(
+        [str(f) for f in flags(source, other, "--shard", "3/3", "--seed", "5")]) == 0
+    for given, message in ((shards[:2], "shard 3/3 is missing"), ([*shards, shards[0]], "is shard 1/3, and so is"),
+                           ([*shards[:2], other], "made with other flags"),
+                           ([*shards[:2], source], "no finished output of --shard")):
+        assert merge(*given) == 2
+        assert message in capsys.readouterr().err
+    assert contents(tmp_path / "out") == straight
+
+
+def test_a_shard_is_resumed_too(source, straight, tmp_path, monkeypatch):
+    def flags_of(part):
+        return [str(f) for f in flags(source, tmp_path / f"shard-{part}", "--shard", f"{part}/2")]
+
+    with monkeypatch.context() as broken:
+        broken.setattr(prepare_training_data, "run_in_processes", stop_after(2))
+        assert prepare_training_data.main(flags_of(1)) == 130
+    assert prepare_training_data.main([*flags_of(1), "--resume"]) == prepare_training_data.main(flags_of(2)) == 0
+    assert prepare_training_data.main(
+        ["--merge", str(tmp_path / "shard-1"), str(tmp_path / "shard-2"), "--output", str(tmp_path / "out")]) == 0
+    assert contents(tmp_path / "out") == straight
+
+
+def stop_after(chunks):
+    def run_some(function, calls, num_workers):
+        for _, call in zip(range(chunks), calls):
+            yield function(*call)
+        raise KeyboardInterrupt
+    return run_some
+
+
+def test_resuming_with_other_flags_is_refused_and_loses_nothing(source, tmp_path, monkeypatch, capsys):
+    with monkeypatch.context() as broken:
+        broken.setattr(prepare_training_data, "run_in_processes", stop_after(2))
+        assert prepare(source, tmp_path / "out") == 130
+    assert "--resume goes on from there" in capsys.readouterr().err
+    assert prepare(source, tmp_path / "out", "--resume", "--seed", 7, "--stride", 64) == 2
+    error = capsys.readouterr().err
+    assert "stride was 32, is 64" in error and "seed was 0, is 7" in error
+    assert len(list((tmp_path / ".out.unfinished" / "chunks").glob("*.json"))) == 2
+
+
+def test_a_second_run_into_one_folder_is_refused(source, tmp_path, capsys):
+    work = tmp_path / ".out.unfinished"
+    work.mkdir()
+    holder = subprocess.Popen([sys.executable, "-c", (
+        "import fcntl, sys; lock = open(sys.argv[1], 'w'); fcntl.lockf(lock, fcntl.LOCK_EX); print(flush=True); "
+        "sys.stdin.read()"), work / "lock"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    holder.stdout.readline()
+    for more in ([], ["--resume"]):
+        assert prepare(source, tmp_path / "out", *more) == 2
+        assert "another run is writing" in capsys.readouterr().err
+    holder.communicate()
+    assert prepare(source, tmp_path / "out", "--max-files", 20) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_disk_that_is_full_is_one_line_and_the_work_is_kept(source, straight, tmp_path):
+    """No file may grow beyond a limit, in a process of its own: as when the disk is full."""
+    def limited():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+
+    command = [sys.executable, SCRIPT, *flags(source, tmp_path / "out", "--num_workers", "2")]
+    result = subprocess.run(command, capture_output=True, text=True, preexec_fn=limited, check=False)
+    assert result.returncode == 2, result.stderr
+    assert "File too large" in result.stderr or "disk full" in result.stderr
+    assert "Traceback" not in result.stderr and len(result.stderr.strip().splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == [".out.unfinished"]
+    assert run(*flags(source, tmp_path / "out", "--resume")).returncode == 0
+    assert contents(tmp_path / "out") == straight
+
+
+# -----------------------------------------------------------------------------
+# more of what a run can be told
+
+def test_a_third_split_and_a_limit_of_windows(source, tmp_path):
+    assert prepare(source, tmp_path / "out", "--test-split", 0.2, "--train-split", 0.6, "--context-size", 64,
+                   "--stride", 8, "--max-windows-per-workflow", 5) == 0
+    train, val, metadata, _ = load(tmp_path / "out")
+    test = torch.load(tmp_path / "out" / "test.pt", mmap=True, weights_only=True)
+    splits = metadata["splits"]
+    assert [splits[side]["windows"] for side in ("train", "val", "test")] == [len(train), len(val), len(test)]
+    lines = [json.loads(line) for line in (tmp_path / "out" / "workflows.jsonl").read_text().splitlines()]
+    most = {side: max(line["windows"] for line in lines if line["split"] == side) for side in splits}
+    assert most["train"] == 5 and most["val"] > 5 and most["test"] > 5
+    assert splits["train"]["unseen_tokens"] > 0 == splits["val"]["unseen_tokens"]
+
+
+def test_near_duplicates_and_repairs_are_counted(tmp_path):
+    pytest.importorskip("datasketch")
+    write_workflows(tmp_path / "in", ["a.json", "b.json"])  # alike but for their names
+    (tmp_path / "in" / "c.json").write_text(json.dumps(
+        workflow("c", "make c") | {"on": {"push": {"branches": "main"}}}))
+    assert prepare(tmp_path / "in", tmp_path / "out", "--near-dedup", "--repair") == 0
+    _, _, metadata, skipped = load(tmp_path / "out")
+    assert metadata["skipped"] == {"near_duplicate": 1} and metadata["repairs"] == {"list_of_one": 1}
+    assert skipped == [{"file": "b.json", "reason": "near_duplicate", "detail": "100% of the steps of a.json"}]
+
+
+def test_the_baseline_learns_from_the_training_split_only_and_can_be_loaded(tmp_path):
+    from bpe_tokenizer_adapter import BPETokenizer
+
+    write_workflows(tmp_path / "in", [f"{side}{i}.json" for side in "ab" for i in range(30)])
+    assert prepare(tmp_path / "in", tmp_path / "tct", "--context-size", 64) == 0
+    assert prepare(tmp_path / "in", tmp_path / "bpe", "--context-size", 64, "--tokenizer", "bpe") == 0
+    tct, bpe = load(tmp_path / "tct")[2], load(tmp_path / "bpe")[2]
+    for side in ("train", "val"):
+        assert all(tct["splits"][side][what] == bpe["splits"][side][what] for what in ("workflows", "json_bytes"))
+    tokenizer = BPETokenizer.load(tmp_path / "bpe" / "tokenizer.json")
+    assert bpe["tokenizer"] == {"name": "bpe", "fingerprint": tokenizer.fingerprint}
+    assert bpe["vocab_size"] == tct["vocab_size"] > tokenizer.get_vocab_size()
+
+    texts = {"train": [], "val": []}
+    rows = dict(zip(texts, load(tmp_path / "bpe")[:2]))
+    for line in map(json.loads, (tmp_path / "bpe" / "workflows.jsonl").read_text().splitlines()):
+        own = rows[line["split"]][line["first_window"]:][:line["windows"]]
+        tokens = [0] * line["tokens"]
+        for position, *row in own.tolist():
+            tokens[position * 32:position * 32 + 64] = row
+        texts[line["split"]].append(tokenizer.decode(tokens))
+    assert BPETokenizer.train(texts["train"]).fingerprint == tokenizer.fingerprint
+    assert BPETokenizer.train(texts["train"] + texts["val"]).fingerprint != tokenizer.fingerprint
+
+    again = tmp_path / "again"
+    assert prepare(tmp_path / "in", again, "--context-size", 64, "--tokenizer", tmp_path / "bpe" / "tokenizer.json") == 0
+    assert (again / "train.pt").read_bytes() == (tmp_path / "bpe" / "train.pt").read_bytes()
+    assert load(again)[2]["vocab_size"] == tokenizer.get_vocab_size()
+
+
+def test_several_inputs_of_any_kind_are_one_set(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_workflows(tmp_path / "in", ["a.json", "same.json"])
+    (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in (
+        workflow("same.json"), {"content": json.dumps(workflow("b")), "path": "b.json"}, {"content": "a: 1"})))
+    assert prepare("in", "out", "--input", "x.jsonl", "--train-split", 1) == 0
+    _, _, metadata, skipped = load(tmp_path / "out")
+    files = [json.loads(line)["file"] for line in (tmp_path / "out" / "workflows.jsonl").read_text().splitlines()]
+    assert files == ["in:a.json", "in:same.json", "x.jsonl:2:b.json"]
+    assert [(item["file"], item["reason"]) for item in skipped] == [
+        ("x.jsonl:1", "duplicate"), ("x.jsonl:3", "not_a_workflow")]
+    assert metadata["total_records"] == 5
+
+
+def test_a_data_set_that_is_streamed_gives_what_its_file_gives(tmp_path):
+    pytest.importorskip("datasets")
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    rows = [{"content": json.dumps(workflow(f"W{i}")), "repo": f"r{i % 9}",
+             "path": f".github/workflows/{i}.yml" if i % 4 else f"{i}.yml"} for i in range(600)]
+    (tmp_path / "data").mkdir()
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "data" / "x.parquet")
+    more = ["--path_glob", ".github/workflows/*", "--split-by", "repo", "--num_workers", 2]
+    assert prepare(tmp_path / "data" / "x.parquet", tmp_path / "file", *more) == 0
+    streamed = run("--dataset", "parquet", "--data_dir", tmp_path / "data", "--output", tmp_path / "stream", *more)
+    assert streamed.returncode == 0, streamed.stderr
+    assert contents(tmp_path / "file") == contents(tmp_path / "stream")
+    metadata = load(tmp_path / "file")[2]
+    assert (metadata["total_workflows"], metadata["left_alone"]) == (450, 150)
+
+
+@pytest.mark.parametrize("more, message", [
+    (["--shard", "5/4"], "--shard must be I/N"), (["--tokenizer", "nowhere.json"], "there is no nowhere.json"),
+    (["--train-split", 0.9, "--test-split", 0.2], "are more than all"),
+    (["--near-dedup", 2], "--near-dedup must be from 0 to 1"),
+    (["--max_windows_per_workflow", 0], "--max-windows-per-workflow must be at least 1")])
+def test_what_cannot_be_is_named(tmp_path, capsys, more, message):
+    write_workflows(tmp_path / "in", ["a.json"])
+    assert prepare(tmp_path / "in", tmp_path / "out", *more) == 2
+    assert message in capsys.readouterr().err and [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_a_source_is_needed(tmp_path, capsys):
+    assert prepare_training_data.main(["--output", str(tmp_path / "out")]) == 2
+    assert "--input or --dataset is needed" in capsys.readouterr().err
