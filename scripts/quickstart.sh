@@ -22,6 +22,7 @@ python -m scripts.sample_workflows --output "$out/workflows"
 section "2. Prepare: workflows to windows of tokens"
 python tct-bundle/scripts/prepare_training_data.py --input "$out/workflows" --output "$out/prepared" \
     --context-size 512 --stride 32 --train-split 0.9
+python tct-bundle/scripts/verify_prepared_data.py --data_dir "$out/prepared" --show 1
 
 if ! has_any_step; then
     section "3. Train a tiny model, and stop it in the middle (SIGTERM after iteration $stop_at)"
@@ -52,7 +53,7 @@ python -m scripts.tct_eval --checkpoint "$out/checkpoints" --data_dir "$out/prep
 
 section "Done"
 cat <<END
-training data    $out/prepared
+training data    $out/prepared  (prepared.png shows it)
 checkpoints      $out/checkpoints  (report.md and curves.png show the run)
 samples          $out/samples
 evaluation       $out/checkpoints/eval.json
