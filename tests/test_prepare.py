@@ -232,8 +232,8 @@ def test_an_input_without_workflows_is_refused(tmp_path, bytes_as_tokens, capsys
                             ("bad", "no valid workflow")):
         assert prepare(tmp_path / source, tmp_path / "out") == 2
         error = capsys.readouterr().err
-        assert message in error and "Traceback" not in error
-    assert {path.name for path in tmp_path.iterdir()} == {"empty", "bad"}
+        assert message in error and "Traceback" not in error and "--resume" not in error
+        assert {path.name for path in tmp_path.iterdir()} == {"empty", "bad"}
 
 
 def test_an_earlier_prepared_set_is_replaced_and_nothing_else(tmp_path, bytes_as_tokens, capsys):

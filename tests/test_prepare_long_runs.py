@@ -137,6 +137,7 @@ def test_a_disk_that_is_full_is_one_line_and_the_work_is_kept(source, straight, 
     assert result.returncode == 2, result.stderr
     assert "File too large" in result.stderr or "disk full" in result.stderr
     assert "Traceback" not in result.stderr and len(result.stderr.strip().splitlines()) == 1
+    assert "--resume goes on from there" in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == [".out.unfinished"]
     assert run(*flags(source, tmp_path / "out", "--resume")).returncode == 0
     assert contents(tmp_path / "out") == straight
@@ -194,7 +195,8 @@ def test_the_baseline_learns_from_the_training_split_only_and_can_be_loaded(tmp_
     assert BPETokenizer.train(texts["train"] + texts["val"]).fingerprint != tokenizer.fingerprint
 
     again = tmp_path / "again"
-    assert prepare(tmp_path / "in", again, "--context-size", 64, "--tokenizer", tmp_path / "bpe" / "tokenizer.json") == 0
+    which = tmp_path / "bpe" / "tokenizer.json"
+    assert prepare(tmp_path / "in", again, "--context-size", 64, "--tokenizer", which) == 0
     assert (again / "train.pt").read_bytes() == (tmp_path / "bpe" / "train.pt").read_bytes()
     assert load(again)[2]["vocab_size"] == tokenizer.get_vocab_size()
 
@@ -211,6 +213,26 @@ def test_several_inputs_of_any_kind_are_one_set(tmp_path, monkeypatch):
     assert [(item["file"], item["reason"]) for item in skipped] == [
         ("x.jsonl:1", "duplicate"), ("x.jsonl:3", "not_a_workflow")]
     assert metadata["total_records"] == 5
+
+
+def test_a_stream_that_breaks_off_is_resumed(tmp_path, monkeypatch, capsys):
+    rows = [json.dumps({"content": json.dumps(workflow(f"W{i}"))}) + "\n" for i in range(700)]
+    (tmp_path / "x.jsonl").write_text("".join(rows))
+    whole = prepare_training_data.TableSource.__iter__
+
+    def broken(source):
+        for number, record in enumerate(whole(source)):
+            if number == 600:
+                raise ValueError("--dataset x: connection reset")
+            yield record
+
+    with monkeypatch.context() as context:
+        context.setattr(prepare_training_data.TableSource, "__iter__", broken)
+        assert prepare(tmp_path / "x.jsonl", tmp_path / "out") == 2
+    assert "connection reset; what is done so far is kept: --resume" in capsys.readouterr().err
+    assert prepare(tmp_path / "x.jsonl", tmp_path / "out", "--resume") == 0
+    assert prepare(tmp_path / "x.jsonl", tmp_path / "straight") == 0
+    assert contents(tmp_path / "out") == contents(tmp_path / "straight")
 
 
 def test_a_data_set_that_is_streamed_gives_what_its_file_gives(tmp_path):

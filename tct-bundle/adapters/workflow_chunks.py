@@ -120,15 +120,16 @@ def run_in_processes(function: Callable, calls: Iterable[tuple], num_workers: in
     executor = ProcessPoolExecutor(num_workers, initializer=end_with_parent)
     pending = set()
     try:
+        with ctrl_c_held_back():  # the workers start here, and never hear it: this process answers for all
+            executor.submit(int)  # before a source that is read begins threads, which no fork should split
         for call in calls:
             if len(pending) >= 2 * num_workers:
                 done, pending = wait(pending, return_when=FIRST_COMPLETED)
                 yield from (future.result() for future in done)
-            with ctrl_c_held_back():  # the workers start here, and never hear it: this process answers for all
-                pending.add(executor.submit(function, *call))
+            pending.add(executor.submit(function, *call))
         yield from (future.result() for future in pending)
     except BrokenProcessPool:
-        raise OSError("a worker process was killed, perhaps for memory; try --resume with fewer --num_workers") from None
+        raise OSError("a worker process was killed, perhaps for memory; try fewer --num_workers") from None
     finally:
         executor.shutdown(cancel_futures=True)
 

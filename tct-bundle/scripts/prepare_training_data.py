@@ -20,6 +20,7 @@ from pathlib import Path
 from prepared_set import assemble
 from tct_github_workflow.command_line import ArgumentParser, exit_code
 from tct_github_workflow.workflow_files import resumable_folder, sync, work_folder, write_atomic
+from tct_tokenizer_adapter import TCTTokenizer
 from tqdm import tqdm
 from workflow_chunks import ChunkOptions, chunk_path, cut, find_chunks, make_chunk, run_in_processes
 from workflow_sources import FolderSource, Selection, TableSource, dataset_rows, open_source
@@ -70,7 +71,8 @@ def parse_arguments(argv):
         help="tct; bpe, the baseline, trained on the training split; or the tokenizer.json of such a one")
     add("--context-size", type=int, default=512, help="tokens in a window (default: %(default)s)")
     add("--stride", type=int, default=32, help="tokens for one step of the position (default: %(default)s)")
-    add("--window-step", type=int, help="tokens from window to window, a multiple of the stride (default: the stride)")
+    add("--window-step", type=int,
+        help="tokens from window to window, a multiple of the stride (default: the stride)")
     add("--max-windows-per-workflow", type=int, metavar="N", help="keep N of a training workflow, evenly spread")
 
     add = parser.add_argument_group("how the work is done").add_argument
@@ -94,7 +96,8 @@ def prepare(args):
     else:
         check_arguments(args)
         settings = {name: getattr(args, name) for name in (*SETTINGS, "shard")} | {"files": describe_files(args)}
-    with resumable_folder(output, settings, args.resume, SHARD_OUTPUTS if args.shard else OUTPUTS) as (work, new):
+    replaces = SHARD_OUTPUTS if args.shard else OUTPUTS
+    with resumable_folder(output, settings, args.resume, "chunks/*.json", replaces) as (work, new):
         if not args.merge:
             records = tokenise(args, work, output)
             chunks = find_chunks(work / "chunks")
@@ -103,7 +106,11 @@ def prepare(args):
             for name in ("settings.json", "records.json"):
                 shutil.copy(work / name, new)
         else:
-            report = assemble(args, chunks, records, work, new)
+            try:
+                report = assemble(args, chunks, records, work, new)
+            except ValueError:  # it would come to that again
+                shutil.rmtree(work / "chunks", ignore_errors=True)
+                raise
             for path in new.iterdir():
                 sync(path)
     if args.shard:
@@ -146,12 +153,10 @@ def check_arguments(args):
 
 
 def describe_files(args) -> dict[str, str]:
-    """What a flag does not say of a file that it names: has it changed?"""
-    import tct_github_workflow as tokenizer
-
+    """What flags do not say: whether the files that they name have changed, and the tokenizer."""
     paths = [Path(name).expanduser() for name in (*args.input, args.tokenizer)]
     sizes = {str(path): f"{path.stat().st_size} bytes" for path in paths if path.is_file()}
-    return sizes | {"workflow tokenizer": tokenizer.fingerprint()}
+    return sizes | {"workflow tokenizer": TCTTokenizer().fingerprint}
 
 
 # -----------------------------------------------------------------------------
@@ -173,16 +178,14 @@ def tokenise(args, work: Path, output: Path) -> dict:
     part, parts = map(int, args.shard.split("/")) if args.shard else (1, 1)
     names, records = hashlib.sha256(), 0
 
-    total = sum(len(source.files) for source in sources) if all(
-        isinstance(source, FolderSource) for source in sources) else None
-    with tqdm(total=min(total, args.max_files or total) if total else None, desc="tokenise", unit="file",
-              smoothing=0.05, disable=None) as progress:
+    with tqdm(total=count_files(sources, args.max_files), desc="tokenise", unit="file", smoothing=0.05,
+              disable=None) as progress:
         def calls():
             nonlocal records
             stream = itertools.islice(itertools.chain.from_iterable(sources), args.max_files)
             for index, chunk in enumerate(cut(stream)):
                 records += len(chunk)
-                names.update("\0".join(record.name for record in chunk).encode(errors="surrogateescape"))
+                names.update("".join(f"{record.name}\0" for record in chunk).encode(errors="surrogateescape"))
                 path = chunk_path(folder, index)
                 if index % parts != part - 1 or path.exists():
                     progress.update(len(chunk))
@@ -195,6 +198,14 @@ def tokenise(args, work: Path, output: Path) -> dict:
               "names": names.hexdigest()}
     write_atomic(done, json.dumps(result).encode())
     return result
+
+
+def count_files(sources, max_files: int | None) -> int | None:
+    """How many records there will be, where one can know."""
+    if not all(isinstance(source, FolderSource) for source in sources):
+        return max_files
+    count = sum(len(source.files) for source in sources)
+    return min(count, max_files or count)
 
 
 def open_sources(args, output: Path) -> list[FolderSource | TableSource]:
@@ -241,7 +252,8 @@ def open_shards(args):
     missing = [f"{part}/{parts}" for part in range(1, parts + 1) if f"{part}/{parts}" not in found]
     if missing:
         raise ValueError(f"--merge: shard {', '.join(missing)} is missing")
-    settings.pop("files")
+    if settings.pop("files")["workflow tokenizer"] != TCTTokenizer().fingerprint:
+        raise ValueError(f"--merge {args.merge[0]}: made with another version of the workflow tokenizer")
     chunks.sort(key=lambda chunk: int(chunk.stem))
     return argparse.Namespace(**vars(args) | settings), chunks, records
 
@@ -283,8 +295,8 @@ def print_share_of_long(train: dict, context_size: int):
     if share > 0.5 and seen > 2:
         workflows = train["long_workflows"] / train["workflows"]
         print(f"note: {share:.0%} of the training windows come from the {workflows:.0%} of workflows longer than "
-              f"{context_size} tokens, and each of their tokens is seen {seen:.1f} times; --window-step {context_size} "
-              "or --max-windows-per-workflow evens that out")
+              f"{context_size} tokens, and each of their tokens is seen {seen:.1f} times; "
+              f"--window-step {context_size} or --max-windows-per-workflow evens that out")
 
 
 if __name__ == "__main__":

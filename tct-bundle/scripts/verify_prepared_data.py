@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import fields
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -219,7 +220,7 @@ def open_folder(folder: Path, split: str):
     torch.set_num_threads(1)
     metadata = read_metadata(folder)
     rows = open_table(folder / f"{split}.pt").numpy()
-    plan = WindowPlan(*(metadata[key] for key in ("context_size", "stride", "window_step", "vocab_size", "pad_token")))
+    plan = WindowPlan(**{field.name: metadata[field.name] for field in fields(WindowPlan)})
     limit = metadata["max_windows_per_workflow"] if split == "train" else None
     return rows, plan, limit, open_tokenizer(folder, metadata)
 

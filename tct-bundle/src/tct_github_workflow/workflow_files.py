@@ -14,6 +14,7 @@ from .workflow_yaml import load_json, load_workflow
 MAX_BYTES = 8 * 1024 * 1024  # bounds the memory and time that one file can take
 YAML_SUFFIXES = (".yml", ".yaml")
 SUFFIXES = (".json", *YAML_SUFFIXES)
+KEPT = "what is done so far is kept: --resume goes on from there"
 
 
 class FileTooLargeError(OSError):
@@ -84,12 +85,11 @@ def publish_folder(output: Path, replaces=frozenset()):
 
 
 @contextlib.contextmanager
-def resumable_folder(output: Path, settings: dict, resume: bool, replaces=frozenset()):
-    """(work, new): as publish_folder's new, within a folder of work beside output that an interrupted run leaves
-    behind and one with `resume` finds again.
+def resumable_folder(output: Path, settings: dict, resume: bool, keeps: str, replaces=frozenset()):
+    """(work, new): as publish_folder's new, within a folder of work beside output that a run which does not end
+    well leaves behind, and one with `resume` finds again. It is removed where no file in it matches `keeps`.
 
-    Only a ValueError removes it: that is a fault of the input. FileExistsError where another process is at it,
-    ValueError where what is resumed had other settings.
+    FileExistsError where another process is at it, ValueError where what is resumed had other settings.
     """
     _check_replaceable(output, replaces)
     work = work_folder(output)
@@ -113,11 +113,12 @@ def resumable_folder(output: Path, settings: dict, resume: bool, replaces=frozen
         new.mkdir()
         try:
             yield work, new
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt("what is done so far is kept: --resume goes on from there") from None
-        except ValueError:
-            shutil.rmtree(work)
-            raise
+        except (KeyboardInterrupt, OSError, ValueError) as error:
+            if not any(work.glob(keeps)):
+                shutil.rmtree(work)
+                raise
+            kind = OSError if isinstance(error, OSError) else type(error)
+            raise kind(f"{error}; {KEPT}" if str(error) else KEPT) from None
         _replace(output, new, old)
         shutil.rmtree(work)
 
