@@ -57,6 +57,15 @@ def test_a_file_that_is_none_is_refused(tmp_path, text, message):
         BPETokenizer.load(tmp_path / "x.json")
 
 
+def test_more_tokens_than_int16_holds_are_refused(tmp_path):
+    from tokenizers import Tokenizer, models
+
+    vocabulary = {"<pad>": 0, "<end>": 1} | {str(i): i for i in range(2, 2**15 + 1)}
+    (tmp_path / "x.json").write_text(Tokenizer(models.BPE(vocabulary, [])).to_str())
+    with pytest.raises(ValueError, match="32,769 tokens; int16 holds 32,768"):
+        BPETokenizer.load(tmp_path / "x.json")
+
+
 def test_both_adapters_have_the_same_methods():
     public = [{name for name in dir(kind) if not name.startswith("_")} for kind in (TCTTokenizer, BPETokenizer)]
     assert public[0] - public[1] == {"matcher"}

@@ -254,7 +254,7 @@ def test_a_data_set_that_is_streamed_gives_what_its_file_gives(tmp_path):
 
 
 @pytest.mark.parametrize("more, message", [
-    (["--shard", "5/4"], "--shard must be I/N"), (["--tokenizer", "nowhere.json"], "there is no nowhere.json"),
+    (["--shard", "5/4"], "--shard must be I/N"), (["--tokenizer", "nowhere.json"], "No such file or directory: 'nowhere.json'"),
     (["--train-split", 0.9, "--test-split", 0.2], "are more than all"),
     (["--near-dedup", 2], "--near-dedup must be from 0 to 1"),
     (["--max_windows_per_workflow", 0], "--max-windows-per-workflow must be at least 1")])

@@ -11,6 +11,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 
 PAD_TEXT, END_TEXT = "<pad>", "<end>"  # tokens 0 and 1; such text in a document is text
 END = 1
+MOST_TOKENS = 2**15  # windows are int16
 # Where GPT-4's tokenizer (tiktoken's cl100k_base) splits text before merging.
 SPLIT = (r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*"
          r"|\s*[\r\n]|\s+(?!\S)|\s+")
@@ -55,6 +56,8 @@ class BPETokenizer:
             raise ValueError(f"{path} is no tokenizer of the tokenizers library: {error}") from None
         if (tokenizer.token_to_id(PAD_TEXT), tokenizer.token_to_id(END_TEXT)) != (PAD, END):
             raise ValueError(f"{path} has not {PAD_TEXT} and {END_TEXT} as its tokens {PAD} and {END}")
+        if tokenizer.get_vocab_size() > MOST_TOKENS:
+            raise ValueError(f"{path} has {tokenizer.get_vocab_size():,} tokens; int16 holds {MOST_TOKENS:,}")
         return cls(tokenizer)
 
     def save(self, path: str | Path):

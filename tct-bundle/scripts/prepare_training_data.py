@@ -17,6 +17,7 @@ import sys
 import time
 from pathlib import Path
 
+from bpe_tokenizer_adapter import BPETokenizer
 from prepared_set import assemble
 from tct_github_workflow.command_line import ArgumentParser, exit_code
 from tct_github_workflow.workflow_files import resumable_folder, sync, work_folder, write_atomic
@@ -146,8 +147,11 @@ def check_arguments(args):
         part, _, parts = args.shard.partition("/")
         if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
             faults.append(f"--shard must be I/N with I from 1 to N, not {args.shard}")
-    if args.tokenizer not in ("tct", "bpe") and not Path(args.tokenizer).expanduser().is_file():
-        faults.append(f"--tokenizer must be tct, bpe or a file, and there is no {args.tokenizer}")
+    if args.tokenizer not in ("tct", "bpe"):
+        try:
+            BPETokenizer.load(args.tokenizer)
+        except (ValueError, OSError) as error:
+            faults.append(f"--tokenizer must be tct, bpe or a file: {error}")
     if faults:
         raise ValueError("; ".join(faults))
 
