@@ -12,10 +12,13 @@ from typing import Protocol
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from nanochat.gpt import GPT, GPTConfig
 
-CLOSING_HORIZON = 256     # with fewer tokens left, a row makes sure at each step that it can still be ended
+CLOSING_HORIZON = 256     # with fewer tokens left, a row makes sure that it can still be ended
+LONGEST_BLOCK, LEAST_REPEATED = 256, 24  # tokens, of what counts as repeating
+KEYS_AT_A_TIME = 64       # attention is to a multiple of so many keys
 LEAST_TEMPERATURE = 1e-6  # below it float32 cannot tell sampling from taking the likeliest token
 
 
@@ -29,9 +32,6 @@ class Constraint(Protocol):
     def fill_next_token_bitmask(self, bitmask: np.ndarray, index: int = 0) -> bool:
         """Write what may come next to bitmask[index]: int32 words, lowest bit first, bit 1 = allowed."""
 
-    def compute_ff_tokens(self) -> list[int]:
-        """The tokens that must come next, as far as there is no choice."""
-
     def is_terminated(self) -> bool:
         """Whether the sequence is complete and nothing may follow."""
 
@@ -41,8 +41,10 @@ class Sample:
     """A finished sequence, without its prompt."""
 
     tokens: list[int]
-    finish_reason: str  # "complete": by itself; "closed": by the constraint's shortest ending; "length": cut
+    finish_reason: str  # "complete": by itself; "closed": by the constraint's shortest ending; "length": cut;
+                        # "repeating": ended by max_repeats
     logprob: float      # nats, of the sampled tokens, under the model renormalised over the allowed ones
+    allowed: float | None = None  # the probability the model gave to allowed tokens, on average, if measured
 
 
 @dataclass(frozen=True)
@@ -71,26 +73,29 @@ class Engine:
         return [samples[index] for index in range(num_samples)]
 
     def stream(self, prompt: list[int], num_samples: int, *, max_tokens: int, temperature: float = 1.0,
-               top_k: int | None = None, top_p: float | None = None, seed: int = 0,
-               constraint_factory: Callable[[], Constraint] | None = None,
-               batch_size: int = 16) -> Iterator[Step]:
+               top_k: int | None = None, top_p: float | None = None, min_p: float | None = None, seed: int = 0,
+               constraint_factory: Callable[[], Constraint] | None = None, measure_allowed: bool = False,
+               max_repeats: int | None = None, batch_size: int = 16) -> Iterator[Step]:
         """Yield the steps of `num_samples` continuations of `prompt`, at most `batch_size` in work at a time.
 
         Each has at most `max_tokens` tokens. `constraint_factory()` gives it a constraint of its own that
         stands right after the prompt; without one it ends at max_tokens. `temperature` 0 takes the likeliest
-        token; `top_k` keeps the k likeliest, `top_p` the fewest that hold this share of the probability.
-        Sample i depends on `seed` and i alone, up to rounding: where two tokens are as good as equal, the
-        shape of the batch may decide. ValueError where an argument makes no sense.
+        token; `top_k` keeps the k likeliest, `top_p` the fewest that hold this share of the probability, `min_p`
+        those with this share of the likeliest one's. With `max_repeats` a sample is ended that says the same
+        thing so many times on end (see `is_repeating`). `measure_allowed` fills in Sample.allowed.
+
+        Sample i depends on `seed` and i alone: to the bit on an x86 CPU with a model from `prepare_for_inference`;
+        elsewhere up to rounding, so where two tokens are as good as equal, the shape of the batch may decide.
+        ValueError where an argument makes no sense.
         """
-        self._check(prompt, num_samples, max_tokens, temperature, top_k, top_p, seed, batch_size)
+        self._check(prompt, num_samples, max_tokens, temperature, top_k, top_p, min_p, max_repeats, seed, batch_size)
         batch_size = min(batch_size, num_samples)
         config, device = self.model.config, self.model.get_device()
         cache = KVCache(config, batch_size, self.model.transformer.wte.weight.dtype, device)
-        bitmask = np.zeros((batch_size, math.ceil(config.vocab_size / 32)), dtype=np.int32)
         rows, started = [], 0  # rows[i] owns row i of the cache
         while True:
             while len(rows) < batch_size and started < num_samples:
-                row = Row(started, prompt, max_tokens, seed, constraint_factory)
+                row = Row(started, prompt, max_tokens, seed, constraint_factory, config.vocab_size, max_repeats)
                 started += 1
                 step = row.settle()
                 if step.tokens or step.sample:
@@ -102,11 +107,13 @@ class Engine:
 
             logits = self._next_logits(rows, cache)  # (B, V)
             if constraint_factory:
-                for slot, row in enumerate(rows):
-                    row.constraint.fill_next_token_bitmask(bitmask, slot)
-                mask_logits_(logits, bitmask[:len(rows)])
+                allowed = unpack_bitmask(np.concatenate([row.bitmask for row in rows]), config.vocab_size).to(device)
+                if measure_allowed:
+                    for row, share in zip(rows, (logits.softmax(dim=-1) * allowed).sum(dim=-1).tolist()):
+                        row.shares.append(share)
+                logits = logits.masked_fill(~allowed, -math.inf)
             uniforms = torch.tensor([row.draw() for row in rows], device=device)
-            tokens, logprobs = sample_tokens(logits, uniforms, temperature, top_k, top_p)
+            tokens, logprobs = sample_tokens(logits, uniforms, temperature, top_k, top_p, min_p)
 
             for row, token, logprob in zip(rows, tokens.tolist(), logprobs.tolist()):
                 row.append(token, logprob)
@@ -114,39 +121,43 @@ class Engine:
                 step = rows[slot].settle()
                 yield step
                 if step.sample:  # the last row takes the place of the one that ended
-                    cache.move(len(rows) - 1, slot)
+                    cache.copy(len(rows) - 1, slot)
                     rows[slot] = rows[-1]
                     rows.pop()
 
     @torch.inference_mode()
     def _next_logits(self, rows: list["Row"], cache: "KVCache"):
         """Show the model what it has not yet seen of each row; the logits (B, V) of what comes next."""
-        context, device = self.model.config.sequence_len, self.model.get_device()
-        begin, go_on = {}, [[] for _ in rows]  # new windows, each with its rows; new tokens of the other rows
+        shown, alike, twins = {}, {}, []  # slot -> its new tokens; beginnings and their slots; (slot, twin)
         for slot, row in enumerate(rows):
-            start = window_start(len(row.tokens), context, self.stride)
+            start = window_start(len(row.tokens), self.model.config.sequence_len, self.stride)
             if start == row.window:
-                go_on[slot] = row.tokens[row.seen:]
+                shown[slot] = row.tokens[row.seen:]
             else:
-                begin.setdefault((start // self.stride, *row.tokens[start:]), []).append(slot)
+                window = (start // self.stride, *row.tokens[start:])
+                first = alike.setdefault(window, slot)
+                if first == slot:
+                    cache.lengths[slot] = 0
+                    shown[slot] = window
+                else:  # one beginning of many samples is shown once
+                    twins.append((slot, first))
             row.window, row.seen = start, len(row.tokens)
 
-        logits = torch.empty(len(rows), self.model.config.vocab_size, device=device)
-        for window, slots in begin.items():
-            cache.reserve_window(slots, len(window))
-            hidden = self.model.hidden(torch.tensor([window], device=device), cache)  # (1, T, C)
-            logits[slots] = self.model.logits(hidden[:, -1])
-        slots = [slot for slot, tokens in enumerate(go_on) if tokens]
-        if slots:
-            counts = [len(tokens) for tokens in go_on]
-            cache.reserve_tokens(counts)
-            padded = [tokens + [0] * (max(counts) - len(tokens)) for tokens in go_on]
-            hidden = self.model.hidden(torch.tensor(padded, device=device), cache)  # (B, T, C)
-            last = hidden[slots, [counts[slot] - 1 for slot in slots]]
-            logits[slots] = self.model.logits(last)
-        return logits
+        counts = [len(tokens) for tokens in shown.values()]
+        cache.reserve(list(shown), counts)
+        line = [token for tokens in shown.values() for token in tokens]
+        hidden = self.model.hidden(torch.tensor([line], device=self.model.get_device()), cache)  # (1, N, C)
+        last = hidden[0, np.cumsum(counts) - 1]  # (rows shown, C)
+        logits = self.model.logits(last)
+        if not twins:
+            return logits
+        for slot, first in twins:
+            cache.copy(first, slot)
+        places = {slot: place for place, slot in enumerate(shown)} 
+        first_of = dict(twins)
+        return logits[[places[first_of.get(slot, slot)] for slot in range(len(rows))]]
 
-    def _check(self, prompt, num_samples, max_tokens, temperature, top_k, top_p, seed, batch_size):
+    def _check(self, prompt, num_samples, max_tokens, temperature, top_k, top_p, min_p, max_repeats, seed, batch_size):
         vocab_size = self.model.config.vocab_size
         counts = {"num_samples": num_samples, "max_tokens": max_tokens, "batch_size": batch_size}
         for name, value in counts.items():
@@ -158,6 +169,10 @@ class Engine:
             raise ValueError(f"top_k must be at least 1, not {top_k}")
         if top_p is not None and not 0 < top_p <= 1:
             raise ValueError(f"top_p must be above 0 and at most 1, not {top_p}")
+        if min_p is not None and not 0 <= min_p <= 1:
+            raise ValueError(f"min_p must be from 0 to 1, not {min_p}")
+        if max_repeats is not None and max_repeats < 2:
+            raise ValueError(f"max_repeats must be at least 2, not {max_repeats}")
         if seed < 0:
             raise ValueError(f"seed must be 0 or more, not {seed}")
         for token in prompt:
@@ -172,17 +187,21 @@ class Engine:
 class Row:
     """One sample in the making."""
 
-    def __init__(self, index, prompt, max_tokens, seed, constraint_factory):
+    def __init__(self, index, prompt, max_tokens, seed, constraint_factory, vocab_size, max_repeats):
         self.index = index
         self.tokens = list(prompt)
         self.window = None  # where the window in the cache starts
         self.seen = 0       # how many of the tokens the model has seen
         self.constraint = constraint_factory() if constraint_factory else None
+        self.bitmask = np.zeros((1, math.ceil(vocab_size / 32)), dtype=np.int32)  # what may come next
+        self.shares = []    # of the probability, that the allowed tokens had at each step, if measured
+        self._max_repeats = max_repeats
         self._random = np.random.default_rng((seed, index))
         self._begin = self._told = len(prompt)
         self._end = len(prompt) + max_tokens
         self._logprob = 0.0
-        self._fallback = None  # (tokens, their logprob, ending) as of the last step, if the ending fitted
+        self._fallback = None  # (tokens, their logprob, ending) when the ending was last looked at, and fitted
+        self._look_at = self._end - CLOSING_HORIZON  # how many tokens there are when it is looked at next
         if hasattr(self.constraint, "closing_tokens"):
             shortest = len(self.constraint.closing_tokens())
             if shortest > max_tokens:
@@ -200,13 +219,19 @@ class Row:
 
     def settle(self) -> Step:
         """Append what is forced and see whether the sample has ended; what is new since the last call."""
-        if self.constraint:
-            for token in self.constraint.compute_ff_tokens():
-                self.append(token, 0.0)  # the only one allowed: its probability is 1
+        while self.constraint and not self.constraint.is_terminated() and len(self.tokens) < self._end:
+            self.constraint.fill_next_token_bitmask(self.bitmask)
+            allowed = int.from_bytes(self.bitmask.astype("<i4", copy=False).tobytes(), "little")  # bit i: token i
+            if allowed.bit_count() != 1:
+                break
+            self.append(allowed.bit_length() - 1, 0.0)  # the only one: its probability is 1
         reason = self._finish_reason()
         new_tokens = self.tokens[self._told:]
         self._told = len(self.tokens)
-        sample = Sample(self.tokens[self._begin:], reason, self._logprob) if reason else None
+        sample = None
+        if reason:
+            allowed = float(np.mean(self.shares)) if self.shares else None
+            sample = Sample(self.tokens[self._begin:], reason, self._logprob, allowed)
         return Step(self.index, new_tokens, sample)
 
     def _finish_reason(self) -> str | None:
@@ -214,12 +239,19 @@ class Row:
         left = self._end - len(self.tokens)
         if self.constraint and left >= 0 and self.constraint.is_terminated():
             return "complete"
-        if left < CLOSING_HORIZON and hasattr(self.constraint, "closing_tokens"):
+        if self._max_repeats and is_repeating(self.tokens[self._begin:], self._max_repeats):
+            ending = self.constraint.closing_tokens() if hasattr(self.constraint, "closing_tokens") else []
+            if len(ending) <= left:
+                self.tokens += ending
+                return "repeating"
+        if len(self.tokens) >= self._look_at and hasattr(self.constraint, "closing_tokens"):
             ending = self.constraint.closing_tokens()
             if len(ending) <= left:
                 self._fallback = len(self.tokens), self._logprob, ending
+                # A token seldom makes the ending longer by more than a few: with room to spare, look less often.
+                self._look_at = len(self.tokens) + max(1, (left - len(ending)) // 4)
                 return None
-            if self._fallback:  # the last step went too far: end where it began
+            if self._fallback:  # that went too far: end where it was last looked at
                 length, self._logprob, ending = self._fallback
                 self.tokens[length:] = ending
                 return "closed"
@@ -232,63 +264,83 @@ class Row:
 class KVCache:
     """The keys and values of every layer for up to `batch_size` rows, allocated once.
 
-    Before a forward, `reserve_window` or `reserve_tokens` tells where its tokens go. The model then finds
-    here their `positions` and, by `update`, the keys and values they attend to, under `mask`.
+    A forward shows more tokens of some rows, side by side in one line (1, N). `reserve` says beforehand how many of
+    which row; the model finds here their `positions` (N,), the `longest` row, and what they attend to. On a CPU
+    keys and values are float32: attention in bfloat16 takes six times as long there.
     """
 
     def __init__(self, config: GPTConfig, batch_size: int, dtype: torch.dtype, device: torch.device):
-        # One place more than the context has takes the padding of full rows; nothing reads it. What padding
-        # writes to other places, the tokens that belong there overwrite before anything reads it.
-        shape = (config.n_layer, batch_size, config.n_kv_head, config.sequence_len + 1, config.head_dim)
-        self.k = torch.zeros(shape, dtype=dtype, device=device)
-        self.v = torch.zeros(shape, dtype=dtype, device=device)
+        places = math.ceil(config.sequence_len / KEYS_AT_A_TIME) * KEYS_AT_A_TIME
+        shape = (config.n_layer, batch_size, config.n_kv_head, places, config.head_dim)
+        self.k = torch.zeros(shape, dtype=torch.float32 if device.type == "cpu" else dtype, device=device)
+        self.v = torch.zeros_like(self.k)
         self.lengths = [0] * batch_size  # tokens held for each row
-        self.positions = None   # (B, T), of the tokens in this forward
-        self.mask = None        # (B, 1, T, T_keys), True where a token attends to a key; None: to all keys
-        self.is_causal = False  # a token attends to those before it in this forward, and there are no others
 
-    def reserve_window(self, rows: list[int], count: int):
-        """The next forward has one sequence (1, count), with which all of `rows` begin anew."""
-        self._rows = rows
-        self.positions = torch.arange(count, device=self.k.device)[None]
-        self.mask, self.is_causal = None, True
-        for row in rows:
-            self.lengths[row] = count
-
-    def reserve_tokens(self, counts: list[int]):
-        """The next forward has counts[i] more tokens for row i, padded on the right to the longest count."""
-        B, T, device = len(counts), max(counts), self.k.device
-        spare = self.k.size(3) - 1
-        starts = torch.tensor(self.lengths[:B], device=device)[:, None]  # (B, 1)
-        slots = starts + torch.arange(T, device=device)                  # (B, T)
-        self.positions = slots.clamp(max=spare - 1)
-        self._rows = torch.arange(B, device=device)[:, None]
-        self._slots = slots.clamp(max=spare)
-        self._keys = max(length + count for length, count in zip(self.lengths, counts))
-        one_length = len(set(self.lengths[:B])) == 1
-        self.mask, self.is_causal = None, False
-        if T > 1 or not one_length:
-            self.mask = (torch.arange(self._keys, device=device) <= self.positions[:, None, :, None])
-        for row, count in enumerate(counts):
+    def reserve(self, rows: list[int], counts: list[int]):
+        """The next forward has counts[i] more tokens, at least one, for rows[i]; rows in order."""
+        device = self.k.device
+        begins = [self.lengths[row] for row in rows]
+        for row, count in zip(rows, counts):
             self.lengths[row] += count
+        self.longest = max(self.lengths[row] for row in rows)
+        self.positions = torch.tensor(  # (N,)
+            [place for begin, count in zip(begins, counts) for place in range(begin, begin + count)], device=device)
+        self._rows = torch.tensor([row for row, count in zip(rows, counts) for _ in range(count)], device=device)
+        ends = np.cumsum(counts).tolist()
+        # Rows with one new token are attended to together, among as many keys as the longest of them holds; the
+        # others, which begin a window or were forced some tokens, one by one.
+        self._several = [(row, slice(end - count, end), self.lengths[row])
+                         for row, count, end in zip(rows, counts, ends) if count > 1]
+        singles = [(row, end - 1) for row, count, end in zip(rows, counts, ends) if count == 1]
+        self._single_rows, self._single_places = map(list, zip(*singles)) if singles else ([], [])
+        if singles:
+            lengths = torch.tensor(self.lengths[:singles[-1][0] + 1], device=device)  # (B,)
+            keys = math.ceil(max(self.lengths[row] for row, _ in singles) / KEYS_AT_A_TIME) * KEYS_AT_A_TIME
+            bias = torch.where(torch.arange(keys, device=device) < lengths[:, None], 0.0, -math.inf)  # (B, T)
+            bias[:, 0] = 0  # a row that holds nothing is not looked at
+            self._bias = bias.repeat_interleave(self.k.size(2), dim=0)[:, None].to(self.k.dtype)  # (B * H_kv, 1, T)
 
-    def update(self, layer: int, k, v):
-        """Store a layer's new k and v (B, H_kv, T, D); those to attend to, (B, H_kv, T_keys, D)."""
+    def attend(self, layer: int, q, k, v):
+        """Attention (N, H, D) of queries q (N, H, D) within their rows, to which k and v (N, H_kv, D) are added."""
         k_cache, v_cache = self.k[layer], self.v[layer]
-        if self.is_causal:
-            T = k.size(2)
-            k_cache[self._rows, :, :T], v_cache[self._rows, :, :T] = k, v
-            return k, v
-        k_cache[self._rows, :, self._slots] = k.transpose(1, 2)  # (B, T, H_kv, D)
-        v_cache[self._rows, :, self._slots] = v.transpose(1, 2)
-        B = len(self._rows)
-        return k_cache[:B, :, :self._keys], v_cache[:B, :, :self._keys]
+        q = q.to(k_cache.dtype)
+        k_cache[self._rows, :, self.positions] = k.to(k_cache.dtype)
+        v_cache[self._rows, :, self.positions] = v.to(v_cache.dtype)
+        if not self._several and len(self._single_rows) * k_cache.size(1) == len(self._bias):  # the common case
+            return attend_to_keys(q, k_cache, v_cache, self._bias)
+        y = torch.empty_like(q)
+        if self._single_rows:
+            queries = q.new_zeros(len(self._bias) // k_cache.size(1), *q.shape[1:])  # (B, H, D)
+            queries[self._single_rows] = q[self._single_places]
+            y[self._single_places] = attend_to_keys(queries, k_cache, v_cache, self._bias)[self._single_rows]
+        for row, part, length in self._several:
+            count = part.stop - part.start
+            mask = torch.ones(count, length, dtype=torch.bool, device=q.device).tril(length - count)
+            attended = F.scaled_dot_product_attention(
+                q[None, part].transpose(1, 2), k_cache[row:row + 1, :, :length], v_cache[row:row + 1, :, :length],
+                attn_mask=mask, enable_gqa=q.size(1) > k.size(1))  # (1, H, count, D)
+            y[part] = attended[0].transpose(0, 1)
+        return y
 
-    def move(self, source: int, target: int):
-        """Copy row `source` over row `target`."""
+    def copy(self, source: int, target: int):
+        """Row `target` becomes what row `source` is."""
         T = self.lengths[target] = self.lengths[source]
         self.k[:, target, :, :T] = self.k[:, source, :, :T]
         self.v[:, target, :, :T] = self.v[:, source, :, :T]
+
+
+def attend_to_keys(q, k_cache, v_cache, bias):
+    """Attention (B, H, D) of one query (B, H, D) of each row to the first keys of its cache (B, H_kv, S, D); the
+    bias (B * H_kv, 1, T) is -inf where a row has no key.
+
+    As matrix products, and T a multiple of KEYS_AT_A_TIME: on a CPU what comes out for a row is then the same to
+    the bit whatever the other rows are, which torch's own attention does not grant.
+    """
+    B, H, D = q.shape
+    keys, values = (cache[:B].flatten(0, 1)[:, :bias.size(-1)] for cache in (k_cache, v_cache))  # (B * H_kv, T, D)
+    queries = q.reshape(len(bias), -1, D)                                        # (B * H_kv, H / H_kv, D)
+    scores = torch.baddbmm(bias, queries, keys.mT, alpha=D**-0.5)                # (B * H_kv, H / H_kv, T)
+    return torch.bmm(scores.softmax(-1), values).view(B, H, D)
 
 
 def window_start(length: int, context: int, stride: int) -> int:
@@ -304,29 +356,41 @@ def window_start(length: int, context: int, stride: int) -> int:
     return max(0, (length - context) // hop + 1) * hop
 
 
-@torch.inference_mode()
-def mask_logits_(logits: torch.Tensor, bitmask: np.ndarray):
-    """Set the logits (B, V) of tokens that bitmask (B, ceil(V / 32)) does not allow to -inf, in place."""
-    words = bitmask.astype("<i4", copy=False).view(np.uint8)  # (B, bytes)
-    allowed = np.unpackbits(words, axis=1, count=logits.size(1), bitorder="little").view(bool)  # (B, V)
-    if not allowed.any(axis=1).all():
+def is_repeating(tokens: list[int], times: int) -> bool:
+    """Whether the last tokens are one block, of up to LONGEST_BLOCK tokens, over and over so many times, and at least
+    LEAST_REPEATED tokens in all.
+
+    >>> is_repeating([7] + [1, 2, 3, 4, 5, 6] * 4, 4), is_repeating([7] + [1, 2, 3, 4, 5, 6] * 4, 5)
+    (True, False)
+    """
+    for length in range(max(1, -(-LEAST_REPEATED // times)), min(LONGEST_BLOCK, len(tokens) // times) + 1):
+        if tokens[-length * times:] == tokens[-length:] * times:
+            return True
+    return False
+
+
+def unpack_bitmask(bitmask: np.ndarray, vocab_size: int) -> torch.Tensor:
+    """The tokens that a bitmask (B, ceil(V / 32)) allows, bool (B, V)."""
+    if not bitmask.any(axis=1).all():
         raise RuntimeError("the constraint is not terminated, yet it allows no token")
-    logits.masked_fill_(~torch.from_numpy(allowed).to(logits.device), -math.inf)
+    words = bitmask.astype("<i4", copy=False).view(np.uint8)  # (B, bytes)
+    return torch.from_numpy(np.unpackbits(words, axis=1, count=vocab_size, bitorder="little").view(bool))
 
 
 @torch.inference_mode()
-def sample_tokens(logits, uniforms, temperature=1.0, top_k=None, top_p=None):
+def sample_tokens(logits, uniforms, temperature=1.0, top_k=None, top_p=None, min_p=None):
     """One token for each row of logits (B, V), picked by its uniforms (B,) in [0, 1); and log-probabilities.
 
-    Tokens (B,) come from softmax(logits / temperature) cut to top_k, then top_p, by inverting its cumulative
-    distribution. The log-probabilities (B,) are those of softmax(logits), in nats.
+    Tokens (B,) come from softmax(logits / temperature) cut to top_k, then top_p, then min_p, by inverting its
+    cumulative distribution. The log-probabilities (B,) are those of softmax(logits), in nats.
     """
-    logprobs = logits.log_softmax(dim=-1)
+    plain = logits.softmax(dim=-1)
     if temperature < LEAST_TEMPERATURE:
-        tokens = logits.argmax(dim=-1)
+        tokens = logits.argmax(dim=-1, keepdim=True)
     else:
-        best = logits.amax(dim=-1, keepdim=True)
-        probs = ((logits - best) / temperature).softmax(dim=-1)
+        probs = plain
+        if temperature != 1:
+            probs = ((logits - logits.amax(dim=-1, keepdim=True)) / temperature).softmax(dim=-1)
         if top_k is not None:
             kept, order = probs.topk(min(top_k, probs.size(-1)))
             probs = torch.zeros_like(probs).scatter(-1, order, kept)
@@ -335,9 +399,13 @@ def sample_tokens(logits, uniforms, temperature=1.0, top_k=None, top_p=None):
             before = ranked.cumsum(dim=-1) - ranked
             ranked = ranked.masked_fill(before >= top_p * ranked.sum(dim=-1, keepdim=True), 0.0)
             probs = torch.zeros_like(probs).scatter(-1, order, ranked)
-        possible = probs > 0  # checked, for the cumulative sum of a parallel device need not rise steadily
+        if min_p is not None:
+            probs = probs.masked_fill(probs < min_p * probs.amax(dim=-1, keepdim=True), 0.0)
         cumulative = probs.cumsum(dim=-1)
-        total = cumulative.masked_fill(~possible, 0.0).amax(dim=-1)
-        beyond = possible & (cumulative > (uniforms * total)[:, None])
-        tokens = beyond.int().argmax(dim=-1)  # the first of them
-    return tokens, logprobs.gather(-1, tokens[:, None])[:, 0]
+        total = cumulative[:, -1:]
+        below_total = torch.nextafter(total, torch.zeros_like(total))
+        tokens = torch.searchsorted(cumulative, torch.minimum(uniforms[:, None] * total, below_total), right=True)
+        if logits.is_cuda:  # where a cumulative sum is done in parallel, it need not rise steadily
+            tokens = torch.where(probs.gather(-1, tokens) > 0, tokens, probs.argmax(dim=-1, keepdim=True))
+    tiny = torch.finfo(plain.dtype).tiny
+    return tokens[:, 0], plain.gather(-1, tokens)[:, 0].clamp(min=tiny).log()

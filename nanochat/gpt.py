@@ -68,16 +68,14 @@ class CausalSelfAttention(nn.Module):
         k = self.c_k(x).view(B, T, self.n_kv_head, self.head_dim)  # (B, T, H_kv, D)
         v = self.c_v(x).view(B, T, self.n_kv_head, self.head_dim)
         q, k = norm(rotate(q, cos, sin)), norm(rotate(k, cos, sin))
+        if kv_cache is not None:
+            y = kv_cache.attend(self.layer, q[0], k[0], v[0])  # (N, H, D)
+            return self.c_proj(y.to(v.dtype).reshape(B, T, C))
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, H, T, D)
         if documents is not None:
             y = attend_documents(q.to(v.dtype), k.to(v.dtype), v, documents)  # autocast may normalise in float32
         else:
-            mask, is_causal = None, True
-            if kv_cache is not None:
-                k, v = kv_cache.update(self.layer, k, v)  # (B, H_kv, T_keys, D)
-                mask, is_causal = kv_cache.mask, kv_cache.is_causal
-            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=is_causal,
-                                               enable_gqa=self.n_kv_head < self.n_head)
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=self.n_kv_head < self.n_head)
         return self.c_proj(y.transpose(1, 2).reshape(B, T, C))
 
 
@@ -178,15 +176,14 @@ class GPT(nn.Module):
         return loss / (targets != IGNORE_INDEX).sum() if loss_reduction == "mean" else loss
 
     def hidden(self, idx, kv_cache=None, documents: Documents | None = None):
-        """The normalised output (B, T, C) of the last block for tokens idx (B, T). With a cache, T counts the
-        new tokens only: the cache says at which positions they stand and what they attend to."""
-        T = documents.longest if documents else idx.size(1)
+        """The normalised output (B, T, C) of the last block for tokens idx (B, T). With a cache there is one line
+        (1, N) of new tokens: the cache says whose they are, where they stand and what they attend to."""
+        line = documents or kv_cache
+        T = line.longest if line else idx.size(1)
         if T > self.config.sequence_len:
             raise ValueError(f"{T} tokens do not fit the model's context of {self.config.sequence_len}")
-        if documents is not None:
-            cos, sin = self.cos[documents.positions], self.sin[documents.positions]  # (N, D / 2)
-        elif kv_cache is not None:
-            cos, sin = self.cos[kv_cache.positions], self.sin[kv_cache.positions]  # (B, T, D / 2)
+        if line:
+            cos, sin = self.cos[line.positions], self.sin[line.positions]  # (N, D / 2)
         else:
             cos, sin = self.cos[:T], self.sin[:T]  # (T, D / 2)
         x0 = norm(self.transformer.wte(idx))  # (B, T, C)

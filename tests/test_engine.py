@@ -11,8 +11,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanochat.engine import Engine, KVCache, mask_logits_, sample_tokens, window_start
+from nanochat.engine import Engine, KVCache, is_repeating, sample_tokens, unpack_bitmask, window_start
 from nanochat.gpt import GPT, GPTConfig
+from nanochat.inference import prepare_for_inference
 
 VOCAB = 45  # no multiple of 32, so that the last word of a bitmask is a part
 CONFIG = GPTConfig(sequence_len=32, vocab_size=VOCAB, n_layer=2, n_head=4, n_kv_head=2, n_embd=32)
@@ -48,9 +49,6 @@ class Brackets:
         bits[self.allowed()] = 1
         bitmask[index] = np.packbits(bits, bitorder="little").view(np.int32)
         return True
-
-    def compute_ff_tokens(self):
-        return list(self.forced) if self.begun else [OPEN]
 
     def is_terminated(self):
         return self.begun and self.depth == 0
@@ -122,37 +120,28 @@ def test_cached_logits_equal_uncached_in_rows_of_any_length(n_kv_head):
         torch.nn.init.normal_(parameter, std=0.25)
     texts = torch.randint(0, VOCAB, (3, 32))
     cache = KVCache(model.config, 3, torch.float32, torch.device("cpu"))
-    begin = [5, 5, 9]
-    texts[1, :5] = texts[0, :5]
+    held = [0, 0, 0]
     with torch.inference_mode():
         full = model(texts)  # (B, T, V)
-        cache.reserve_window([0, 1], 5)  # two rows of one beginning
-        got = model(texts[:1, :5], kv_cache=cache)
-        torch.testing.assert_close(got[0], full[0, :5], rtol=0, atol=1e-5)
-        cache.reserve_window([2], 9)
-        model(texts[2:, :9], kv_cache=cache)
-        for counts in [1, 1, 1], [3, 1, 4], [1, 7, 0], [1, 1, 1], [20, 1, 1], [1, 3, 1]:
-            padded = torch.zeros(3, max(counts), dtype=torch.long)
-            for row, count in enumerate(counts):
-                padded[row, :count] = texts[row, begin[row]:begin[row] + count]
-            cache.reserve_tokens(counts)
-            got = model(padded, kv_cache=cache)
-            for row, count in enumerate(counts):
-                expected = full[row, begin[row]:begin[row] + count]
-                torch.testing.assert_close(got[row, :count], expected, rtol=0, atol=1e-5)
-                begin[row] += count
-    assert begin == [32, 19, 17]  # row 0 is full, and its padding did no harm
+        for rows, counts in ([0], [5]), ([1, 2], [1, 9]), ([0, 1, 2], [1, 1, 1]), ([0, 1, 2], [3, 1, 4]), (
+                [0, 2], [1, 1]), ([1], [1]), ([2], [1]), ([0, 1], [20, 2]), ([0, 1, 2], [1, 3, 1]), ([0], [1]):
+            line = torch.cat([texts[row, held[row]:held[row] + count] for row, count in zip(rows, counts)])
+            cache.reserve(rows, counts)
+            got = model(line[None], kv_cache=cache)[0].split(counts)
+            for row, count, logits in zip(rows, counts, got):
+                torch.testing.assert_close(logits, full[row, held[row]:held[row] + count], rtol=0, atol=1e-5)
+                held[row] += count
+    assert held == cache.lengths == [32, 9, 17]  # row 0 is full
 
 
-def test_a_moved_row_goes_on_as_before(model):
+def test_a_copied_row_goes_on_as_its_source(model):
     texts = torch.randint(0, VOCAB, (2, 12), generator=torch.Generator().manual_seed(0))
     cache = KVCache(CONFIG, 2, torch.float32, torch.device("cpu"))
     with torch.inference_mode():
-        for row, length in enumerate([8, 11]):
-            cache.reserve_window([row], length)
-            model(texts[row:row + 1, :length], kv_cache=cache)
-        cache.move(1, 0)
-        cache.reserve_tokens([1])
+        cache.reserve([0, 1], [8, 11])
+        model(torch.cat([texts[0, :8], texts[1, :11]])[None], kv_cache=cache)
+        cache.copy(1, 0)
+        cache.reserve([0], [1])
         got = model(texts[1:, 11:], kv_cache=cache)[0, 0]
         torch.testing.assert_close(got, model(texts[1:])[0, 11], rtol=0, atol=1e-5)
 
@@ -211,6 +200,28 @@ def test_a_sample_depends_on_its_seed_and_index_alone(engine, constraint):
     assert len({tuple(sample) for sample in expected}) > 3
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_on_a_cpu_a_sample_is_the_same_to_the_bit_in_any_batch(dtype):
+    torch.manual_seed(1)
+    model = GPT(GPTConfig(sequence_len=96, vocab_size=VOCAB, n_layer=3, n_head=4, n_kv_head=2, n_embd=64))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    engine = Engine(prepare_for_inference(model, dtype), stride=STRIDE)
+
+    def samples(batch_size):
+        return engine.generate([OPEN], 24, max_tokens=150, batch_size=batch_size,
+                               constraint_factory=lambda: opened(ClosableBrackets()))
+
+    def opened(brackets):
+        assert brackets.accept_token(OPEN)
+        return brackets
+
+    expected = samples(1)
+    assert max(len(sample.tokens) for sample in expected) > 96
+    for batch_size in (2, 7, 24):
+        assert samples(batch_size) == expected  # log-probabilities too
+
+
 def test_log_probabilities_do_not_depend_on_the_batch(engine):
     one, many = (engine.generate([], 8, max_tokens=60, batch_size=size, constraint_factory=Brackets)
                  for size in (1, 8))
@@ -249,7 +260,7 @@ def chi_square(counts: np.ndarray, probs: np.ndarray) -> float:
     return (statistic - degrees) / math.sqrt(2 * degrees)
 
 
-def brute_force(logits, allowed, temperature, top_k, top_p):
+def brute_force(logits, allowed, temperature, top_k, top_p, min_p=None):
     """The distribution that the options ask for, one token at a time."""
     weights = {i: math.exp(logits[i] / temperature) for i in allowed}
     ranked = sorted(weights, key=weights.get, reverse=True)[:top_k]
@@ -258,6 +269,7 @@ def brute_force(logits, allowed, temperature, top_k, top_p):
         if held < (top_p or 1.0):
             kept.append(i)
             held += weights[i] / total
+    kept = [i for i in kept if weights[i] >= (min_p or 0) * weights[ranked[0]]]
     total = sum(weights[i] for i in kept)
     return np.array([weights[i] / total if i in kept else 0.0 for i in range(len(logits))])
 
@@ -273,18 +285,20 @@ def log_probability(model, tokens: list[int]) -> float:
     return total
 
 
-@pytest.mark.parametrize("temperature, top_k, top_p", [(1.0, None, None), (0.6, None, None), (2.0, 6, None),
-                                                       (1.0, None, 0.8), (1.3, 9, 0.9), (1.0, 100, 1.0)])
-def test_frequencies_are_those_of_the_renormalised_distribution(temperature, top_k, top_p):
+@pytest.mark.parametrize("temperature, top_k, top_p, min_p", [
+    (1.0, None, None, None), (0.6, None, None, None), (2.0, 6, None, None), (1.0, None, 0.8, None),
+    (1.3, 9, 0.9, None), (1.0, 100, 1.0, 0.0), (1.0, None, None, 0.2), (1.5, 12, 0.95, 0.1)])
+def test_frequencies_are_those_of_the_renormalised_distribution(temperature, top_k, top_p, min_p):
     random = np.random.default_rng(0)
     logits, allowed = random.normal(0, 1.5, VOCAB), random.choice(VOCAB, 20, replace=False)
     bits = np.zeros(64, dtype=np.uint8)
     bits[allowed] = 1
     rows = torch.tensor(logits, dtype=torch.float32).repeat(40_000, 1)
-    mask_logits_(rows, np.packbits(bits, bitorder="little").view(np.int32)[None].repeat(40_000, 0))
+    mask = np.packbits(bits, bitorder="little").view(np.int32)[None]
+    rows.masked_fill_(~unpack_bitmask(mask, VOCAB), -math.inf)
     uniforms = torch.from_numpy(random.random(40_000, dtype=np.float32))
-    tokens, logprobs = sample_tokens(rows, uniforms, temperature, top_k, top_p)
-    probs = brute_force(logits, allowed, temperature, top_k, top_p)
+    tokens, logprobs = sample_tokens(rows, uniforms, temperature, top_k, top_p, min_p)
+    probs = brute_force(logits, allowed, temperature, top_k, top_p, min_p)
     assert chi_square(np.bincount(tokens, minlength=VOCAB), probs) < 4
     plain = brute_force(logits, allowed, 1.0, None, None)
     np.testing.assert_allclose(logprobs.numpy(), np.log(plain[tokens]), atol=1e-4)
@@ -328,7 +342,7 @@ def test_greedy_takes_the_likeliest_token_whatever_the_seed(model, engine):
 
 def test_a_bfloat16_model_generates_with_a_bfloat16_cache():
     torch.manual_seed(0)
-    model = GPT(CONFIG).bfloat16()
+    model = prepare_for_inference(GPT(CONFIG), torch.bfloat16)
     samples = Engine(model, stride=STRIDE).generate([], 8, max_tokens=70, constraint_factory=ClosableBrackets)
     assert all(is_complete(sample.tokens) for sample in samples)
 
@@ -381,15 +395,42 @@ def test_what_is_forced_does_not_go_beyond_max_tokens(engine):
             self.depth += 1
             return True
 
-        def compute_ff_tokens(self):
-            return list(WORDS[self.depth:5])
-
         def is_terminated(self):
             return self.depth == 5
 
     for max_tokens, reason in (4, "length"), (5, "complete"):
         [sample] = engine.generate([], 1, max_tokens=max_tokens, constraint_factory=Chain)
         assert (sample.tokens, sample.finish_reason) == (list(WORDS[:max_tokens]), reason)
+
+
+def test_the_share_of_allowed_tokens_is_the_models(model, engine):
+    samples = engine.generate([], 6, max_tokens=20, measure_allowed=True, constraint_factory=Brackets)
+    for sample in samples:
+        brackets, shares = Brackets(), []
+        with torch.no_grad():
+            probs = model(torch.tensor([[0] + sample.tokens]))[0].softmax(-1)
+        for token, row in zip(sample.tokens, probs):
+            if len(brackets.allowed()) > 1:
+                shares.append(row[brackets.allowed()].sum().item())
+            brackets.accept_token(token)
+        assert sample.allowed == pytest.approx(np.mean(shares), abs=1e-4)
+    assert engine.generate([], 1, max_tokens=20, constraint_factory=Brackets)[0].allowed is None
+
+
+def test_a_sample_that_repeats_itself_is_ended_where_that_is_asked_for():
+    engine = Engine(GPT(CONFIG), stride=STRIDE)  # all logits are 0: the likeliest token is the first one allowed
+    options = dict(max_tokens=200, temperature=0, constraint_factory=ClosableBrackets)
+    [sample] = engine.generate([OPEN, OPEN_THREE], 1, max_repeats=30, **options)
+    assert (sample.finish_reason, sample.tokens) == ("repeating", [OPEN] * 30 + [CLOSE] * 30)
+    assert engine.generate([], 1, **options)[0].finish_reason == "closed"
+
+
+@pytest.mark.parametrize("length, times, expected", [(1, 24, True), (1, 23, False), (6, 4, True), (256, 2, True),
+                                                     (257, 2, False)])
+def test_what_counts_as_repeating(length, times, expected):
+    tokens = [9] + list(range(length)) * times
+    assert is_repeating(tokens, times) == expected
+    assert not is_repeating(tokens, times + 1) and not is_repeating([*tokens, length + 1], times)
 
 
 def test_a_prompt_already_complete_gives_empty_samples(engine):
@@ -412,9 +453,6 @@ def test_a_constraint_that_contradicts_itself_is_reported(engine):
         def allowed(self):
             return []
 
-        def compute_ff_tokens(self):
-            return []
-
     class Liar(DeadEnd):
         def fill_next_token_bitmask(self, bitmask, index=0):
             bitmask[index] = -1
@@ -435,6 +473,8 @@ def test_a_constraint_that_contradicts_itself_is_reported(engine):
     ({"top_k": 0}, "top_k"),
     ({"top_p": 0.0}, "top_p"),
     ({"top_p": 1.1}, "top_p"),
+    ({"min_p": 1.1}, "min_p"),
+    ({"max_repeats": 1}, "max_repeats"),
     ({"seed": -1}, "seed"),
     ({"prompt": [3, VOCAB]}, f"token {VOCAB} .* {VOCAB}"),
 ])
