@@ -202,6 +202,14 @@ def peak_flops(device) -> float | None:
     return next((peak for part, peak in PEAK_BF16_FLOPS if part in name), None)
 
 
+def calm_collector():
+    """What is loaded by now stays, so Python's collector need not look at it again, and seldom at the rest. For a
+    script, before long work that makes many small objects."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000)
+
+
 def tune_process():
     """Two settings of the C libraries that a CPU trains faster with; to be called before torch is loaded.
 

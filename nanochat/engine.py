@@ -8,6 +8,7 @@ window, it goes on in a later one.
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -107,11 +108,11 @@ class Engine:
 
             logits = self._next_logits(rows, cache)  # (B, V)
             if constraint_factory:
-                allowed = unpack_bitmask(np.concatenate([row.bitmask for row in rows]), config.vocab_size).to(device)
+                refused = torch.stack([refused_tokens(row.allowed, config.vocab_size) for row in rows]).to(device)
                 if measure_allowed:
-                    for row, share in zip(rows, (logits.softmax(dim=-1) * allowed).sum(dim=-1).tolist()):
+                    for row, share in zip(rows, (logits.softmax(dim=-1) * ~refused).sum(dim=-1).tolist()):
                         row.shares.append(share)
-                logits = logits.masked_fill(~allowed, -math.inf)
+                logits = logits.masked_fill(refused, -math.inf)
             uniforms = torch.tensor([row.draw() for row in rows], device=device)
             tokens, logprobs = sample_tokens(logits, uniforms, temperature, top_k, top_p, min_p)
 
@@ -193,7 +194,8 @@ class Row:
         self.window = None  # where the window in the cache starts
         self.seen = 0       # how many of the tokens the model has seen
         self.constraint = constraint_factory() if constraint_factory else None
-        self.bitmask = np.zeros((1, math.ceil(vocab_size / 32)), dtype=np.int32)  # what may come next
+        self.allowed = b""  # what may come next: a bit for each token, lowest bit first
+        self._bitmask = np.zeros((1, math.ceil(vocab_size / 32)), dtype=np.int32)
         self.shares = []    # of the probability, that the allowed tokens had at each step, if measured
         self._max_repeats = max_repeats
         self._random = np.random.default_rng((seed, index))
@@ -220,11 +222,12 @@ class Row:
     def settle(self) -> Step:
         """Append what is forced and see whether the sample has ended; what is new since the last call."""
         while self.constraint and not self.constraint.is_terminated() and len(self.tokens) < self._end:
-            self.constraint.fill_next_token_bitmask(self.bitmask)
-            allowed = int.from_bytes(self.bitmask.astype("<i4", copy=False).tobytes(), "little")  # bit i: token i
-            if allowed.bit_count() != 1:
+            self.constraint.fill_next_token_bitmask(self._bitmask)
+            self.allowed = self._bitmask.astype("<i4", copy=False).tobytes()
+            bits = int.from_bytes(self.allowed, "little")
+            if bits.bit_count() != 1:
                 break
-            self.append(allowed.bit_length() - 1, 0.0)  # the only one: its probability is 1
+            self.append(bits.bit_length() - 1, 0.0)  # the only one: its probability is 1
         reason = self._finish_reason()
         new_tokens = self.tokens[self._told:]
         self._told = len(self.tokens)
@@ -369,12 +372,13 @@ def is_repeating(tokens: list[int], times: int) -> bool:
     return False
 
 
-def unpack_bitmask(bitmask: np.ndarray, vocab_size: int) -> torch.Tensor:
-    """The tokens that a bitmask (B, ceil(V / 32)) allows, bool (B, V)."""
-    if not bitmask.any(axis=1).all():
+@lru_cache(maxsize=1024)  # of the masks in one document many are the same
+def refused_tokens(allowed: bytes, vocab_size: int) -> torch.Tensor:
+    """The tokens whose bit is not set, bool (V,)."""
+    if not any(allowed):
         raise RuntimeError("the constraint is not terminated, yet it allows no token")
-    words = bitmask.astype("<i4", copy=False).view(np.uint8)  # (B, bytes)
-    return torch.from_numpy(np.unpackbits(words, axis=1, count=vocab_size, bitorder="little").view(bool))
+    bits = np.unpackbits(np.frombuffer(allowed, np.uint8), count=vocab_size, bitorder="little")
+    return torch.from_numpy(bits == 0)
 
 
 @torch.inference_mode()

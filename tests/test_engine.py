@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanochat.engine import Engine, KVCache, is_repeating, sample_tokens, unpack_bitmask, window_start
+from nanochat.engine import Engine, KVCache, is_repeating, refused_tokens, sample_tokens, window_start
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.inference import prepare_for_inference
 
@@ -294,8 +294,7 @@ def test_frequencies_are_those_of_the_renormalised_distribution(temperature, top
     bits = np.zeros(64, dtype=np.uint8)
     bits[allowed] = 1
     rows = torch.tensor(logits, dtype=torch.float32).repeat(40_000, 1)
-    mask = np.packbits(bits, bitorder="little").view(np.int32)[None]
-    rows.masked_fill_(~unpack_bitmask(mask, VOCAB), -math.inf)
+    rows.masked_fill_(refused_tokens(np.packbits(bits, bitorder="little").tobytes(), VOCAB), -math.inf)
     uniforms = torch.from_numpy(random.random(40_000, dtype=np.float32))
     tokens, logprobs = sample_tokens(rows, uniforms, temperature, top_k, top_p, min_p)
     probs = brute_force(logits, allowed, temperature, top_k, top_p, min_p)
