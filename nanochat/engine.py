@@ -150,13 +150,11 @@ class Engine:
         hidden = self.model.hidden(torch.tensor([line], device=self.model.get_device()), cache)  # (1, N, C)
         last = hidden[0, np.cumsum(counts) - 1]  # (rows shown, C)
         logits = self.model.logits(last)
-        if not twins:
-            return logits
+        place_of = {slot: place for place, slot in enumerate(shown)}
         for slot, first in twins:
             cache.copy(first, slot)
-        places = {slot: place for place, slot in enumerate(shown)} 
-        first_of = dict(twins)
-        return logits[[places[first_of.get(slot, slot)] for slot in range(len(rows))]]
+            place_of[slot] = place_of[first]
+        return logits[[place_of[slot] for slot in range(len(rows))]] if twins else logits
 
     def _check(self, prompt, num_samples, max_tokens, temperature, top_k, top_p, min_p, max_repeats, seed, batch_size):
         vocab_size = self.model.config.vocab_size

@@ -25,7 +25,8 @@ def main(argv=None):
     args = parser.parse_args(argv)
 
     from nanochat.checkpoint_manager import load_model
-    from nanochat.common import choose_device, tune_process
+    from nanochat.common import choose_device, choose_dtype, tune_process
+    from nanochat.inference import prepare_for_inference
     from tct_dataloader import check_metadata, read_metadata
     from workflow_generator import WorkflowGenerator, check_tokenizer
 
@@ -40,7 +41,8 @@ def main(argv=None):
     results = {"checkpoint": str(checkpoint), "step": meta["step"], "data_dir": args.data_dir,
                "temperature": args.temperature, "seed": args.seed}
     results |= score_split(model, metadata, args.data_dir, args.device_batch_size)
-    generator = WorkflowGenerator(model, meta["data"]["stride"])
+    ready = prepare_for_inference(model, choose_dtype("auto", model.get_device()))  # good for nothing else from here on
+    generator = WorkflowGenerator(ready, meta["data"]["stride"])
     results |= judge_samples(generator, args.num_samples, max_tokens=args.max_tokens,
                              temperature=args.temperature, seed=args.seed)
 

