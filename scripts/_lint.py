@@ -21,7 +21,8 @@ class Linter:
     def __call__(self, text: str) -> list[str]:
         with tempfile.TemporaryDirectory() as folder:
             Path(folder, "workflow.yml").write_text(text)
-            result = subprocess.run([self.path, "workflow.yml"], cwd=folder, capture_output=True, text=True, check=False)
+            command = [self.path, "workflow.yml"]
+            result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
         found = FINDING.findall(ANSI.sub("", result.stdout))
         if result.returncode and not found:
             raise OSError(f"{self.name} failed: {(result.stderr or result.stdout).strip().splitlines()[-1:]}")

@@ -107,8 +107,9 @@ def our_ways(generator, new_tokens: int, dtype: str) -> dict:
     def generate(constrained):
         def run(batch):
             # max_tokens leaves room: what is measured is writing, not the closing of a document.
-            steps = generator.engine.stream([], 8 * batch, max_tokens=new_tokens + 300, seed=next(seeds), batch_size=batch,
-                                            constraint_factory=tct.matcher if constrained else None)
+            steps = generator.engine.stream(
+                [], 8 * batch, max_tokens=new_tokens + 300, seed=next(seeds), batch_size=batch,
+                constraint_factory=tct.matcher if constrained else None)
             tokens = 0
             for step in steps:
                 tokens += len(step.tokens)
@@ -202,7 +203,8 @@ def report(batch: int, rounds: dict[str, list[float]], config, device, new_token
         dtype_bytes = 4 if "float32" in name else 2
         cache_bytes = 4 if ours and device.type == "cpu" else dtype_bytes
         share = median(speeds) / limit(batch, config, dtype_bytes, cache_bytes, rate, new_tokens)
-        print(f"{name:<47}{median(speeds):>9,.0f}{min(speeds):>9,.0f}{max(speeds):>9,.0f}{share:>14.0%}", flush=True)
+        spread = "".join(f"{speed:>9,.0f}" for speed in (median(speeds), min(speeds), max(speeds)))
+        print(f"{name:<47}{spread}{share:>14.0%}", flush=True)
         result["ways"][name] = {"tokens_per_second": speeds, "share_of_limit": share}
     for name in rounds:
         if name.endswith("constraint"):
