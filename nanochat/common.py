@@ -214,8 +214,9 @@ def tune_process():
     """Two settings of the C libraries that a CPU trains faster with; to be called before torch is loaded.
 
     Idle threads of OpenMP soon sleep: those of libgomp spin for long, which makes a step a hundred times slower
-    beside other busy processes. So many turns cost nothing where there are none. And glibc's malloc keeps freed memory for the next step: by default it hands every large
-    tensor back to the system, which then clears each page again, up to half the time of a small model.
+    beside other busy processes. So many turns cost nothing where there are none. And glibc's malloc keeps freed
+    memory for the next step: by default it hands every large tensor back to the system, which then clears each
+    page again, up to half the time of a small model.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:

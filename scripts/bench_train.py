@@ -240,9 +240,11 @@ def load_rows(job: dict):
     import torch
 
     if job["data_dir"]:
+        from tct_windows import open_table
+
         folder = Path(job["data_dir"]).expanduser()
         metadata = json.loads((folder / "metadata.json").read_bytes())
-        return torch.load(folder / "train.pt", mmap=True, weights_only=True), metadata["pad_token"]
+        return open_table(folder / "train.pt"), metadata["pad_token"]
     shape = RANDOM_ROWS, job["config"]["sequence_len"] + 1
     return torch.randint(1, job["config"]["vocab_size"], shape, dtype=torch.int16), 0
 

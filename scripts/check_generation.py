@@ -107,8 +107,9 @@ def validator():
 
 
 def keeps_json(text: str, prompt: str) -> bool:
-    """Whether a JSON text begins with a cut one; an escape that is cut may end in any character."""
-    return text.startswith(re.sub(r"\\(u.{0,3})?\Z", "", prompt))
+    """Whether a JSON text begins with a cut one. A character may be written as itself where its escape is cut."""
+    start = re.sub(r"\\(u.{0,3})?\Z", "", prompt)
+    return text.startswith(prompt) or start != prompt and text.startswith(start) and text[len(start)] != '"'
 
 
 def keeps_yaml(value, prompt: str) -> bool:

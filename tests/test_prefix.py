@@ -20,6 +20,7 @@ from tct.symbols import (
 from tct_github_workflow.workflow_files import find_files, load_file
 from tct_github_workflow.workflow_yaml import dump_workflow, load_workflow
 
+from scripts.check_generation import keeps_json, keeps_yaml
 from scripts.sample_workflows import compose_workflows
 
 WORKFLOWS = [workflow for _, workflow in compose_workflows(60)]
@@ -124,13 +125,7 @@ def test_json_cut_anywhere_is_kept(workflow, ascii, share):
     check(prefix, tct.encode(text))
     for whole in completions(prefix):
         if cut != text:
-            assert keeps(compact(json.loads(whole), ascii), cut)
-
-
-def keeps(text: str, cut: str) -> bool:
-    """Does a JSON text start as a cut one does? A character may be written as itself where its escape is cut."""
-    start = re.sub(r"\\(u.{0,3})?\Z", "", cut)
-    return text.startswith(cut) or start != cut and text.startswith(start) and text[len(start)] != '"'
+            assert keeps_json(compact(json.loads(whole), ascii), cut)
 
 
 @pytest.mark.parametrize(
@@ -225,25 +220,7 @@ def test_yaml_cut_anywhere_is_kept(workflow, share):
     prefix = tct.encode_prefix(cut)
     check(prefix, tct.encode(compact(workflow)))
     for whole in completions(prefix):
-        assert keeps_lines(json.loads(whole), cut)
-
-
-def keeps_lines(workflow, cut: str) -> bool:
-    """Does a workflow start with the scalars in the whole lines of a cut text, but for the last of them?"""
-    try:
-        given = load_workflow(cut[: cut.rfind("\n") + 1])
-    except ValueError:
-        return True
-    *sure, _ = scalars(given)
-    return scalars(workflow)[: len(sure)] == sure
-
-
-def scalars(value, path=()) -> list[tuple[tuple, str]]:
-    """The paths and JSON texts of all values that hold no other, in their order."""
-    if not value or not isinstance(value, (dict, list)):
-        return [(path, json.dumps(value))]
-    children = value.items() if isinstance(value, dict) else enumerate(value)
-    return [scalar for key, child in children for scalar in scalars(child, (*path, key))]
+        assert keeps_yaml(json.loads(whole), cut)
 
 
 def test_every_style_of_yaml_is_read_up_to_any_cut():
@@ -251,7 +228,7 @@ def test_every_style_of_yaml_is_read_up_to_any_cut():
     for end in range(len(HAND_WRITTEN) + 1):
         prefix = tct.encode_prefix(HAND_WRITTEN[:end])
         check(prefix, tokens)
-        assert all(keeps_lines(json.loads(whole), HAND_WRITTEN[:end]) for whole in completions(prefix))
+        assert all(keeps_yaml(json.loads(whole), HAND_WRITTEN[:end]) for whole in completions(prefix))
 
 
 JOB = "on: push\njobs:\n  a:\n    "

@@ -10,6 +10,7 @@ import sys
 
 import pytest
 import torch
+from tct_github_workflow import workflow_files
 from test_prepare import SCRIPTS, contents, load, prepare, prepare_training_data, run, workflow, write_workflows
 
 SCRIPT = SCRIPTS / "prepare_training_data.py"
@@ -90,6 +91,38 @@ def test_a_shard_is_resumed_too(source, straight, tmp_path, monkeypatch):
     assert prepare_training_data.main(
         ["--merge", str(tmp_path / "shard-1"), str(tmp_path / "shard-2"), "--output", str(tmp_path / "out")]) == 0
     assert contents(tmp_path / "out") == straight
+
+
+@pytest.mark.parametrize("shard", [False, True])
+@pytest.mark.parametrize("moment", ["_replace", "rmtree"])
+def test_a_kill_while_the_result_is_published_loses_nothing(source, straight, tmp_path, monkeypatch, moment, shard):
+    """Before the renames; and after them, when some of the work is removed already."""
+    more = [str(f) for f in flags(source, tmp_path / "out", *(["--shard", "1/1"] if shard else []))]
+
+    def remove_a_chunk_and_die(folder, **_):
+        next(folder.glob("chunks/*.json")).unlink()
+        raise KeyboardInterrupt
+
+    def die(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as broken:
+        if moment == "_replace":
+            broken.setattr(workflow_files, "_replace", die)
+        else:
+            broken.setattr(workflow_files.shutil, "rmtree", remove_a_chunk_and_die)
+        assert prepare_training_data.main(more) == 130
+    assert prepare_training_data.main([*more, "--resume"]) == 0
+    if shard:
+        assert prepare_training_data.main(["--merge", str(tmp_path / "out"), "--output", str(tmp_path / "all")]) == 0
+    assert contents(tmp_path / ("all" if shard else "out")) == straight
+
+
+def test_a_chunk_that_is_missing_is_noticed(source, tmp_path, capsys):
+    assert prepare_training_data.main([str(f) for f in flags(source, tmp_path / "shard", "--shard", "1/1")]) == 0
+    next((tmp_path / "shard" / "chunks").glob("*.json")).unlink()
+    assert prepare_training_data.main(["--merge", str(tmp_path / "shard"), "--output", str(tmp_path / "out")]) == 2
+    assert "5 chunks of 6 are there" in capsys.readouterr().err
 
 
 def stop_after(chunks):

@@ -14,7 +14,7 @@ class TCTTokenizer:
     There are no begin or end tokens: a document ends where its root object closes.
     """
 
-    name = "tct_github_workflow"
+    name = tct.NAME
 
     @property
     def pad_token(self) -> int:

@@ -103,13 +103,16 @@ def prepare(args):
             records = tokenise(args, work, output)
             chunks = find_chunks(work / "chunks")
         if args.shard:
-            (work / "chunks").rename(new / "chunks")
+            shutil.copytree(work / "chunks", new / "chunks")
             for name in ("settings.json", "records.json"):
                 shutil.copy(work / name, new)
         else:
+            if len(chunks) != records["chunks"]:
+                raise ValueError(f"{len(chunks)} chunks of {records['chunks']} are there: start anew without --resume")
             try:
                 report = assemble(args, chunks, records, work, new)
             except ValueError:  # it would come to that again
+                (work / "records.json").unlink(missing_ok=True)
                 shutil.rmtree(work / "chunks", ignore_errors=True)
                 raise
             for path in new.iterdir():
@@ -167,8 +170,8 @@ def describe_files(args) -> dict[str, str]:
 # tokenising: records to chunks
 
 def tokenise(args, work: Path, output: Path) -> dict:
-    """Writes all chunks that are not yet there, of the shard if one is named; gives how many records there are,
-    how many were left alone, and a hash of their names."""
+    """Writes all chunks that are not yet there, of the shard if one is named; gives how many records and chunks there
+    are in all shards, how many records were left alone, and a hash of their names."""
     done = work / "records.json"
     if done.exists():
         return json.loads(done.read_bytes())
@@ -180,15 +183,15 @@ def tokenise(args, work: Path, output: Path) -> dict:
     keep_listings(sources, work / "listings.json")
     options = ChunkOptions(args.repair, args.tokenizer != "tct", args.near_dedup is not None)
     part, parts = map(int, args.shard.split("/")) if args.shard else (1, 1)
-    names, records = hashlib.sha256(), 0
+    names, records, chunks = hashlib.sha256(), 0, 0
 
     with tqdm(total=count_files(sources, args.max_files), desc="tokenise", unit="file", smoothing=0.05,
               disable=None) as progress:
         def calls():
-            nonlocal records
+            nonlocal records, chunks
             stream = itertools.islice(itertools.chain.from_iterable(sources), args.max_files)
             for index, chunk in enumerate(cut(stream)):
-                records += len(chunk)
+                records, chunks = records + len(chunk), chunks + 1
                 names.update("".join(f"{record.name}\0" for record in chunk).encode(errors="surrogateescape"))
                 path = chunk_path(folder, index)
                 if index % parts != part - 1 or path.exists():
@@ -198,7 +201,7 @@ def tokenise(args, work: Path, output: Path) -> dict:
 
         for count in run_in_processes(make_chunk, calls(), args.num_workers):
             progress.update(count)
-    result = {"records": records, "left_alone": sum(source.left_alone for source in sources),
+    result = {"records": records, "chunks": chunks, "left_alone": sum(source.left_alone for source in sources),
               "names": names.hexdigest()}
     write_atomic(done, json.dumps(result).encode())
     return result

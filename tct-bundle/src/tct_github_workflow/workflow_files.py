@@ -108,6 +108,7 @@ def resumable_folder(output: Path, settings: dict, resume: bool, keeps: str, rep
             _check_same(json.loads(begun.read_text()), settings, output)
             shutil.rmtree(new, ignore_errors=True)
         else:
+            begun.unlink(missing_ok=True)  # first, here and below: what is then half removed is not resumed
             _empty(work, but="lock")
             write_atomic(begun, json.dumps(settings, indent=2).encode())
         new.mkdir()
@@ -120,6 +121,7 @@ def resumable_folder(output: Path, settings: dict, resume: bool, keeps: str, rep
             kind = OSError if isinstance(error, OSError) else type(error)
             raise kind(f"{error}; {KEPT}" if str(error) else KEPT) from None
         _replace(output, new, old)
+        begun.unlink()
         shutil.rmtree(work)
 
 
@@ -131,11 +133,14 @@ def work_folder(output: Path) -> Path:
 def write_atomic(path: Path, content: bytes):
     """Writes a file so that it is there whole or not at all."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def sync(path: Path):
