@@ -71,12 +71,12 @@ class Engine:
         """`num_samples` continuations of `prompt`, in order. The options are those of `stream`."""
         steps = self.stream(prompt, num_samples, **options)
         samples = {step.index: step.sample for step in steps if step.sample is not None}
-        return [samples[index] for index in range(num_samples)]
+        return [samples[index] for index in sorted(samples)]
 
     def stream(self, prompt: list[int], num_samples: int, *, max_tokens: int, temperature: float = 1.0,
                top_k: int | None = None, top_p: float | None = None, min_p: float | None = None, seed: int = 0,
                constraint_factory: Callable[[], Constraint] | None = None, measure_allowed: bool = False,
-               max_repeats: int | None = None, batch_size: int = 16) -> Iterator[Step]:
+               max_repeats: int | None = None, batch_size: int = 16, first: int = 0) -> Iterator[Step]:
         """Yield the steps of `num_samples` continuations of `prompt`, at most `batch_size` in work at a time.
 
         Each has at most `max_tokens` tokens. `constraint_factory()` gives it a constraint of its own that
@@ -85,19 +85,21 @@ class Engine:
         those with this share of the likeliest one's. With `max_repeats` a sample is ended that says the same
         thing so many times on end (see `is_repeating`). `measure_allowed` fills in Sample.allowed.
 
-        Sample i depends on `seed` and i alone: to the bit on an x86 CPU with a model from `prepare_for_inference`;
-        elsewhere up to rounding, so where two tokens are as good as equal, the shape of the batch may decide.
-        ValueError where an argument makes no sense.
+        Samples are numbered from `first` on, so that several processes can share those of one seed. Sample i depends
+        on `seed` and i alone: to the bit on an x86 CPU with a model from `prepare_for_inference`; elsewhere up to
+        rounding, so where two tokens are as good as equal, the shape of the batch may decide. ValueError where an
+        argument makes no sense.
         """
-        self._check(prompt, num_samples, max_tokens, temperature, top_k, top_p, min_p, max_repeats, seed, batch_size)
+        self._check(prompt, num_samples, max_tokens, temperature, top_k, top_p, min_p, max_repeats, seed, batch_size,
+                    first)
         batch_size = min(batch_size, num_samples)
         config, device = self.model.config, self.model.get_device()
         cache = KVCache(config, batch_size, self.model.transformer.wte.weight.dtype, device)
-        rows, started = [], 0  # rows[i] owns row i of the cache
+        rows, index, end = [], first, first + num_samples  # rows[i] owns row i of the cache
         while True:
-            while len(rows) < batch_size and started < num_samples:
-                row = Row(started, prompt, max_tokens, seed, constraint_factory, config.vocab_size, max_repeats)
-                started += 1
+            while len(rows) < batch_size and index < end:
+                row = Row(index, prompt, max_tokens, seed, constraint_factory, config.vocab_size, max_repeats)
+                index += 1
                 step = row.settle()
                 if step.tokens or step.sample:
                     yield step
@@ -156,7 +158,8 @@ class Engine:
             place_of[slot] = place_of[first]
         return logits[[place_of[slot] for slot in range(len(rows))]] if twins else logits
 
-    def _check(self, prompt, num_samples, max_tokens, temperature, top_k, top_p, min_p, max_repeats, seed, batch_size):
+    def _check(self, prompt, num_samples, max_tokens, temperature, top_k, top_p, min_p, max_repeats, seed, batch_size,
+               first):
         vocab_size = self.model.config.vocab_size
         counts = {"num_samples": num_samples, "max_tokens": max_tokens, "batch_size": batch_size}
         for name, value in counts.items():
@@ -172,8 +175,9 @@ class Engine:
             raise ValueError(f"min_p must be from 0 to 1, not {min_p}")
         if max_repeats is not None and max_repeats < 2:
             raise ValueError(f"max_repeats must be at least 2, not {max_repeats}")
-        if seed < 0:
-            raise ValueError(f"seed must be 0 or more, not {seed}")
+        for name, value in {"seed": seed, "first": first}.items():
+            if value < 0:
+                raise ValueError(f"{name} must be 0 or more, not {value}")
         for token in prompt:
             if not 0 <= token < vocab_size:
                 raise ValueError(f"token {token} of the prompt is not in the vocabulary of {vocab_size}")

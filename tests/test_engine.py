@@ -200,6 +200,13 @@ def test_a_sample_depends_on_its_seed_and_index_alone(engine, constraint):
     assert len({tuple(sample) for sample in expected}) > 3
 
 
+def test_processes_can_share_the_samples_of_one_seed(engine):
+    options = dict(max_tokens=40, seed=2, batch_size=3, constraint_factory=ClosableBrackets)
+    halves = engine.generate([], 4, **options) + engine.generate([], 4, first=4, **options)
+    assert [sample.tokens for sample in halves] == [sample.tokens for sample in engine.generate([], 8, **options)]
+    assert {step.index for step in engine.stream([], 4, first=4, **options)} == {4, 5, 6, 7}
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_on_a_cpu_a_sample_is_the_same_to_the_bit_in_any_batch(dtype):
     torch.manual_seed(1)
@@ -475,6 +482,7 @@ def test_a_constraint_that_contradicts_itself_is_reported(engine):
     ({"min_p": 1.1}, "min_p"),
     ({"max_repeats": 1}, "max_repeats"),
     ({"seed": -1}, "seed"),
+    ({"first": -1}, "first"),
     ({"prompt": [3, VOCAB]}, f"token {VOCAB} .* {VOCAB}"),
 ])
 def test_an_argument_without_sense_is_refused_by_name(engine, change, message):
