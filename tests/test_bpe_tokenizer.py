@@ -3,21 +3,36 @@
 import json
 
 import pytest
-from bpe_tokenizer_adapter import END, BPETokenizer
+from bpe_tokenizer_adapter import END, NAMES, BPETokenizer, stretches
 from hypothesis import given
 from hypothesis import strategies as st
 from tct_tokenizer_adapter import TCTTokenizer
 
 TEXTS = [json.dumps({"on": "push", "jobs": {f"job-{i}": {"runs-on": "ubuntu-latest"}}}) for i in range(50)]
-BPE = BPETokenizer.train(TEXTS, 400)
+BPE, UNSPLIT = (BPETokenizer.train(TEXTS, 400, name) for name in NAMES)
+CHARACTERS = st.text(st.characters(exclude_categories=["Cs"]))
 
 
-@given(st.text(st.characters(exclude_categories=["Cs"])))
+@given(CHARACTERS)
 def test_every_text_comes_back(text):
-    for wrapped in (text, f"<end>{text}<pad>"):
-        ids = BPE.encode(wrapped)
-        assert BPE.decode([*ids, 0, 0]) == wrapped
-        assert ids[-1] == END and END not in ids[:-1] and 0 not in ids
+    for tokenizer in (BPE, UNSPLIT):
+        for wrapped in (text, f"<end>{text}<pad>"):
+            ids = tokenizer.encode(wrapped)
+            assert tokenizer.decode([*ids, 0, 0]) == wrapped
+            assert ids[-1] == END and END not in ids[:-1] and 0 not in ids
+
+
+def test_unsplit_merges_cross_the_boundaries_of_words():
+    assert len(UNSPLIT.encode(TEXTS[0])) < len(BPE.encode(TEXTS[0])) / 2
+    assert max(len(UNSPLIT.id_to_token(token).split('"')) for token in UNSPLIT.encode(TEXTS[0])) > 4
+    assert (BPE.name, UNSPLIT.name) == NAMES
+
+
+@given(CHARACTERS, st.integers(4, 9))
+def test_stretches_are_the_text_and_not_longer_than_asked_for(text, size):
+    pieces = list(stretches(text, size))
+    assert "".join(pieces) == text and all(0 < len(piece.encode()) <= size for piece in pieces)
+    assert all(len(piece.encode()) > size - 4 for piece in pieces[:-1])
 
 
 def test_text_of_the_workflows_is_merged():
@@ -40,11 +55,13 @@ def test_an_incomplete_document_and_surplus_are_refused():
 
 
 def test_training_again_and_loading_give_the_same_tokenizer(tmp_path):
-    BPE.save(tmp_path / "tokenizer.json")
-    again, loaded = BPETokenizer.train(TEXTS, 400), BPETokenizer.load(tmp_path / "tokenizer.json")
-    assert BPE.fingerprint == again.fingerprint == loaded.fingerprint
-    assert loaded.encode("<end>" + TEXTS[0]) == BPE.encode("<end>" + TEXTS[0])
-    assert BPETokenizer.train(TEXTS, 300).fingerprint != BPE.fingerprint
+    for tokenizer, name in zip((BPE, UNSPLIT), NAMES):
+        tokenizer.save(tmp_path / "tokenizer.json")
+        again, loaded = BPETokenizer.train(TEXTS, 400, name), BPETokenizer.load(tmp_path / "tokenizer.json")
+        assert tokenizer.fingerprint == again.fingerprint == loaded.fingerprint
+        assert loaded.name == tokenizer.name
+        assert loaded.encode("<end>" + TEXTS[0]) == tokenizer.encode("<end>" + TEXTS[0])
+        assert BPETokenizer.train(TEXTS, 300, name).fingerprint != tokenizer.fingerprint
 
 
 @pytest.mark.parametrize("text, message", [

@@ -203,17 +203,18 @@ def test_near_duplicates_and_repairs_are_counted(tmp_path):
     assert skipped == [{"file": "b.json", "reason": "near_duplicate", "detail": "100% of the steps of a.json"}]
 
 
-def test_the_baseline_learns_from_the_training_split_only_and_can_be_loaded(tmp_path):
+@pytest.mark.parametrize("name", ["bpe", "bpe-unsplit"])
+def test_a_baseline_learns_from_the_training_split_only_and_can_be_loaded(tmp_path, name):
     from bpe_tokenizer_adapter import BPETokenizer
 
     write_workflows(tmp_path / "in", [f"{side}{i}.json" for side in "ab" for i in range(30)])
     assert prepare(tmp_path / "in", tmp_path / "tct", "--context-size", 64) == 0
-    assert prepare(tmp_path / "in", tmp_path / "bpe", "--context-size", 64, "--tokenizer", "bpe") == 0
+    assert prepare(tmp_path / "in", tmp_path / "bpe", "--context-size", 64, "--tokenizer", name) == 0
     tct, bpe = load(tmp_path / "tct")[2], load(tmp_path / "bpe")[2]
     for side in ("train", "val"):
         assert all(tct["splits"][side][what] == bpe["splits"][side][what] for what in ("workflows", "json_bytes"))
     tokenizer = BPETokenizer.load(tmp_path / "bpe" / "tokenizer.json")
-    assert bpe["tokenizer"] == {"name": "bpe", "fingerprint": tokenizer.fingerprint}
+    assert bpe["tokenizer"] == {"name": name, "fingerprint": tokenizer.fingerprint}
     assert bpe["vocab_size"] == tct["vocab_size"] > tokenizer.get_vocab_size()
 
     texts = {"train": [], "val": []}
@@ -224,14 +225,15 @@ def test_the_baseline_learns_from_the_training_split_only_and_can_be_loaded(tmp_
         for position, *row in own.tolist():
             tokens[position * 32:position * 32 + 64] = row
         texts[line["split"]].append(tokenizer.decode(tokens))
-    assert BPETokenizer.train(texts["train"]).fingerprint == tokenizer.fingerprint
-    assert BPETokenizer.train(texts["train"] + texts["val"]).fingerprint != tokenizer.fingerprint
+    assert BPETokenizer.train(texts["train"], name=name).fingerprint == tokenizer.fingerprint
+    assert BPETokenizer.train(texts["train"] + texts["val"], name=name).fingerprint != tokenizer.fingerprint
 
     again = tmp_path / "again"
     which = tmp_path / "bpe" / "tokenizer.json"
     assert prepare(tmp_path / "in", again, "--context-size", 64, "--tokenizer", which) == 0
     assert (again / "train.pt").read_bytes() == (tmp_path / "bpe" / "train.pt").read_bytes()
-    assert load(again)[2]["vocab_size"] == tokenizer.get_vocab_size()
+    metadata = load(again)[2]
+    assert metadata["vocab_size"] == tokenizer.get_vocab_size() and metadata["tokenizer"] == bpe["tokenizer"]
 
 
 def test_several_inputs_of_any_kind_are_one_set(tmp_path, monkeypatch):

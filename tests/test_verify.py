@@ -40,7 +40,7 @@ def test_a_sound_set_passes_and_is_shown(sound, capsys):
 
 @pytest.mark.parametrize("more", [
     ["--window-step", 32], ["--max-windows-per-workflow", 3], ["--test-split", 0.3, "--train-split", 0.4],
-    ["--tokenizer", "bpe"], ["--repair", "--train-split", 1]])
+    ["--tokenizer", "bpe"], ["--tokenizer", "bpe-unsplit"], ["--repair", "--train-split", 1]])
 def test_every_kind_of_set_passes(sound, tmp_path, more):
     assert prepare(sound / "in", tmp_path / "out", "--context-size", 64, "--stride", 8, *more) == 0
     assert verify(tmp_path / "out") == 0

@@ -1,7 +1,10 @@
-"""The baseline: byte-level BPE over compact JSON, with the methods of TCTTokenizer."""
+"""The baselines: byte-level BPE over compact JSON, with the methods of TCTTokenizer.
+
+Merges of "bpe" stay within the pieces that a pattern splits the text into; those of "bpe-unsplit" cross any boundary.
+"""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tct.symbols import PAD
@@ -9,12 +12,14 @@ from tct_github_workflow import extract_window, vocab_size
 from tct_github_workflow.workflow_files import write_atomic
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
+NAMES = ("bpe", "bpe-unsplit")
 PAD_TEXT, END_TEXT = "<pad>", "<end>"  # tokens 0 and 1; such text in a document is text
 END = 1
 MOST_TOKENS = 2**15  # windows are int16
 # Where GPT-4's tokenizer (tiktoken's cl100k_base) splits text before merging.
 SPLIT = (r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*"
          r"|\s*[\r\n]|\s+(?!\S)|\s+")
+STRETCH = 1000  # bytes; what is not split learns from so much at a time: the library's training is slow in long pieces
 
 
 class BPETokenizer:
@@ -25,7 +30,6 @@ class BPETokenizer:
         '{"on":"push"}'
     """
 
-    name = "bpe"
     pad_token, end_token = PAD, END
 
     def __init__(self, tokenizer: Tokenizer):
@@ -33,13 +37,16 @@ class BPETokenizer:
         self.library.encode_special_tokens = True  # "<end>" in a text is no end
 
     @classmethod
-    def train(cls, texts: Iterable[str], size: int | None = None) -> "BPETokenizer":
+    def train(cls, texts: Iterable[str], size: int | None = None, name: str = "bpe") -> "BPETokenizer":
         """Learns merges from texts until there are `size` tokens (as many as the workflow tokenizer has) or no
-        more merges."""
-        tokenizer = Tokenizer(models.BPE())
-        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
-            pre_tokenizers.Split(Regex(SPLIT), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+        more merges; `name` is one of NAMES."""
+        tokenizer, to_bytes = Tokenizer(models.BPE()), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        if name == "bpe":
+            split = pre_tokenizers.Split(Regex(SPLIT), "isolated")
+            tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, to_bytes])
+        else:
+            tokenizer.pre_tokenizer = to_bytes
+            texts = (stretch for text in texts for stretch in stretches(text, STRETCH))
         tokenizer.decoder = decoders.ByteLevel()
         tokenizer.train_from_iterator(texts, trainers.BpeTrainer(
             vocab_size=size or vocab_size(), special_tokens=[PAD_TEXT, END_TEXT], show_progress=False,
@@ -62,6 +69,11 @@ class BPETokenizer:
 
     def save(self, path: str | Path):
         write_atomic(Path(path), self.library.to_str().encode())
+
+    @property
+    def name(self) -> str:
+        """Which of NAMES it is."""
+        return NAMES[isinstance(self.library.pre_tokenizer, pre_tokenizers.ByteLevel)]
 
     @property
     def fingerprint(self) -> str:
@@ -103,3 +115,18 @@ class BPETokenizer:
     def extract_window(self, ids, start: int, end: int, stride: int = 1) -> list[int]:
         """[start // stride] + ids[start:end], the shape of a training row."""
         return extract_window(ids, start, end, stride)
+
+
+def stretches(text: str, size: int) -> Iterator[str]:
+    """The text in pieces of at most `size` bytes, at least 4, of whole characters.
+
+    >>> list(stretches("naïve", 4))
+    ['naï', 've']
+    """
+    data, start = text.encode(), 0
+    while start < len(data):
+        end = min(start + size, len(data))
+        while end < len(data) and data[end] & 0xC0 == 0x80:  # within a character
+            end -= 1
+        yield data[start:end].decode()
+        start = end

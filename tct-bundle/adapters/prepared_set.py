@@ -13,7 +13,7 @@ from typing import TextIO
 import numpy as np
 from tqdm import tqdm
 
-from bpe_tokenizer_adapter import BPETokenizer
+from bpe_tokenizer_adapter import NAMES, BPETokenizer
 from tct_tokenizer_adapter import TCTTokenizer
 from tct_windows import WindowPlan, new_table, windows
 from workflow_chunks import read_entries
@@ -37,7 +37,7 @@ def assemble(flags, chunks: list[Path], records: dict, work: Path, new: Path) ->
             folder = work / "bpe"
             tokenizer = encode_bpe(flags.tokenizer, chunks, index, sides == 0, folder)
             tokenizer.save(new / "tokenizer.json")
-            if flags.tokenizer != "bpe":  # else it has as many tokens as ours, should some of them go unused
+            if flags.tokenizer not in NAMES:  # else it has as many tokens as ours, should some of them go unused
                 plan = replace(plan, vocab_size=tokenizer.get_vocab_size())
             leave_out_too_long(chunks, index, plan, skipped)
     if not index.kept.any():
@@ -118,10 +118,10 @@ def encode_bpe(which: str, chunks: list[Path], index: Index, trains: np.ndarray,
     """Trains a BPE tokenizer on the workflows that `trains` (N,) marks, or loads one, and writes to the folder the
     tokens of the workflows that are kept; their lengths go to the index."""
     folder.mkdir(exist_ok=True)
-    if which == "bpe":
-        tokenizer = BPETokenizer.train(
-            text for chunk, workflows in numbered_workflows(chunks, "learn merges")
-            for (number, _), text in zip(workflows, read_texts(chunk, workflows)) if trains[number])
+    if which in NAMES:
+        texts = (text for chunk, workflows in numbered_workflows(chunks, "learn merges")
+                 for (number, _), text in zip(workflows, read_texts(chunk, workflows)) if trains[number])
+        tokenizer = BPETokenizer.train(texts, name=which)
     else:
         tokenizer = BPETokenizer.load(which)
     index.lengths[:] = 0

@@ -17,7 +17,7 @@ import sys
 import time
 from pathlib import Path
 
-from bpe_tokenizer_adapter import BPETokenizer
+from bpe_tokenizer_adapter import NAMES, BPETokenizer
 from prepared_set import assemble
 from tct_github_workflow.command_line import ArgumentParser, exit_code
 from tct_github_workflow.workflow_files import resumable_folder, sync, work_folder, write_atomic
@@ -69,7 +69,8 @@ def parse_arguments(argv):
     add = parser.add_argument_group("what is written").add_argument
     add("--output", required=True, type=Path, help="folder to write; replaces an earlier prepared set")
     add("--tokenizer", default="tct", metavar="WHICH",
-        help="tct; bpe, the baseline, trained on the training split; or the tokenizer.json of such a one")
+        help="tct; a baseline learned from the training split: bpe, or bpe-unsplit, whose merges cross any boundary; "
+        "or the tokenizer.json of such a one")
     add("--context-size", type=int, default=512, help="tokens in a window (default: %(default)s)")
     add("--stride", type=int, default=32, help="tokens for one step of the position (default: %(default)s)")
     add("--window-step", type=int,
@@ -150,11 +151,11 @@ def check_arguments(args):
         part, _, parts = args.shard.partition("/")
         if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
             faults.append(f"--shard must be I/N with I from 1 to N, not {args.shard}")
-    if args.tokenizer not in ("tct", "bpe"):
+    if args.tokenizer not in ("tct", *NAMES):
         try:
             BPETokenizer.load(args.tokenizer)
         except (ValueError, OSError) as error:
-            faults.append(f"--tokenizer must be tct, bpe or a file: {error}")
+            faults.append(f"--tokenizer must be tct, {', '.join(NAMES)} or a file: {error}")
     if faults:
         raise ValueError("; ".join(faults))
 

@@ -227,11 +227,11 @@ def open_folder(folder: Path, split: str):
 
 def open_tokenizer(folder: Path, metadata: dict):
     """The tokenizer that a folder was prepared with. ValueError where the one at hand is another."""
-    from bpe_tokenizer_adapter import BPETokenizer
+    from bpe_tokenizer_adapter import NAMES, BPETokenizer
     from tct_dataloader import check_metadata
     from tct_tokenizer_adapter import TCTTokenizer
 
-    is_bpe = metadata["tokenizer"]["name"] == BPETokenizer.name
+    is_bpe = metadata["tokenizer"]["name"] in NAMES
     tokenizer = BPETokenizer.load(folder / "tokenizer.json") if is_bpe else TCTTokenizer()
     check_metadata(metadata, folder, tokenizer={"name": tokenizer.name, "fingerprint": tokenizer.fingerprint})
     return tokenizer
