@@ -17,15 +17,17 @@ ROWS_AT_A_TIME = 128  # of logits in float32: 4 MiB with 8,192 columns, which a 
 
 @dataclass(frozen=True)
 class Documents:
-    """How the one row (1, N) of a packed batch divides into documents, none of which attends to another."""
+    """How the one row (1, N) of a packed batch divides into documents, none of which attends to another; and where
+    its tokens lead, for models that are told."""
 
     lengths: tuple[int, ...]  # tokens of each, N together
     positions: torch.Tensor   # (N,) int64, of each token in its document
     offsets: torch.Tensor     # (M + 1,) int32, where each begins; the last ones are N
     longest: int              # no document is longer
+    states: torch.Tensor | None = None  # (1, N) int64, the state that each token leads to
 
     @classmethod
-    def of(cls, lengths: list[int], longest: int, spare: int = 1) -> "Documents":
+    def of(cls, lengths: list[int], longest: int, spare: int = 1, states=None) -> "Documents":
         """Documents of these lengths. M is the next multiple of spare, so that it seldom changes: compiled
         code wants fixed shapes, and documents of length 0 cost nothing."""
         count = -(-len(lengths) // spare) * spare
@@ -33,15 +35,18 @@ class Documents:
         starts = (ends - torch.tensor(lengths)).repeat_interleave(torch.tensor(lengths))  # (N,)
         offsets = F.pad(ends, (1, 0))
         offsets = F.pad(offsets, (0, count - len(lengths)), value=int(ends[-1])).int()
-        return cls(tuple(lengths), torch.arange(len(starts)) - starts, offsets, longest)
+        return cls(tuple(lengths), torch.arange(len(starts)) - starts, offsets, longest, states)
 
     def to(self, device: torch.device) -> "Documents":
-        move = functools.partial(move_tensor, device=device)
-        return Documents(self.lengths, move(self.positions), move(self.offsets), self.longest)
-
+        return self._each(functools.partial(move_tensor, device=device))
 
     def pin_memory(self) -> "Documents":
-        return Documents(self.lengths, self.positions.pin_memory(), self.offsets.pin_memory(), self.longest)
+        return self._each(torch.Tensor.pin_memory)
+
+    def _each(self, change) -> "Documents":
+        """With every tensor changed."""
+        states = None if self.states is None else change(self.states)
+        return Documents(self.lengths, change(self.positions), change(self.offsets), self.longest, states)
 
 
 def move_tensor(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:

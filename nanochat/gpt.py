@@ -32,12 +32,15 @@ class GPTConfig:
     dropout: float = 0.0          # of the embedding and of what each sublayer adds, in training
     resid_scalars: bool = False   # each block scales the stream that comes in by a learned number
     x0_scalars: bool = False      # and adds the embedding to it, scaled likewise
+    n_states: int = 0             # beside each token the model is told one of so many states that it leads to
 
     def __post_init__(self):
         for name in ("sequence_len", "vocab_size", "n_layer", "n_head", "n_kv_head", "n_embd"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"GPTConfig: {name} must be a positive integer, not {value!r}")
+        if not isinstance(self.n_states, int) or self.n_states < 0:
+            raise ValueError(f"GPTConfig: n_states must be 0 or a positive integer, not {self.n_states!r}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"GPTConfig: dropout must be from 0 up and below 1, not {self.dropout!r}")
         if self.n_embd % (2 * self.n_head):
@@ -116,6 +119,8 @@ class GPT(nn.Module):
             "h": nn.ModuleList(Block(config, layer) for layer in range(config.n_layer)),
         })
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
+        if config.n_states:
+            self.state_embedding = nn.Embedding(config.n_states, config.n_embd)
         if config.resid_scalars:
             self.resid_scalars = nn.Parameter(torch.empty(config.n_layer))
         if config.x0_scalars:
@@ -135,6 +140,8 @@ class GPT(nn.Module):
                 std = min(1.0, math.sqrt(fan_out / fan_in)) / math.sqrt(fan_in)
                 nn.init.normal_(module.weight, mean=0.0, std=std)
         nn.init.normal_(self.transformer.wte.weight, mean=0.0, std=1.0)
+        if self.config.n_states:
+            nn.init.normal_(self.state_embedding.weight, mean=0.0, std=1.0)
         nn.init.zeros_(self.lm_head.weight)
         for block in self.transformer.h:
             nn.init.zeros_(block.attn.c_proj.weight)
@@ -154,10 +161,11 @@ class GPT(nn.Module):
         return sum(p.numel() for p in self.parameters())
 
     def estimate_flops(self) -> int:
-        """FLOPs of forward and backward for one token: 6 for each weight in a matrix product, which the
-        embedding lookup is not, and 12 * n_layer * n_embd * T for attention over a whole context
+        """FLOPs of forward and backward for one token: 6 for each weight in a matrix product, which looking up
+        embeddings is not, and 12 * n_layer * n_embd * T for attention over a whole context
         (PaLM, appendix B, https://arxiv.org/abs/2204.02311, as nanochat counts them)."""
-        matmul_parameters = self.num_parameters() - self.transformer.wte.weight.numel()
+        tables = [module.weight.numel() for module in self.modules() if isinstance(module, nn.Embedding)]
+        matmul_parameters = self.num_parameters() - sum(tables)
         attention = 12 * self.config.n_layer * self.config.n_embd * self.config.sequence_len
         return 6 * matmul_parameters + attention
 
@@ -177,8 +185,10 @@ class GPT(nn.Module):
 
     def hidden(self, idx, kv_cache=None, documents: Documents | None = None):
         """The normalised output (B, T, C) of the last block for tokens idx (B, T). With a cache there is one line
-        (1, N) of new tokens: the cache says whose they are, where they stand and what they attend to."""
+        (1, N) of new tokens: the cache says whose they are, where they stand, what they attend to, and with n_states where they lead, as documents say of theirs."""
         line = documents or kv_cache
+        if self.config.n_states and (line is None or line.states is None):
+            raise ValueError("this model wants the state that each token leads to: prepare its data with --states")
         T = line.longest if line else idx.size(1)
         if T > self.config.sequence_len:
             raise ValueError(f"{T} tokens do not fit the model's context of {self.config.sequence_len}")
@@ -186,7 +196,10 @@ class GPT(nn.Module):
             cos, sin = self.cos[line.positions], self.sin[line.positions]  # (N, D / 2)
         else:
             cos, sin = self.cos[:T], self.sin[:T]  # (T, D / 2)
-        x0 = norm(self.transformer.wte(idx))  # (B, T, C)
+        x0 = self.transformer.wte(idx)  # (B, T, C)
+        if self.config.n_states:
+            x0 = x0 + self.state_embedding(line.states)
+        x0 = norm(x0)
         x = F.dropout(x0, self.config.dropout, self.training)
         for i, block in enumerate(self.transformer.h):
             if self.config.resid_scalars:

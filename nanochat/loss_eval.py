@@ -1,11 +1,15 @@
-"""Evaluation: the loss over a whole split, in units that can be compared."""
+"""Evaluation: the loss over a whole split, in units that can be compared, and what a model makes of each token."""
 
 import math
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from nanochat.common import sum_over_ranks
 from nanochat.functional import IGNORE_INDEX
+
+ROWS_AT_A_TIME = 256  # of logits in float32: 8 MiB with 8,192 columns
 
 
 @torch.no_grad()
@@ -23,6 +27,37 @@ def evaluate_loss(model, batches) -> tuple[float, int]:
     return nats, int(tokens)
 
 
+@dataclass(frozen=True)
+class TokenScores:
+    """What a model makes of N tokens, in their order."""
+
+    nats: np.ndarray          # float64 (N,) the cross-entropy of each
+    ranks: np.ndarray         # int32 (N,) how many other tokens it holds to be likelier
+    allowed_nats: np.ndarray  # float64 (N,) -log of the probability that it gives to all allowed tokens, 0 without masks
+
+
+@torch.no_grad()
+def score_batch(model, x, y, documents=None, masks=None) -> TokenScores:
+    """Of the targets of one batch. masks, uint8 (N, V / 8) with the lowest bit first, says which tokens are allowed in
+    the place of each target."""
+    counts = y.flatten() != IGNORE_INDEX
+    hidden = model.hidden(x, documents=documents).flatten(0, -2)[counts]  # (N, C)
+    targets = y.flatten()[counts]                                          # (N,)
+    columns = []
+    for rows in torch.arange(len(targets)).split(ROWS_AT_A_TIME):
+        logits = model.logits(hidden[rows])  # (n, V) float32
+        at_target = logits.gather(1, targets[rows, None])
+        total = logits.logsumexp(-1)
+        allowed = total
+        if masks is not None:
+            bits = np.unpackbits(masks[rows.numpy()], axis=1, count=logits.size(1), bitorder="little")
+            refused = torch.from_numpy(bits == 0).to(logits.device)
+            allowed = logits.masked_fill(refused, -math.inf).logsumexp(-1)
+        columns.append(torch.stack([total - at_target[:, 0], (logits > at_target).sum(-1), total - allowed]).double())
+    nats, ranks, allowed_nats = torch.cat(columns, 1).cpu().numpy() if columns else np.zeros((3, 0))
+    return TokenScores(nats, ranks.astype(np.int32), allowed_nats)
+
+
 def perplexity(nats: float, tokens: int) -> float:
     """exp of the mean loss; inf where that is beyond a float."""
     try:
@@ -35,3 +70,15 @@ def bits_per_byte(nats: float, tokens: int, split: dict) -> float:
     """Bits per byte of compact JSON. split is metadata["splits"][name]: its bytes per token also serve for a
     loss over some of its workflows, whose own bytes are not known."""
     return nats / tokens / math.log(2) * split["tokens"] / split["json_bytes"]
+
+
+def bootstrap_interval(numerators, denominators, draws: int = 1000, seed: int = 0) -> tuple[float, float]:
+    """The 95% interval of sum(numerators) / sum(denominators), both (D,), over which documents there are: that of
+    the percentiles of `draws` resamples (Efron and Tibshirani, An Introduction to the Bootstrap, chapter 13)."""
+    random, count = np.random.default_rng(seed), len(numerators)
+    columns = np.stack([numerators, denominators], 1).astype(float)  # (D, 2)
+    # How often each document comes in a resample: the same as drawing with replacement.
+    weights = (random.multinomial(count, np.full(count, 1 / count)) for _ in range(draws))
+    sums = np.array([weight @ columns for weight in weights])  # (draws, 2)
+    low, high = np.percentile(sums[:, 0] / sums[:, 1], [2.5, 97.5])
+    return float(low), float(high)

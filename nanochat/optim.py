@@ -24,15 +24,16 @@ QUINTIC, QUINTIC_STEPS = (3.4445, -4.7750, 2.0315), 5
 
 def build_optimizers(model, name: str, weight_decay: float, dtype=torch.float32) -> list[torch.optim.Optimizer]:
     """The optimizers of a GPT: "adamw" for all of it; or "muon" for the matrices in the blocks, and AdamW for
-    the embedding, the head and scalars. Matrices decay; the tables, whose rows belong to single tokens, do not,
+    the embeddings, the head and scalars. Matrices decay; the tables, whose rows belong to single tokens, do not,
     for most rows see few gradients. Each group has an "lr_scale": its part of the learning rate. Muon computes
     in dtype."""
     matrices = [p for p in model.transformer.h.parameters() if p.dim() == 2]
-    embedding, head = model.transformer.wte.weight, model.lm_head.weight
-    tables = {id(p) for p in (*matrices, embedding, head)}
+    embeddings = [module.weight for module in model.modules() if isinstance(module, torch.nn.Embedding)]
+    head = model.lm_head.weight
+    tables = {id(p) for p in (*matrices, *embeddings, head)}
     scalars = [p for p in model.parameters() if id(p) not in tables]
     beside_muon = name == "muon"
-    groups = [{"params": [embedding], "lr_scale": EMBEDDING_RATE if beside_muon else 1.0},
+    groups = [{"params": embeddings, "lr_scale": EMBEDDING_RATE if beside_muon else 1.0},
               {"params": [head], "lr_scale": HEAD_RATE if beside_muon else 1.0}]
     if scalars:
         groups.append({"params": scalars, "lr_scale": 1.0})

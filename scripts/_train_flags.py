@@ -11,10 +11,11 @@ DEFAULTS = {"model_size": "small", "data_dir": None, "eval_every": 500, "eval_wi
             "save_every_minutes": None, "keep_last": None, "log_every": 10, "max_files": None,
             "gradient_checkpointing": False, "seed": 0, "dtype": "auto", "optimizer": "muon",
             "schedule": "linear", "warmdown_ratio": 0.5, "dropout": 0.0, "resid_scalars": False,
-            "x0_scalars": False, "num_samples": 3, "experiment": None, "run": None}
+            "x0_scalars": False, "state_embedding": False, "num_samples": 3, "experiment": None, "run": None}
 PRESET_DEFAULTS = ("num_iterations", "device_batch_size", "gradient_accumulation", "learning_rate",
                    "warmup_iters", "grad_clip", "weight_decay")
-FIXED_ON_RESUME = ("model_size", "max_files", "seed", "optimizer", "resid_scalars", "x0_scalars")
+FIXED_ON_RESUME = ("model_size", "max_files", "seed", "optimizer", "resid_scalars", "x0_scalars",
+                   "state_embedding")
 
 OPTIMIZERS = ("muon", "adamw")                # as in nanochat.optim, which would bring torch
 SCHEDULES = ("constant", "linear", "cosine")
@@ -74,6 +75,8 @@ def parse_arguments(argv) -> SimpleNamespace:
     decimal("--dropout", "share of each sublayer's output that is dropped", below=1)
     switch("--resid_scalars", "each block scales what comes in by a learned number")
     switch("--x0_scalars", "each block adds the embedding, scaled by a learned number")
+    switch("--state_embedding", "tell the model beside each token which place of the schema it leads to; the data is "
+           "to be prepared with --states")
     whole("--eval_every", 1, "iterations between validations")
     whole("--eval_windows", 1, "validation windows that each visits, about; scripts.tct_eval visits all")
     whole("--save_every", 1, "iterations between checkpoints")
@@ -127,13 +130,14 @@ def settle(flags, before: dict | None, first: int, world_size: int) -> SimpleNam
     return SimpleNamespace(**settings)
 
 
-def preset_config(settings) -> dict:
-    """The fields of the GPTConfig that the settings ask for."""
+def preset_config(settings, n_states: int) -> dict:
+    """The fields of the GPTConfig that the settings ask for; n_states is what the data has."""
     preset = get_config(settings.model_size)
     return {"sequence_len": preset["context_size"], "vocab_size": preset["vocab_size"],
             "n_layer": preset["n_layers"], "n_head": preset["n_heads"], "n_kv_head": preset["n_heads"],
             "n_embd": preset["d_model"], "dropout": settings.dropout,
-            "resid_scalars": settings.resid_scalars, "x0_scalars": settings.x0_scalars}
+            "resid_scalars": settings.resid_scalars, "x0_scalars": settings.x0_scalars,
+            "n_states": n_states if settings.state_embedding else 0}
 
 
 def within(least, number, below=math.inf):

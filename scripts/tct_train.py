@@ -81,13 +81,16 @@ def train(flags, command, device, ranks, stop):
     # -------------------------------------------------------------------------
     # data, model, optimizers
 
-    fields = saved["model_config"] | {"dropout": settings.dropout} if saved else preset_config(settings)
-    config = GPTConfig(**fields)
     metadata = read_metadata(settings.data_dir)
+    n_states = metadata.get("n_states", 0)
+    if settings.state_embedding and not n_states:
+        raise ValueError(f"--state_embedding: {settings.data_dir} has no states: prepare it again with --states")
+    fields = saved["model_config"] | {"dropout": settings.dropout} if saved else preset_config(settings, n_states)
+    config = GPTConfig(**fields)
     if saved:
         check_metadata(metadata, settings.data_dir, tokenizer=saved["data"]["tokenizer"])
     share = {"vocab_size": config.vocab_size, "max_files": settings.max_files, "rank": ranks.rank,
-             "world_size": ranks.world_size}
+             "with_states": settings.state_embedding, "world_size": ranks.world_size}
     loader, val_loader = (
         packed_data_loader(settings.device_batch_size, config.sequence_len, split, settings.data_dir, device,
                            seed=settings.seed, max_windows=settings.eval_windows, **share)

@@ -178,23 +178,38 @@ def check_metadata(metadata, data_dir, context_size=None, vocab_size=None, token
 def load_rows(data_dir, split, metadata, max_files=None) -> torch.Tensor:
     """The windows of a split, int16 (N, C + 1), mapped from the file; of its first max_files workflows."""
     path = Path(data_dir).expanduser() / f"{split}.pt"
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no {path}: prepare the folder again")
-    try:
-        rows = open_table(path)
-        fits = rows.dtype == torch.int16 and rows.dim() == 2 and rows.size(1) == metadata["context_size"] + 1
-    except Exception as error:  # a damaged file shows as one of many kinds
-        reason = type(error).__name__
-        raise ValueError(f"{path} cannot be read ({reason}): prepare the folder again") from None
-    if not fits:
-        raise ValueError(f"{path} is not an int16 tensor with rows of {metadata['context_size'] + 1}, as its "
-                         "metadata.json says: prepare the folder again")
+    rows = load_table(path, metadata["context_size"] + 1)
     if max_files is not None:
         begins = (rows[:, 0] == 0).nonzero().flatten()  # the first row of each workflow
         rows = rows if max_files >= len(begins) else rows[:begins[max_files]]
     if not len(rows):
         raise ValueError(f"{path} holds no windows: prepare with more workflows or another --train-split")
     return rows
+
+
+def load_states(data_dir, split, metadata) -> torch.Tensor:
+    """The states of a split, int16 (N, C): the one that each token of its windows leads to, that of the position
+    included. FileNotFoundError where the folder was prepared without them."""
+    path = Path(data_dir).expanduser() / f"{split}_states.pt"
+    if not metadata.get("n_states"):
+        raise FileNotFoundError(f"{data_dir} has no states of tokens: prepare it again with --states")
+    return load_table(path, metadata["context_size"])
+
+
+def load_table(path: Path, columns: int) -> torch.Tensor:
+    """An int16 tensor (N, columns), mapped from its file. FileNotFoundError, or ValueError where it is none."""
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no {path}: prepare the folder again")
+    try:
+        table = open_table(path)
+        fits = table.dtype == torch.int16 and table.dim() == 2 and table.size(1) == columns
+    except Exception as error:  # a damaged file shows as one of many kinds
+        reason = type(error).__name__
+        raise ValueError(f"{path} cannot be read ({reason}): prepare the folder again") from None
+    if not fits:
+        raise ValueError(f"{path} is not an int16 tensor with rows of {columns}, as its metadata.json says: prepare "
+                         "the folder again")
+    return table
 
 
 # -----------------------------------------------------------------------------

@@ -13,17 +13,20 @@ import numpy as np
 import torch
 
 from nanochat.functional import IGNORE_INDEX, Documents, move_tensor
-from tct_dataloader import open_split, visited_rows
+from tct_dataloader import load_states, open_split, visited_rows
 
 SPARE_DOCUMENTS = 8  # for each row of C targets: real workflows are seldom so short
 
 
 def packed_data_loader(device_batch_size, context_size, split, data_dir, device="cpu", *, vocab_size=None,
-                       seed=0, max_files=None, max_windows=None, rank=None, world_size=None):
+                       seed=0, max_files=None, max_windows=None, with_states=False, rank=None, world_size=None):
     """Packed batches of device_batch_size * context_size targets; arguments and errors are those of
-    tct_dataloader.tokenizing_distributed_data_loader, whose padded rows hold the same windows."""
+    tct_dataloader.tokenizing_distributed_data_loader, whose padded rows hold the same windows. With states the
+    documents of a batch say which state each token leads to."""
     rows, metadata, share = open_split(context_size, split, data_dir, device, vocab_size, max_files, rank,
                                        world_size)
+    if with_states:
+        share["states"] = load_states(data_dir, split, metadata)
     targets = device_batch_size * context_size
     if split == "train":
         return PackedTrainLoader(rows, targets, metadata, seed=seed, **share)
@@ -41,8 +44,8 @@ class PackedTrainLoader:
     batches and n processes see the same batches, and the position means the same to any number of ranks.
     """
 
-    def __init__(self, rows, targets, metadata, *, seed=0, rank=0, world_size=1, device="cpu"):
-        self.rows, self.targets, self.pad_token = rows, targets, metadata["pad_token"]
+    def __init__(self, rows, targets, metadata, *, states=None, seed=0, rank=0, world_size=1, device="cpu"):
+        self.rows, self.states, self.targets, self.pad_token = rows, states, targets, metadata["pad_token"]
         self.context_size = rows.size(1) - 1
         self.lengths = count_tokens(rows, self.pad_token)  # (R,)
         self.epoch_targets = int(self.lengths.sum())
@@ -94,7 +97,7 @@ class PackedTrainLoader:
             length = self.targets
             if sum(stop for _, _, stop in segments) > length:
                 length += self.context_size
-        return pack(self.rows, segments, self.pad_token, length, pin=self.device.type == "cuda")
+        return pack(self.rows, segments, self.pad_token, length, pin=self.device.type == "cuda", states=self.states)
 
     def _segments(self, first: int, last: int):
         """(row, start, stop) of each piece of the line from target first to target last of the whole run."""
@@ -121,8 +124,8 @@ class PackedEvalLoader:
     to show, of each of which the first overlap[i] targets were in the row before it.
     """
 
-    def __init__(self, rows, targets, visited, overlap, metadata, *, rank=0, world_size=1, device="cpu"):
-        self.rows, self.visited, self.pad_token = rows, visited, metadata["pad_token"]
+    def __init__(self, rows, targets, visited, overlap, metadata, *, states=None, rank=0, world_size=1, device="cpu"):
+        self.rows, self.states, self.visited, self.pad_token = rows, states, visited, metadata["pad_token"]
         self.rank, self.world_size, self.device = rank, world_size, torch.device(device)
         lengths = count_tokens(rows[visited], self.pad_token)
         segments = list(zip(visited.tolist(), overlap.tolist(), lengths.tolist()))
@@ -135,7 +138,7 @@ class PackedEvalLoader:
 
     def __iter__(self):
         for segments in self.batches[self.rank::self.world_size]:
-            x, y, documents = pack(self.rows, segments, self.pad_token)
+            x, y, documents = pack(self.rows, segments, self.pad_token, states=self.states)
             yield x.to(self.device), y.to(self.device), documents.to(self.device)
 
 
@@ -185,9 +188,10 @@ def packing_order(lengths: np.ndarray, capacity: int, random: np.random.Generato
     return np.array([window for row in rows for window in row] + rest_of_epoch, dtype=np.int64)
 
 
-def pack(rows, segments, pad_token: int, length: int | None = None, pin: bool = False):
+def pack(rows, segments, pad_token: int, length: int | None = None, pin: bool = False, states=None):
     """(x, y, documents) of pieces (row, start, stop) of the rows (R, C + 1): x (1, N) has each row up to its
-    token stop - 1, y (1, N) as targets its tokens start .. stop - 1. Padded to `length`, where it is given."""
+    token stop - 1, y (1, N) as targets its tokens start .. stop - 1. Padded to `length`, where it is given. Of
+    states (R, C) the documents have those of x."""
     C = rows.size(1) - 1
     lengths = [stop for _, _, stop in segments]
     windows = [rows[row, :stop + 1] for row, _, stop in segments]
@@ -202,7 +206,10 @@ def pack(rows, segments, pad_token: int, length: int | None = None, pin: bool = 
     for (_, start, stop) in segments:
         y[begin:begin + start] = IGNORE_INDEX
         begin += stop
-    documents = Documents.of(lengths, C, spare=SPARE_DOCUMENTS * max(1, sum(lengths) // C))
+    if states is not None:
+        padding = [states.new_zeros(length) for length in lengths[len(segments):]]
+        states = torch.cat([*(states[row, :stop] for row, _, stop in segments), *padding]).long()[None]  # (1, N)
+    documents = Documents.of(lengths, C, spare=SPARE_DOCUMENTS * max(1, sum(lengths) // C), states=states)
     if pin:
         x, y, documents = x.pin_memory(), y.pin_memory(), documents.pin_memory()
     return x[None], y[None], documents

@@ -53,12 +53,23 @@ class WindowPlan:
 def windows(tokens: np.ndarray, plan: WindowPlan, max_windows: int | None = None) -> np.ndarray:
     """The windows of one token sequence, in order: int16 (n, C + 1), the last one padded."""
     starts = plan.starts(len(tokens), max_windows)
-    padded = np.full(starts[-1] + plan.context_size, plan.pad_token, np.int16)
-    padded[:len(tokens)] = tokens[:len(padded)]
     rows = np.empty((len(starts), plan.context_size + 1), np.int16)
     rows[:, 0] = starts // plan.stride
-    rows[:, 1:] = np.lib.stride_tricks.sliding_window_view(padded, plan.context_size)[starts]
+    rows[:, 1:] = cut_out(tokens, starts, plan.context_size, plan.pad_token)
     return rows
+
+
+def state_windows(states: np.ndarray, plan: WindowPlan, max_windows: int | None = None) -> np.ndarray:
+    """Beside the windows of T tokens, of their states (T + 1,), the first of which is that before the first token:
+    int16 (n, C), the state that each input of a window leads to, the position's too."""
+    return cut_out(states, plan.starts(len(states) - 1, max_windows), plan.context_size, 0)
+
+
+def cut_out(sequence: np.ndarray, starts: np.ndarray, length: int, padding: int) -> np.ndarray:
+    """The parts of a sequence (T,) that begin at starts (n,): int16 (n, length), padded at the end."""
+    padded = np.full(starts[-1] + length, padding, np.int16)
+    padded[:len(sequence)] = sequence[:len(padded)]
+    return np.lib.stride_tricks.sliding_window_view(padded, length)[starts]
 
 
 @contextlib.contextmanager

@@ -1,8 +1,8 @@
 """Records by the chunk: the unit in which workflows are tokenised by many processes, kept, resumed and sharded.
 
 A chunk on disk is NNNNNN.bin, the tokens of its workflows (int16) or, for a tokenizer still to be trained, their
-compact JSON; NNNNNN.npy, their MinHash signatures where near duplicates are looked for; and NNNNNN.json, written
-last, which has for each record what became of it. Its number says its place in the order of the input.
+compact JSON; NNNNNN.states, the states of the tokens where they are asked for; NNNNNN.npy, their MinHash signatures where
+near duplicates are looked for; and NNNNNN.json, written last, which has for each record what became of it. Its number says its place in the order of the input.
 """
 
 import contextlib
@@ -22,6 +22,7 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import tct_github_workflow as tct
 from tct_github_workflow.workflow_files import write_atomic
 
 from workflow_cleaning import Skipped, Workflow, clean, compact_json
@@ -38,6 +39,7 @@ class ChunkOptions:
     repair: bool = False
     keep_text: bool = False  # instead of tokens
     with_signatures: bool = False
+    with_states: bool = False
 
 
 def cut(records: Iterable[Record]) -> Iterator[list[Record]]:
@@ -55,7 +57,7 @@ def cut(records: Iterable[Record]) -> Iterator[list[Record]]:
 
 def make_chunk(stem: Path, records: list[Record], options: ChunkOptions) -> int:
     """Cleans and tokenises records and writes the chunk NNNNNN; gives their number. Runs in a worker process."""
-    entries, payload, signatures = [], [], []
+    entries, payload, signatures, states = [], [], [], []
     for record in records:
         result = clean(record, options.repair)
         entries.append(entry(record, result))
@@ -64,7 +66,11 @@ def make_chunk(stem: Path, records: list[Record], options: ChunkOptions) -> int:
                            else np.array(result.tokens, np.int16).tobytes())
             if options.with_signatures:
                 signatures.append(signature(result.value))
+            if options.with_states:
+                states.append(np.array(tct.states_of(result.tokens), np.int16).tobytes())
     write_atomic(stem.with_suffix(".bin"), b"".join(payload))
+    if options.with_states:
+        write_atomic(stem.with_suffix(".states"), b"".join(states))
     if options.with_signatures:
         file = BytesIO()
         np.save(file, np.array(signatures, np.uint32))

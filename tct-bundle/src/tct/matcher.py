@@ -122,6 +122,10 @@ class Matcher:
         for every document, and below the tokenizer's n_states()."""
         return self._tokenizer.classes.state_id(self._trail[-1][0])
 
+    def state_ids(self) -> list[int]:
+        """The `state_id` after 0, 1, 2 ... tokens: one more than there are tokens."""
+        return [self._tokenizer.classes.state_id(state) for state, _ in self._trail]
+
     def rollback(self, count: int) -> None:
         """Takes back the last `count` tokens; ValueError where there are not so many."""
         if not 0 <= count < len(self._trail):

@@ -22,6 +22,7 @@ from tct.state import (
 )  # fmt: skip
 
 KINDS: tuple[type[Frame], ...] = (ValueFrame, TextFrame, NumberFrame, ArrayFrame, ObjectFrame, KeyFrame)
+KIND_NAMES = ("value", "text", "number", "array", "object", "key")
 
 PathClass = tuple[str | None, Goals]
 
@@ -50,6 +51,16 @@ class PathClasses:
             return 0
         outer = state.outer.outer if isinstance(state.frame, KeyFrame) else state.outer
         return 1 + len(KINDS) * self._class_of(outer) + KINDS.index(type(state.frame))
+
+    def describe(self, state_id: int) -> tuple[str | None, str]:
+        """(the key that the schema names the place by, or None; what is being read there, one of KIND_NAMES or "end")
+        of a state's number."""
+        if not 0 <= state_id < self.n_states:
+            raise ValueError(f"there is no state {state_id}: they are below {self.n_states}")
+        if state_id == 0:
+            return None, "end"
+        number, kind = divmod(state_id - 1, len(KINDS))
+        return self._classes[number][0], KIND_NAMES[kind]
 
     def _class_of(self, outer: State | None) -> int:
         """The class of a value, given the state around it."""

@@ -75,8 +75,17 @@ class Tokenizer:
 
     def encode_with_states(self, json_text: str) -> tuple[list[int], list[int]]:
         """The tokens of a JSON document, and after each of them the matcher's `state_id`; raises as `encode`."""
-        tokens, matcher = self.encode(json_text), self.matcher()
-        return tokens, [matcher.state_id() for token in tokens if matcher.accept_token(token)]
+        tokens = self.encode(json_text)
+        return tokens, self.states_of(tokens)[1:]
+
+    def states_of(self, tokens: Sequence[int]) -> list[int]:
+        """The matcher's `state_id` before the first of some tokens and after each; ValueError where one of them is
+        not allowed."""
+        matcher = self.matcher()
+        for place, token in enumerate(tokens):
+            if not matcher.accept_token(token):
+                raise ValueError(f"token {place} is {token}: not allowed there")
+        return matcher.state_ids()
 
     def encode_batch(self, texts: Sequence[str], num_threads: int | None = None) -> list[np.ndarray]:
         """`encode` in bulk: an int32 array for each text."""
@@ -162,6 +171,11 @@ class Tokenizer:
     def n_states(self) -> int:
         """How many places a matcher's `state_id` tells apart."""
         return self.classes.n_states
+
+    def describe_state(self, state_id: int) -> tuple[str | None, str]:
+        """The key that the schema names the place by, or None, and what is being read there: "value", "text",
+        "number", "array", "object", "key", or "end" after a document."""
+        return self.classes.describe(state_id)
 
     @cached_property
     def classes(self) -> PathClasses:

@@ -63,9 +63,30 @@ def encode_with_states(json_text: str) -> tuple[list[int], list[int]]:
     return tokenizer().encode_with_states(json_text)
 
 
+def states_of(tokens: Sequence[int]) -> list[int]:
+    """The matcher's `state_id` before the first of some tokens and after each; ValueError where one is not allowed."""
+    return tokenizer().states_of(tokens)
+
+
 def n_states() -> int:
     """How many places a matcher's `state_id` tells apart."""
     return tokenizer().n_states()
+
+
+def describe_state(state_id: int) -> tuple[str | None, str]:
+    """The key that the schema names the place by, or None, and what is being read there: "value", "text", "number",
+    "array", "object", "key", or "end" after a workflow."""
+    return tokenizer().describe_state(state_id)
+
+
+def token_symbols(token: int) -> tuple[int, ...]:
+    """The base symbols that a token is merged from; `tct.symbols` says what they are."""
+    return tokenizer().merges.symbols_of[token]
+
+
+def name_of_symbol(symbol: int) -> str | None:
+    """The property name that a base symbol stands for, if it is one."""
+    return tokenizer().machine.symbols.name_of(symbol)
 
 
 def encode_batch(texts: Sequence[str], num_threads: int | None = None) -> list[np.ndarray]:
