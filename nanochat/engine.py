@@ -25,7 +25,9 @@ LEAST_TEMPERATURE = 1e-6  # below it float32 cannot tell sampling from taking th
 
 class Constraint(Protocol):
     """What may come next in one sequence. A constraint may also have `closing_tokens() -> list[int]`, a
-    shortest ending from here: its samples are then complete even where they reach max_tokens."""
+    shortest ending from here: its samples are then complete even where they reach max_tokens. A model that is told
+    states needs a constraint that knows them: `state_id() -> int`, and `state_ids() -> list[int]` after 0, 1, 2 ...
+    tokens of the sequence."""
 
     def accept_token(self, token: int) -> bool:
         """Go on by one token; False where it is not allowed."""
@@ -98,7 +100,7 @@ class Engine:
         rows, index, end = [], first, first + num_samples  # rows[i] owns row i of the cache
         while True:
             while len(rows) < batch_size and index < end:
-                row = Row(index, prompt, max_tokens, seed, constraint_factory, config.vocab_size, max_repeats)
+                row = Row(index, prompt, max_tokens, seed, constraint_factory, config, max_repeats)
                 index += 1
                 step = row.settle()
                 if step.tokens or step.sample:
@@ -131,13 +133,13 @@ class Engine:
     @torch.inference_mode()
     def _next_logits(self, rows: list["Row"], cache: "KVCache"):
         """Show the model what it has not yet seen of each row; the logits (B, V) of what comes next."""
-        shown, alike, twins = {}, {}, []  # slot -> its new tokens; beginnings and their slots; (slot, twin)
+        shown, alike, twins = {}, {}, []  # slot -> new (tokens, states); beginnings and their slots; (slot, twin)
         for slot, row in enumerate(rows):
             start = window_start(len(row.tokens), self.model.config.sequence_len, self.stride)
             if start == row.window:
-                shown[slot] = row.tokens[row.seen:]
+                shown[slot] = row.tokens[row.seen:], row.states[row.seen + 1:]
             else:
-                window = (start // self.stride, *row.tokens[start:])
+                window = (start // self.stride, *row.tokens[start:]), (*row.states[start:],)
                 first = alike.setdefault(window, slot)
                 if first == slot:
                     cache.lengths[slot] = 0
@@ -146,9 +148,9 @@ class Engine:
                     twins.append((slot, first))
             row.window, row.seen = start, len(row.tokens)
 
-        counts = [len(tokens) for tokens in shown.values()]
-        cache.reserve(list(shown), counts)
-        line = [token for tokens in shown.values() for token in tokens]
+        counts = [len(tokens) for tokens, _ in shown.values()]
+        cache.reserve(list(shown), counts, [state for _, states in shown.values() for state in states])
+        line = [token for tokens, _ in shown.values() for token in tokens]
         hidden = self.model.hidden(torch.tensor([line], device=self.model.get_device()), cache)  # (1, N, C)
         last = hidden[0, np.cumsum(counts) - 1]  # (rows shown, C)
         logits = self.model.logits(last)
@@ -178,6 +180,8 @@ class Engine:
         for name, value in {"seed": seed, "first": first}.items():
             if value < 0:
                 raise ValueError(f"{name} must be 0 or more, not {value}")
+        if self.model.config.n_states and not hasattr(constraint_factory and constraint_factory(), "state_ids"):
+            raise ValueError("this model is told states: it needs a constraint that knows them")
         for token in prompt:
             if not 0 <= token < vocab_size:
                 raise ValueError(f"token {token} of the prompt is not in the vocabulary of {vocab_size}")
@@ -190,14 +194,16 @@ class Engine:
 class Row:
     """One sample in the making."""
 
-    def __init__(self, index, prompt, max_tokens, seed, constraint_factory, vocab_size, max_repeats):
+    def __init__(self, index, prompt, max_tokens, seed, constraint_factory, config, max_repeats):
         self.index = index
         self.tokens = list(prompt)
         self.window = None  # where the window in the cache starts
         self.seen = 0       # how many of the tokens the model has seen
         self.constraint = constraint_factory() if constraint_factory else None
+        self._tells_states = config.n_states > 0
+        self.states = self.constraint.state_ids() if self._tells_states else []  # after 0, 1, 2 ... tokens, if told
         self.allowed = b""  # what may come next: a bit for each token, lowest bit first
-        self._bitmask = np.zeros((1, math.ceil(vocab_size / 32)), dtype=np.int32)
+        self._bitmask = np.zeros((1, math.ceil(config.vocab_size / 32)), dtype=np.int32)
         self.shares = []    # of the probability, that the allowed tokens had at each step, if measured
         self._max_repeats = max_repeats
         self._random = np.random.default_rng((seed, index))
@@ -219,6 +225,8 @@ class Row:
         if self.constraint and not self.constraint.accept_token(token):
             raise RuntimeError(f"the constraint refuses token {token}, which it had allowed")
         self.tokens.append(token)
+        if self._tells_states:
+            self.states.append(self.constraint.state_id())
         self._logprob += logprob
 
     def settle(self) -> Step:
@@ -281,9 +289,11 @@ class KVCache:
         self.v = torch.zeros_like(self.k)
         self.lengths = [0] * batch_size  # tokens held for each row
 
-    def reserve(self, rows: list[int], counts: list[int]):
-        """The next forward has counts[i] more tokens, at least one, for rows[i]; rows in order."""
+    def reserve(self, rows: list[int], counts: list[int], states: list[int] = ()):
+        """The next forward has counts[i] more tokens, at least one, for rows[i]; rows in order. states are where
+        the tokens lead, for a model that is told."""
         device = self.k.device
+        self.states = torch.tensor([states], device=device) if states else None  # (1, N)
         begins = [self.lengths[row] for row in rows]
         for row, count in zip(rows, counts):
             self.lengths[row] += count

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import TextIO
 
 import numpy as np
+import tct_github_workflow as tct
 from tqdm import tqdm
 
 from bpe_tokenizer_adapter import NAMES, BPETokenizer
 from tct_tokenizer_adapter import TCTTokenizer
-from tct_windows import WindowPlan, new_table, windows
+from tct_windows import WindowPlan, new_table, state_windows, windows
 from workflow_chunks import read_entries
 from workflow_cleaning import Skipped
 from workflow_selection import SIDES, Duplicates, choose_sides, place_of
@@ -50,6 +51,7 @@ def assemble(flags, chunks: list[Path], records: dict, work: Path, new: Path) ->
         "max_windows_per_workflow": flags.max_windows_per_workflow,
         "vocab_size": plan.vocab_size,
         "pad_token": plan.pad_token,
+        "n_states": tct.n_states() if flags.states else 0,
         "tokenizer": {"name": tokenizer.name, "fingerprint": tokenizer.fingerprint},
         "total_records": records["records"],
         "total_workflows": int(index.kept.sum()),
@@ -173,16 +175,25 @@ def write_windows(flags, chunks, folder: Path | None, index: Index, sides: np.nd
             counts = plan.count(index.lengths[index.kept & (sides == side)])
             rows = int(np.minimum(counts, limit.get(name) or counts).sum())
             tables[name] = stack.enter_context(new_table(new / f"{name}.pt", rows, plan.context_size + 1))
+            if flags.states:
+                tables[f"{name}_states"] = stack.enter_context(
+                    new_table(new / f"{name}_states.pt", rows, plan.context_size))
         out = stack.enter_context(open(new / "workflows.jsonl", "w"))
         for chunk, workflows in numbered_workflows(chunks, "write"):
             path = folder / f"{chunk.stem}.bin" if folder else chunk.with_suffix(".bin")
-            parts = cut_up(np.fromfile(path, np.int16), [index.lengths[number] for number, _ in workflows])
-            for (number, entry), tokens in zip(workflows, parts):
+            lengths = [index.lengths[number] for number, _ in workflows]
+            parts = cut_up(np.fromfile(path, np.int16), lengths)
+            states = itertools.repeat(None)
+            if flags.states:
+                states = cut_up(np.fromfile(chunk.with_suffix(".states"), np.int16), [n + 1 for n in lengths])
+            for (number, entry), tokens, places in zip(workflows, parts, states):
                 if not index.kept[number]:
                     continue
                 side = chosen[sides[number]]
                 rows = windows(tokens, plan, limit.get(side))
                 tables[side].write(rows)
+                if flags.states:
+                    tables[f"{side}_states"].write(state_windows(places, plan, limit.get(side)))
                 write_line(out, {
                     "file": entry["file"], "split": side, "first_window": splits[side]["windows"],
                     "windows": len(rows), "tokens": len(tokens), "sha256": entry["sha256"],

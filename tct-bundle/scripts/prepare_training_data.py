@@ -26,12 +26,12 @@ from tqdm import tqdm
 from workflow_chunks import ChunkOptions, chunk_path, cut, find_chunks, make_chunk, run_in_processes
 from workflow_sources import FolderSource, Selection, TableSource, dataset_rows, open_source
 
-OUTPUTS = {"train.pt", "val.pt", "test.pt", "metadata.json", "workflows.jsonl", "skipped.jsonl", "tokenizer.json",
-           "prepared.png"}
+OUTPUTS = {"train.pt", "val.pt", "test.pt", "train_states.pt", "val_states.pt", "test_states.pt", "metadata.json",
+           "workflows.jsonl", "skipped.jsonl", "tokenizer.json", "prepared.png"}
 SHARD_OUTPUTS = {"chunks", "settings.json", "records.json"}
 # The flags that decide what is written. A run that is resumed, and all shards of one set, must agree on them.
 SETTINGS = ("input", "dataset", "data_dir", "split", "text_column", "path_column", "path_glob", "max_files",
-            "repair", "near_dedup", "tokenizer", "context_size", "stride", "window_step",
+            "repair", "near_dedup", "tokenizer", "states", "context_size", "stride", "window_step",
             "max_windows_per_workflow", "train_split", "test_split", "split_by", "seed")
 
 
@@ -71,6 +71,8 @@ def parse_arguments(argv):
     add("--tokenizer", default="tct", metavar="WHICH",
         help="tct; a baseline learned from the training split: bpe, or bpe-unsplit, whose merges cross any boundary; "
         "or the tokenizer.json of such a one")
+    add("--states", action="store_true",
+        help="write train_states.pt and val_states.pt too: the place of the schema that each token leads to")
     add("--context-size", type=int, default=512, help="tokens in a window (default: %(default)s)")
     add("--stride", type=int, default=32, help="tokens for one step of the position (default: %(default)s)")
     add("--window-step", type=int,
@@ -147,6 +149,8 @@ def check_arguments(args):
             faults.append(f"--{flag.replace('_', '-')} must be from 0 to 1, not {getattr(args, flag)}")
     if not faults and args.train_split + args.test_split > 1:
         faults.append(f"--train-split {args.train_split} and --test-split {args.test_split} are more than all")
+    if args.states and args.tokenizer != "tct":
+        faults.append("--states are those of --tokenizer tct: other tokens have none")
     if args.shard:
         part, _, parts = args.shard.partition("/")
         if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
@@ -182,7 +186,7 @@ def tokenise(args, work: Path, output: Path) -> dict:
         half_done.unlink()
     sources = open_sources(args, output)
     keep_listings(sources, work / "listings.json")
-    options = ChunkOptions(args.repair, args.tokenizer != "tct", args.near_dedup is not None)
+    options = ChunkOptions(args.repair, args.tokenizer != "tct", args.near_dedup is not None, args.states)
     part, parts = map(int, args.shard.split("/")) if args.shard else (1, 1)
     names, records, chunks = hashlib.sha256(), 0, 0
 
