@@ -112,20 +112,16 @@ class LLGuidance:
     name = "llguidance"
 
     def __init__(self, bpe):
-        from bpe_tokenizer_adapter import END
-        from llguidance import LLMatcher, LLTokenizer
+        from llguidance import LLMatcher
         from llguidance.numpy import allocate_token_bitmask
+        from llguidance_constraint import grammar_of, tokenizer_info
 
-        size = bpe.get_vocab_size()
-        self._matcher_of = partial(LLMatcher, LLTokenizer(bpe.to_str(), n_vocab=size, eos_token=END))
-        self._grammar_of = partial(
-            LLMatcher.grammar_from_json_schema, overrides={"whitespace_flexible": False, "lenient": True}
-        )
+        self._matcher_of, self._grammar_of = partial(LLMatcher, tokenizer_info(bpe)), grammar_of
         self._bpe = bpe
-        grammar = self._grammar_of(workflow_schema())
+        grammar = grammar_of(workflow_schema())
         self.dropped = "; ".join(LLMatcher.validate_grammar_with_warnings(grammar)[1])
         self._judge, self._matcher = self._matcher_of(grammar), self._matcher_of(grammar)
-        mask = allocate_token_bitmask(1, size)
+        mask = allocate_token_bitmask(1, bpe.get_vocab_size())
         # the quickest of its ways to fill a mask: no array is looked up
         self._fill = partial(self._matcher.unsafe_compute_mask_ptr, mask.ctypes.data, mask.nbytes)
         self._mask = mask  # kept alive for the pointer
