@@ -1,4 +1,4 @@
-"""Generate GitHub Actions workflows from a checkpoint, each complete and schema-valid.
+"""Generate GitHub Actions workflows from a checkpoint: of TCT tokens, each is complete and schema-valid.
 
     python -m scripts.generate_workflow --checkpoint out/tiny --num_samples 3
     python -m scripts.generate_workflow --checkpoint out/tiny --prompt begun.yml --output samples/
@@ -14,6 +14,7 @@ from pathlib import Path
 from nanochat.common import ArgumentParser, user_errors, write_atomic
 
 EXTENSIONS = {"yaml": "yml", "json": "json"}
+NO_OBJECT = "no workflow: its text is no JSON object"
 KEY, COMMENT, RESET = "\033[36m", "\033[2m", "\033[0m"  # cyan and faint, for a terminal
 
 
@@ -44,14 +45,15 @@ def main(argv=None):
         measure_allowed=args.format == "jsonl" and not args.no_constraint)
     lines, with_findings = [], 0
     for index, workflow in enumerate(tqdm(workflows, total=args.num_samples, unit="workflow", disable=None)):
-        findings = linter(workflow.yaml) if linter else None
+        is_object = parse(workflow) is not None
+        findings = [NO_OBJECT] if not is_object else linter(workflow.yaml) if linter else None
         with_findings += bool(findings)
         if args.format == "jsonl":
             lines.append(json.dumps(describe(index, workflow, findings)))
             if not args.output:
                 tqdm.write(lines.pop())
             continue
-        text = workflow.yaml if args.format == "yaml" else workflow.json + "\n"
+        text = workflow.yaml if args.format == "yaml" and is_object else workflow.json + "\n"
         if args.output:
             write_atomic(args.output / f"workflow_{index:04d}.{EXTENSIONS[args.format]}", text.encode())
             listed = [f"workflow_{index:04d}: {finding}" for finding in findings or ()]
@@ -89,10 +91,11 @@ def parse_arguments(argv):
     add("--best_of", type=int, default=1, metavar="N", help="of N candidates take the one of the highest mean "
         "log-probability (default 1)")
     add("--max_tokens", type=int, default=1024, metavar="N", help="most tokens of a sample, beyond the prompt; one that "
-        "does not end by itself is closed in the shortest way (default 1024)")
+        "does not end by itself is closed in the shortest way, of BPE tokens cut (default 1024)")
     add("--max_repeats", type=int, metavar="N", help="end a sample that says the same thing N times on end (default: "
         "never)")
-    add("--no_constraint", action="store_true", help="let the raw model write, valid or not")
+    add("--no_constraint", action="store_true", help="let the raw model write, valid or not (otherwise a model of BPE "
+        "tokens needs llguidance)")
 
     add = parser.add_argument_group("output and machine").add_argument
     add("--format", choices=(*EXTENSIONS, "jsonl"), default="yaml", help="jsonl has tokens, log-probability, reason of "
@@ -171,11 +174,23 @@ def is_complete(text: str) -> bool:
 # -----------------------------------------------------------------------------
 # the output
 
+def parse(workflow) -> dict | None:
+    """The value of a sample; None where its text is no JSON object, as that of BPE tokens may be."""
+    try:
+        value = workflow.value
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
 def describe(index: int, workflow, findings: list[str] | None) -> dict:
     """A line of jsonl."""
-    line = {"index": index, "workflow": workflow.value, "tokens": workflow.tokens,
+    value = parse(workflow)
+    line = {"index": index, "workflow": value, "tokens": workflow.tokens,
             "finish_reason": workflow.finish_reason, "logprob": workflow.logprob,
             "mean_logprob": workflow.mean_logprob, "allowed": workflow.allowed, "seconds": round(workflow.seconds, 3)}
+    if value is None:
+        line["text"] = workflow.json
     return line if findings is None else line | {"findings": findings}
 
 

@@ -9,7 +9,7 @@ import tct_github_workflow as tct
 from scripts import _lint, check_generation, generate_workflow
 from tct_github_workflow.workflow_yaml import load_workflow
 from test_generate_and_eval import checkpoint  # noqa: F401, the fixture
-from workflow_generator import WorkflowGenerator
+from workflow_generator import Observer, WorkflowGenerator
 
 SHORT = ["--max_tokens", "60", "--temperature", "1.0"]
 
@@ -107,6 +107,15 @@ def test_the_raw_model_writes_what_is_not_valid_and_says_so(run):
     assert any(line["finish_reason"] == "invalid" for line in lines)  # an untrained model
     for line in lines:
         assert tct.matcher().validate_tokens(line["tokens"]) == len(line["tokens"])
+
+
+def test_the_observer_of_a_raw_model_knows_its_states():
+    tokens = tct.encode('{"on":"push","jobs":{"a":{"runs-on":"x"}}}')
+    observer, matcher = Observer(tct.matcher()), tct.matcher()
+    for token in tokens:
+        assert observer.accept_token(token) and matcher.accept_token(token)
+        assert observer.state_id() == matcher.state_id() == observer.state_ids()[-1]
+    assert len(observer.state_ids()) == len(tokens) + 1
 
 
 def test_the_best_of_several_is_the_likeliest(checkpoint):  # noqa: F811

@@ -104,7 +104,17 @@ class BPETokenizer:
         end = ids.index(END)
         if any(token != PAD for token in ids[end + 1:]):
             raise ValueError(f"{len(ids) - end - 1} tokens follow the complete document")
+        return self.decode_prefix(ids[:end])
+
+    def decode_prefix(self, ids) -> str:
+        """The text of tokens before the first END, if there is one. A character that is cut becomes U+FFFD."""
+        ids = list(ids)
+        end = ids.index(END) if END in ids else len(ids)
         return self.library.decode(ids[:end], skip_special_tokens=False)
+
+    def encode_prefix(self, text: str) -> list[int]:
+        """The ids of a text that goes on: no END."""
+        return self.library.encode(text).ids
 
     def id_to_token(self, token: int) -> str:
         """A readable name of a token."""
