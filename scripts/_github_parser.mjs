@@ -1,0 +1,32 @@
+// Reads a JSON list of YAML texts and prints a JSON list of lists of the errors that GitHub's parser finds in each.
+// The argument is the URL of the package @actions/workflow-parser, with a slash at its end.
+
+import { readFileSync } from "node:fs";
+import { register } from "node:module";
+
+// The package imports its schema, a JSON file, without saying so, as bundlers allow and node does not.
+const loader = `export function load(url, context, next) {
+  return next(url, url.endsWith(".json") ? { ...context, importAttributes: { type: "json" } } : context);
+}`;
+register(`data:text/javascript,${encodeURIComponent(loader)}`);
+
+const [, , folder] = process.argv;
+const { parseWorkflow, NoOperationTraceWriter } = await import(`${folder}dist/index.js`);
+const { convertWorkflowTemplate, ErrorPolicy } = await import(`${folder}dist/model/convert.js`);
+
+async function errorsOf(content) {
+  const { context, value } = parseWorkflow({ name: "workflow.yml", content }, new NoOperationTraceWriter());
+  if (value) {  // as GitHub's language service does it: conversion goes on behind the errors of parsing, and adds its own
+    await convertWorkflowTemplate(context, value, undefined, { errorPolicy: ErrorPolicy.TryConversion });
+  }
+  return context.errors.getErrors().map(({ range, rawMessage }) => {
+    const message = rawMessage.split("\n")[0];  // what follows quotes the text
+    return range ? `line ${range.start.line}, column ${range.start.column}: ${message}` : message;
+  });
+}
+
+const results = [];
+for (const text of JSON.parse(readFileSync(0, "utf8"))) {
+  results.push(await errorsOf(text));
+}
+process.stdout.write(JSON.stringify(results));
