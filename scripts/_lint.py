@@ -54,13 +54,18 @@ class Linter:
         with tempfile.TemporaryDirectory() as folder:
             for file, text in zip(files, texts):
                 Path(folder, file).write_text(text, encoding="utf-8")
-            command = [self.path, *LINTERS[self.name](files)]
-            result = subprocess.run(
-                command, cwd=folder, capture_output=True, text=True, encoding="utf-8", check=False
-            )
-        found = FINDING.findall(ANSI.sub("", result.stdout))
-        if result.returncode > 1 or result.returncode == 1 and not found:  # 1 says that there are findings
-            raise OSError(f"{self.name} failed: {(result.stderr or result.stdout).strip().splitlines()[-1:]}")
+            command, said = [self.path, *LINTERS[self.name](files)], Path(folder, "said")
+            with open(said, "wb") as stdout:  # node ends before a pipe has taken all that it says
+                result = subprocess.run(
+                    command, cwd=folder, stdout=stdout, stderr=subprocess.PIPE, check=False
+                )
+            output = said.read_text(encoding="utf-8")
+        found = FINDING.findall(ANSI.sub("", output))
+        if (
+            result.returncode not in (0, 1) or result.returncode and not found
+        ):  # 1 says that there are findings
+            last = (result.stderr.decode(errors="replace") or output).strip().splitlines()[-1:]
+            raise OSError(f"{self.name} failed: {''.join(last) or 'it said nothing'}")
         findings = [[] for _ in texts]
         for index, line, column, message, kind in found:
             findings[int(index)].append(Finding(int(line), int(column), " ".join(message.split()), kind))

@@ -89,9 +89,14 @@ def test_many_texts_take_few_processes_and_keep_their_order(install, tmp_path):
     assert _lint.find_linter().lint_all([]) == []
 
 
-@pytest.mark.parametrize("code", [1, 3])
+def test_a_linter_writes_to_a_file_for_node_may_end_before_a_pipe_has_all(install):
+    install("actionlint", "import os, stat; sys.exit(not stat.S_ISREG(os.fstat(1).st_mode))")
+    assert _lint.find_linter().lint_all([GOOD]) == [[]]
+
+
+@pytest.mark.parametrize("code", [1, 3, "os.kill(os.getpid(), 9)"])
 def test_a_linter_that_fails_is_no_clean_bill(install, code):
-    install("actionlint", f"print('what?', file=sys.stderr); sys.exit({code})")
+    install("actionlint", f"import os; print('what?', file=sys.stderr, flush=True); sys.exit({code})")
     with pytest.raises(OSError, match="what?"):
         _lint.find_linter()(GOOD)
 
