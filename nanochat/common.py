@@ -288,6 +288,22 @@ def sum_over_ranks(tensor):
     return tensor
 
 
+def gather_bytes(data: bytes) -> list[bytes]:
+    """What each rank has, in the order of the ranks, on all of them."""
+    import torch
+    import torch.distributed as dist
+
+    if not dist.is_initialized():
+        return [data]
+    sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(dist.get_world_size())]
+    dist.all_gather(sizes, torch.tensor([len(data)]))
+    longest = max(int(size) for size in sizes)
+    mine = torch.frombuffer(bytearray(data.ljust(longest)), dtype=torch.uint8)
+    parts = [torch.empty_like(mine) for _ in sizes]
+    dist.all_gather(parts, mine)
+    return [part.numpy().tobytes()[:int(size)] for part, size in zip(parts, sizes)]
+
+
 def data_parallel(model, device):
     """model, its gradients now the mean over the ranks after backward; outside of a process group model itself."""
     import torch.distributed as dist

@@ -94,6 +94,8 @@ class Engine:
         """
         self._check(prompt, num_samples, max_tokens, temperature, top_k, top_p, min_p, max_repeats, seed, batch_size,
                     first)
+        if self.model.config.n_states and not constraint_factory:
+            raise ValueError("this model is told states: it needs a constraint, which knows them")
         batch_size = min(batch_size, num_samples)
         config, device = self.model.config, self.model.get_device()
         cache = KVCache(config, batch_size, self.model.transformer.wte.weight.dtype, device)
@@ -180,8 +182,6 @@ class Engine:
         for name, value in {"seed": seed, "first": first}.items():
             if value < 0:
                 raise ValueError(f"{name} must be 0 or more, not {value}")
-        if self.model.config.n_states and not hasattr(constraint_factory and constraint_factory(), "state_ids"):
-            raise ValueError("this model is told states: it needs a constraint that knows them")
         for token in prompt:
             if not 0 <= token < vocab_size:
                 raise ValueError(f"token {token} of the prompt is not in the vocabulary of {vocab_size}")

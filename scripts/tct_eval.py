@@ -1,107 +1,193 @@
-"""Evaluate a checkpoint: held-out loss, and how valid and how varied the workflows are that it writes.
+"""Evaluate a checkpoint: held-out loss, and what the workflows are like that it writes.
 
     python -m scripts.tct_eval --checkpoint out/tiny --data_dir prepared/ --num_samples 100
+
+Writes eval.json, report.md, report.html, their pictures and the samples. The same seed gives the same figures, in one
+process or several (torchrun --standalone --nproc_per_node=2 -m scripts.tct_eval ...).
 """
 
 import json
 from pathlib import Path
 
-from nanochat.common import ArgumentParser, user_errors, write_atomic
+from nanochat.common import ArgumentParser, print0, user_errors, write_atomic
 
 
 @user_errors
 def main(argv=None):
-    parser = ArgumentParser(description="Evaluate a checkpoint on held-out workflows and on its own samples.")
-    parser.add_argument("--checkpoint", required=True, metavar="PATH",
-                        help="a file model_NNNNNN.pt, or a folder: its last checkpoint")
-    parser.add_argument("--data_dir", required=True, metavar="DIR", help="prepared folder; its val.pt is scored")
-    parser.add_argument("--num_samples", type=int, default=100, help="workflows to generate (default 100)")
-    parser.add_argument("--max_tokens", type=int, default=1024, help="most tokens of a sample (default 1024)")
-    parser.add_argument("--temperature", type=float, default=1.0, help="of the samples (default 1.0)")
-    parser.add_argument("--device_batch_size", type=int, default=16, help="windows scored at once (default 16)")
-    parser.add_argument("--seed", type=int, default=0, help="same seed, same samples (default 0)")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, mps (default: the best there is)")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="(default: eval.json beside the checkpoint)")
-    args = parser.parse_args(argv)
+    args = parse_arguments(argv)
 
     from nanochat.checkpoint_manager import load_model
-    from nanochat.common import choose_device, choose_dtype, tune_process
-    from nanochat.inference import prepare_for_inference
+    from nanochat.common import calm_collector, choose_device, choose_dtype, process_group, tune_process
+    from prepared_reader import open_tokenizer
     from tct_dataloader import check_metadata, read_metadata
-    from workflow_generator import WorkflowGenerator, check_tokenizer
+    from workflow_generator import find_language
 
     tune_process()
+    device = choose_device(args.device)
     checkpoint = Path(args.checkpoint).expanduser()
-    model, meta = load_model(checkpoint, choose_device(args.device))
-    check_tokenizer(meta["data"]["tokenizer"], f"the checkpoint {checkpoint}")
-    config = model.config
+    model, meta = load_model(checkpoint, device)
+    language = find_language(meta["data"]["tokenizer"], checkpoint)
     metadata = read_metadata(args.data_dir)
+    config = model.config
     check_metadata(metadata, args.data_dir, config.sequence_len, config.vocab_size, meta["data"]["tokenizer"])
-
+    tokenizer = open_tokenizer(args.data_dir, metadata)
+    # That of the training run: a trial for the fastest could come out one way today and the other tomorrow.
+    dtype = choose_dtype(args.dtype or meta.get("settings", {}).get("dtype", "float32"), device)
     results = {"checkpoint": str(checkpoint), "step": meta["step"], "data_dir": args.data_dir,
-               "temperature": args.temperature, "seed": args.seed}
-    results |= score_split(model, metadata, args.data_dir, args.device_batch_size)
-    ready = prepare_for_inference(model, choose_dtype("auto", model.get_device()))  # good for nothing else from here on
-    generator = WorkflowGenerator(ready, meta["data"]["stride"])
-    results |= judge_samples(generator, args.num_samples, max_tokens=args.max_tokens,
-                             temperature=args.temperature, seed=args.seed)
-
-    folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
-    output = args.output or folder / "eval.json"
-    write_atomic(output, json.dumps(results, indent=2).encode() + b"\n")
-    print_table(results)
-    print(f"written to {output}")
+               "dtype": str(dtype).removeprefix("torch."), "temperature": args.temperature,
+               "num_samples": args.num_samples, "constrained": not args.no_constraint, "seed": args.seed}
+    with process_group(device) as ranks:
+        calm_collector()
+        evaluation = evaluate(args, model, meta, language, metadata, tokenizer, dtype, ranks)
+    if ranks.rank == 0:
+        publish(args.output or (checkpoint if checkpoint.is_dir() else checkpoint.parent) / "eval", results, *evaluation)
 
 
-def score_split(model, metadata: dict, data_dir, batch_size: int) -> dict:
-    """Loss over the whole validation split, each token counted once: nats per token, perplexity, bits per byte."""
-    from nanochat.loss_eval import bits_per_byte, evaluate_loss, perplexity
-    from tct_packing import packed_data_loader
-    from tqdm import tqdm
-
-    batches = packed_data_loader(
-        batch_size, model.config.sequence_len, "val", data_dir, model.get_device())
-    nats, tokens = evaluate_loss(model, tqdm(batches, desc="scoring", unit="batch", disable=None))
-    return {
-        "val_loss": nats / tokens,
-        "val_perplexity": perplexity(nats, tokens),
-        "val_bits_per_byte": bits_per_byte(nats, tokens, metadata["splits"]["val"]),
-        "val_tokens": tokens,
-    }
-
-
-def judge_samples(generator, num_samples: int, **options) -> dict:
-    """Generates workflows from scratch and counts what holds for them; the schema is checked by jsonschema-rs."""
-    import jsonschema_rs
-    from tct_github_workflow import workflow_schema
-    from tqdm import tqdm
-
-    stream = generator.stream(num_samples, **options)
-    samples = list(tqdm(stream, desc="sampling", total=num_samples, unit="workflow", disable=None))
-    schema = jsonschema_rs.validator_for(workflow_schema())
-    parsed = [value for sample in samples if (value := parse(sample.json)) is not None]
-    return {
-        "num_samples": num_samples,
-        "json_valid": len(parsed) / num_samples,
-        "schema_valid": sum(map(schema.is_valid, parsed)) / num_samples,
-        "ended_by_model": sum(sample.finish_reason == "complete" for sample in samples) / num_samples,
-        "distinct": len({sample.json for sample in samples}),
-        "mean_tokens": sum(len(sample.tokens) for sample in samples) / num_samples,
-        "mean_characters": sum(len(sample.json) for sample in samples) / num_samples,
-    }
+def parse_arguments(argv):
+    parser = ArgumentParser(description="Evaluate a checkpoint on held-out workflows and on its own samples.")
+    add = parser.add_argument
+    add("--checkpoint", required=True, metavar="PATH", help="a file model_NNNNNN.pt, or a folder: its last checkpoint")
+    add("--data_dir", required=True, metavar="DIR", help="prepared folder; its validation split is scored")
+    add("--num_samples", type=int, default=100, metavar="N", help="workflows to write from scratch; 0 scores only "
+        "(default 100)")
+    add("--num_completions", type=int, metavar="N", help="real workflows to complete (default: as many as samples)")
+    add("--max_tokens", type=int, default=1024, metavar="N", help="most tokens of a sample (default 1024)")
+    add("--temperature", type=float, default=1.0, metavar="T", help="of the samples (default 1.0)")
+    add("--no_constraint", action="store_true", help="let the raw model write, valid or not")
+    add("--device_batch_size", type=int, default=16, metavar="N", help="contexts scored at once, and samples in work "
+        "(default 16)")
+    add("--seed", type=int, default=0, help="same seed, same figures (default 0)")
+    add("--device", default="auto", help="cpu, cuda, mps (default: the best there is)")
+    add("--dtype", choices=("float32", "bfloat16"), help="(default: that of the training run)")
+    add("--output", type=Path, metavar="DIR", help="(default: the folder eval beside the checkpoint)")
+    args = parser.parse_args(argv)
+    if args.num_completions is None:
+        args.num_completions = args.num_samples
+    for flag, least in (("num_samples", 0), ("num_completions", 0), ("max_tokens", 1), ("device_batch_size", 1)):
+        if getattr(args, flag) < least:
+            raise ValueError(f"--{flag} must be at least {least}, not {getattr(args, flag)}")
+    return args
 
 
-def parse(text: str):
-    """The value of a JSON text, None where it is none."""
+def evaluate(args, model, meta: dict, language, metadata: dict, tokenizer, dtype, ranks) -> tuple[dict, dict, list]:
+    """(figures, lengths for the picture, samples as _eval_samples describes them). Ranks share the model's work; the
+    rest is rank 0's."""
+    from nanochat.inference import prepare_for_inference
+    from scripts._eval_samples import complete, generate, summarize_completions
+    from scripts._eval_scores import read_held_out, score_held_out, summarize_scores
+    from workflow_generator import WorkflowGenerator
+
+    held_out = read_held_out(args.data_dir, metadata, tokenizer)
+    scores = score_held_out(model, held_out, args.data_dir, args.device_batch_size, dtype)
+    figures = {"held_out": summarize_scores(held_out, scores)}
+
+    # The model is good for nothing but generation from here on.
+    generator = WorkflowGenerator(prepare_for_inference(model, dtype), meta["data"]["stride"], language)
+    samples = completions = []
+    if args.num_samples:
+        samples = generate(generator, args.num_samples, ranks, max_tokens=args.max_tokens, seed=args.seed,
+                           temperature=args.temperature, constrained=not args.no_constraint,
+                           batch_size=args.device_batch_size)
+    if args.num_completions:
+        chosen = choose(held_out, args.num_completions, args.seed)
+        workflows = [(held_out.texts[i], held_out.tokens[i].tolist()) for i in chosen]
+        # llguidance takes no other order of keys than its own, which is not that of real workflows
+        constrained = not args.no_constraint and hasattr(tokenizer, "matcher")
+        completions = complete(generator, workflows, tokenizer.decode_prefix, constrained, ranks)
+        figures["completion"] = summarize_completions(completions)
+    if ranks.rank > 0:
+        return {}, {}, []
+    if not samples:
+        return figures | {"left_out": ["samples: --num_samples is 0"]}, {}, []
+    judged, lengths = judge_samples(args, samples, held_out, metadata, tokenizer)
+    return figures | judged, lengths, samples
+
+
+def judge_samples(args, samples: list[dict], held_out, metadata: dict, tokenizer) -> tuple[dict, dict]:
+    """(figures, lengths) of the samples and, beside them, of as many real workflows."""
+    import numpy as np
+    from scripts._eval_samples import Corpus, judge, parse
+    from scripts._github_parser import find_parser
+    from scripts._lint import find_linter
+    from workflow_features import compare
+
+    left_out, tools = [], {}
+    for name, find in (("actionlint", find_linter), ("GitHub's parser", find_parser)):
+        try:
+            tools[name] = find()
+        except FileNotFoundError as error:
+            left_out.append(f"{name}: {error}")
+            tools[name] = None
+    corpus = None
     try:
-        return json.loads(text)
-    except ValueError:
-        return None
+        corpus = Corpus.read(args.data_dir, metadata, tokenizer)
+        if corpus.left_out:
+            left_out.append(f"copies of {corpus.left_out:,} further training workflows: they were not looked at")
+    except ValueError as error:  # thinned windows, which do not have all tokens
+        left_out.append(f"copies of training workflows: {error}")
+
+    chosen = choose(held_out, len(samples), args.seed)
+    sets = {"samples": ([sample["text"] for sample in samples], [np.array(sample["tokens"]) for sample in samples]),
+            "real": ([held_out.texts[i] for i in chosen], [held_out.tokens[i] for i in chosen])}
+    judged = {name: judge(*workflows, corpus, *tools.values()) for name, workflows in sets.items()}
+    figures = {name: found for name, (found, _) in judged.items()}
+    figures["samples"]["ended_by_model"] = share(sample["finish_reason"] == "complete" for sample in samples)
+    if tools["actionlint"]:
+        kinds = sorted({kind for _, found in judged.values() for kind in found})
+        figures["findings"] = {kind: [judged[name][1][kind] / len(sets[name][0]) for name in sets] for kind in kinds}
+    objects = [value for value in map(parse, sets["samples"][0]) if isinstance(value, dict)]
+    if objects and len(held_out.texts) > 1:
+        figures["fields"] = compare(objects, [json.loads(text) for text in held_out.texts], seed=args.seed)
+    else:
+        left_out.append("how close samples are to real workflows: there are too few of either")
+    lengths = {name: {"tokens": [len(ids) for ids in tokens], "characters": [len(text) for text in texts]}
+               for name, (texts, tokens) in sets.items()}
+    return figures | {"left_out": left_out}, lengths
 
 
-def print_table(results: dict):
-    for name, value in results.items():
-        print(f"{name:<20} {f'{value:.4f}' if isinstance(value, float) else value}")
+def choose(held_out, count: int, seed: int) -> list[int]:
+    """Some of the workflows, at most `count`, in their order."""
+    import numpy as np
+
+    total = len(held_out.texts)
+    return sorted(np.random.default_rng(seed).choice(total, min(count, total), replace=False).tolist())
+
+
+def share(answers) -> float:
+    answers = list(answers)
+    return sum(answers) / len(answers)
+
+
+# -----------------------------------------------------------------------------
+# the output
+
+def publish(folder: Path, results: dict, figures: dict, lengths: dict, samples: list[dict]):
+    from scripts._eval_report import held_out_rows, judged_rows, write_report
+
+    results |= figures
+    (folder / "samples").mkdir(parents=True, exist_ok=True)
+    for old in (folder / "samples").glob("sample_*"):
+        old.unlink()
+    for index, sample in enumerate(samples):
+        name = f"sample_{index:03d}." + ("yml" if sample["yaml"] else "txt")
+        (folder / "samples" / name).write_text(sample["yaml"] or sample["text"])
+    write_atomic(folder / "eval.json", json.dumps(results, indent=2).encode() + b"\n")
+    timing = [{key: sample[key] for key in ("finish_reason", "seconds")} for sample in samples]
+    write_atomic(folder / "timing.json", json.dumps(timing).encode() + b"\n")  # apart: it differs from run to run
+    try:
+        write_report(folder, results, lengths, [sample["yaml"] or sample["text"] for sample in samples])
+    except ImportError as error:
+        print0(f"no report: {error.name} is not installed")
+    for rows in (held_out_rows(results["held_out"]),
+                 judged_rows(results["samples"], results["real"]) if samples else (),
+                 [(f"the next {name}", f"{found['right']} of {found['asked']}", "")
+                  for name, found in results.get("completion", {}).items() if name != "workflows"]):
+        print0()
+        for name, *cells in rows:
+            print0(f"{name:<62}" + "".join(f"{cell:>22}" for cell in cells))
+    for reason in results["left_out"]:
+        print0(f"left out: {reason}")
+    print0(f"\nwritten to {folder}: eval.json, report.html, report.md, samples")
 
 
 if __name__ == "__main__":

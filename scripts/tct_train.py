@@ -47,7 +47,8 @@ def train(flags, command, device, ranks, stop):
     import torch
     from nanochat.checkpoint_manager import (best_val_loss, find_last_step, keep_last, list_steps, load_checkpoint,
                                              save_best, save_checkpoint)
-    from nanochat.common import (autocast, choose_compile, choose_dtype, derive_seed, peak_flops, sum_over_ranks)
+    from nanochat.common import (autocast, choose_compile, choose_dtype, derive_seed, peak_flops, sum_over_ranks,
+                                 write_atomic)
     from nanochat.gpt import GPT, GPTConfig
     from nanochat.loss_eval import bits_per_byte, evaluate_loss, perplexity
     from nanochat.optim import build_optimizers, rate_at
@@ -117,6 +118,9 @@ def train(flags, command, device, ranks, stop):
     log = None
     if ranks.rank == 0:
         checkpoint_dir.mkdir(parents=True, exist_ok=True)
+        tokenizer_file = Path(settings.data_dir).expanduser() / "tokenizer.json"
+        if tokenizer_file.is_file():  # of BPE tokens: the checkpoint is of no use without it
+            write_atomic(checkpoint_dir / "tokenizer.json", tokenizer_file.read_bytes())
         log = RunLog(
             Path("experiments", settings.experiment) if settings.experiment else checkpoint_dir, first_step=first,
             config={**meta, "command": command, "date": datetime.now().isoformat(timespec="seconds"),

@@ -57,6 +57,10 @@ class TCTTokenizer:
         """[start // stride] + ids[start:end], the shape of a training row."""
         return tct.extract_window(ids, start, end, stride)
 
+    def decode_prefix(self, ids) -> str:
+        """What the first ids of a workflow say, closed into JSON that parses."""
+        return tct.decode_prefix(ids)[0]
+
     def matcher(self):
         """A fresh matcher that tells which tokens may come next."""
         return tct.matcher()
