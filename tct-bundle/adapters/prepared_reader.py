@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from bpe_tokenizer_adapter import BPETokenizer
-from tct_dataloader import check_metadata, load_rows
 from tct_tokenizer_adapter import TCTTokenizer
 
 
@@ -25,6 +24,8 @@ class PreparedWorkflow:
 def read_split(folder, split: str, metadata: dict) -> Iterator[PreparedWorkflow]:
     """The workflows of a split in their order. FileNotFoundError or ValueError where the folder is not whole, or
     where its windows leave tokens out."""
+    from tct_dataloader import load_rows
+
     rows = load_rows(folder, split, metadata).numpy()
     for entry in read_entries(Path(folder).expanduser())[split]:
         first, length = entry["first_window"], entry["tokens"]
@@ -60,6 +61,8 @@ def read_entries(folder: Path) -> dict[str, list[dict]]:
 
 def open_tokenizer(folder, metadata: dict) -> TCTTokenizer | BPETokenizer:
     """The tokenizer that a folder was prepared with. ValueError where the one at hand is another."""
+    from tct_dataloader import check_metadata
+
     is_tct = metadata["tokenizer"]["name"] == TCTTokenizer().name
     tokenizer = TCTTokenizer() if is_tct else BPETokenizer.load(Path(folder).expanduser() / "tokenizer.json")
     check_metadata(metadata, folder, tokenizer={"name": tokenizer.name, "fingerprint": tokenizer.fingerprint})

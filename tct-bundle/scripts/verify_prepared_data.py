@@ -16,6 +16,7 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+from prepared_reader import open_tokenizer, read_entries
 from tct_github_workflow.command_line import ArgumentParser, exit_code
 from tct_windows import WindowPlan, open_table
 from tqdm import tqdm
@@ -53,7 +54,7 @@ def verify(folder: Path, num_workers: int, show: int):
 
     metadata = read_metadata(folder)
     splits = list(metadata["splits"])
-    entries = read_workflows(folder)
+    entries = read_entries(folder)
     faults = {check: [] for check in CHECKS}
     faults["tables"] += check_tables(folder, metadata)
     if not faults["tables"]:
@@ -84,19 +85,6 @@ def verify(folder: Path, num_workers: int, show: int):
     print_windows(folder, metadata, entries, show)
 
 
-def read_workflows(folder: Path) -> dict[str, list[dict]]:
-    """The lines of workflows.jsonl for each side."""
-    path = folder / "workflows.jsonl"
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no {path}: prepare the folder again")
-    entries: dict[str, list[dict]] = {"train": [], "val": [], "test": []}
-    with open(path, "rb") as lines:
-        for line in lines:
-            entry = json.loads(line)
-            entries[entry["split"]].append(entry)
-    return entries
-
-
 def batches(entries: list[dict]) -> Iterator[list[dict]]:
     entries = iter(entries)
     while part := list(islice(entries, AT_ONCE)):
@@ -118,7 +106,7 @@ def check_tables(folder: Path, metadata: dict) -> Iterator[str]:
         expected = (says["windows"], metadata["context_size"] + 1)
         if rows.dtype != torch.int16 or tuple(rows.shape) != expected:
             yield f"{split}.pt is {rows.dtype} {list(rows.shape)}, not torch.int16 {list(expected)}"
-    listed = read_workflows(folder)
+    listed = read_entries(folder)
     for split, says in metadata["splits"].items():
         for what, count in ("workflows", len(listed[split])), ("windows", sum(e["windows"] for e in listed[split])):
             if count != says[what]:
@@ -223,18 +211,6 @@ def open_folder(folder: Path, split: str):
     plan = WindowPlan(**{field.name: metadata[field.name] for field in fields(WindowPlan)})
     limit = metadata["max_windows_per_workflow"] if split == "train" else None
     return rows, plan, limit, open_tokenizer(folder, metadata)
-
-
-def open_tokenizer(folder: Path, metadata: dict):
-    """The tokenizer that a folder was prepared with. ValueError where the one at hand is another."""
-    from bpe_tokenizer_adapter import NAMES, BPETokenizer
-    from tct_dataloader import check_metadata
-    from tct_tokenizer_adapter import TCTTokenizer
-
-    is_bpe = metadata["tokenizer"]["name"] in NAMES
-    tokenizer = BPETokenizer.load(folder / "tokenizer.json") if is_bpe else TCTTokenizer()
-    check_metadata(metadata, folder, tokenizer={"name": tokenizer.name, "fingerprint": tokenizer.fingerprint})
-    return tokenizer
 
 
 # -----------------------------------------------------------------------------
