@@ -1,4 +1,4 @@
-"""The scripts that read a checkpoint: samples are valid from the first step on, faults are one sentence."""
+"""Generation from a checkpoint: samples are valid from the first step on, faults are one sentence."""
 
 import json
 import subprocess
@@ -13,7 +13,7 @@ from nanochat.checkpoint_manager import save_checkpoint
 from nanochat.gpt import GPT, GPTConfig
 from tct_github_workflow.workflow_yaml import load_workflow
 
-from scripts import generate_workflow, tct_eval
+from scripts import generate_workflow
 
 ROOT = Path(__file__).parents[1]
 TOKENIZER = {"name": tct.NAME, "fingerprint": tct.fingerprint()}
@@ -31,22 +31,6 @@ def checkpoint(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("checkpoint")
     meta = {"model_config": vars(model.config), "data": {"stride": 32, "tokenizer": TOKENIZER}}
     save_checkpoint(folder, 3, model.state_dict(), {}, meta)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory) -> Path:
-    source, folder = tmp_path_factory.mktemp("workflows"), tmp_path_factory.mktemp("data") / "prepared"
-    for index in range(6):
-        workflow = {
-            "name": f"w{index}",
-            "on": "push",
-            "jobs": {"a": {"runs-on": "x", "steps": [{"run": "make " * 40}]}},
-        }
-        (source / f"{index}.json").write_text(json.dumps(workflow))
-    script = ROOT / "tct-bundle/scripts/prepare_training_data.py"
-    flags = ["--context-size", "64", "--train-split", "0.5"]
-    subprocess.run([sys.executable, script, "--input", source, "--output", folder, *flags], check=True)
     return folder
 
 
@@ -91,24 +75,6 @@ def test_samples_go_to_the_screen_in_order(checkpoint, capsys):
     ]
 
 
-def test_evaluation_counts_and_is_the_same_twice(checkpoint, prepared, capsys):
-    results = []
-    for _ in range(2):
-        flags = ["--checkpoint", str(checkpoint), "--data_dir", str(prepared), "--num_samples", "4"]
-        tct_eval.main([*flags, "--max_tokens", "80"])
-        results.append(json.loads((checkpoint / "eval.json").read_text()))
-    assert results[0] == results[1]
-    split = json.loads((prepared / "metadata.json").read_text())["splits"]["val"]
-    assert results[0]["val_tokens"] == split["tokens"]
-    # an untrained model spreads its probability evenly: ln(8192) nats a token
-    assert results[0]["val_loss"] == pytest.approx(9.0109, abs=1e-3)
-    assert results[0]["val_bits_per_byte"] == pytest.approx(
-        13 * split["tokens"] / split["json_bytes"], rel=1e-3
-    )
-    assert results[0]["json_valid"] == results[0]["schema_valid"] == 1 and results[0]["distinct"] == 4
-    assert "schema_valid         1.0000" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize(
     "flags, message",
     [
@@ -137,15 +103,6 @@ def test_a_fault_of_the_user_is_one_sentence_and_exit_code_2(flags, message, che
     shown = capsys.readouterr().err
     assert exit.value.code == 2
     assert message in shown and shown.startswith("error: ") and shown.count("\n") == 1
-
-
-def test_evaluation_refuses_data_of_another_context_size(checkpoint, prepared, tmp_path, capsys):
-    model = GPT(GPTConfig(sequence_len=128, n_layer=1, n_head=1, n_kv_head=1, n_embd=16))
-    meta = {"model_config": vars(model.config), "data": {"stride": 32, "tokenizer": TOKENIZER}}
-    save_checkpoint(tmp_path, 1, model.state_dict(), {}, meta)
-    with pytest.raises(SystemExit) as exit:
-        tct_eval.main(["--checkpoint", str(tmp_path), "--data_dir", str(prepared)])
-    assert exit.value.code == 2 and "--context-size 128" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("example", ["example_quickstart.py", "example_windowed.py"])
