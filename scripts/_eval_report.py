@@ -188,7 +188,7 @@ def draw_lengths(path: Path, results: dict, lengths: dict) -> bool:
     figure, axes = new_figure(11, 3.5, 1, 2)
     for axis, unit in zip(axes, ("tokens", "characters")):
         both = [lengths[side][unit] for side in ("samples", "real")]
-        bins = np.geomspace(min(map(min, both)), max(map(max, both)) + 1, 24)
+        bins = np.geomspace(max(1, min(map(min, both))), max(map(max, both)) + 1, 24)
         for values, color, label in zip(both, (SAMPLES, REAL), ("samples", "real")):
             weights = np.full(len(values), 100 / len(values))
             axis.hist(values, bins, weights=weights, histtype="step", linewidth=1.6, color=color, label=label)

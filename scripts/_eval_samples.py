@@ -29,7 +29,7 @@ MOST_COMPLETED = 256    # tokens, of a completion
 
 def generate(generator, count: int, ranks, **options) -> list[dict]:
     """`count` samples from scratch, the same on all ranks: of each its text, YAML (None where the text is no
-    workflow), tokens, finish_reason and seconds."""
+    workflow), tokens and finish_reason."""
     first, last = (count * part // ranks.world_size for part in (ranks.rank, ranks.rank + 1))
     stream = generator.stream(last - first, first=first, **options) if last > first else ()
     progress = tqdm(stream, "sample", last - first, unit="workflow", disable=None)
@@ -38,7 +38,7 @@ def generate(generator, count: int, ranks, **options) -> list[dict]:
 
 def describe(workflow) -> dict:
     return {"text": workflow.json, "yaml": yaml_of(workflow.json), "tokens": workflow.tokens,
-            "finish_reason": workflow.finish_reason, "seconds": workflow.seconds}
+            "finish_reason": workflow.finish_reason}
 
 
 def complete(generator, workflows: list[tuple[str, list[int]]], prefix_text, constrained: bool, ranks) -> list[dict]:

@@ -12,9 +12,9 @@ DEFAULTS = {"model_size": "small", "data_dir": None, "eval_every": 500, "eval_wi
             "gradient_checkpointing": False, "seed": 0, "dtype": "auto", "optimizer": "muon",
             "schedule": "linear", "warmdown_ratio": 0.5, "dropout": 0.0, "resid_scalars": False,
             "x0_scalars": False, "state_embedding": False, "num_samples": 3, "experiment": None, "run": None}
-PRESET_DEFAULTS = ("num_iterations", "device_batch_size", "gradient_accumulation", "learning_rate",
+PRESET_DEFAULTS = ("context_size", "num_iterations", "device_batch_size", "gradient_accumulation", "learning_rate",
                    "warmup_iters", "grad_clip", "weight_decay")
-FIXED_ON_RESUME = ("model_size", "max_files", "seed", "optimizer", "resid_scalars", "x0_scalars",
+FIXED_ON_RESUME = ("model_size", "context_size", "max_files", "seed", "optimizer", "resid_scalars", "x0_scalars",
                    "state_embedding")
 
 OPTIMIZERS = ("muon", "adamw")                # as in nanochat.optim, which would bring torch
@@ -61,6 +61,7 @@ def parse_arguments(argv) -> SimpleNamespace:
         "--experiment NAME)", metavar="DIR")
     add("--experiment", str, "a name", "make the folder experiments/NAME: README, config, logs, metrics, plots, and "
         "samples at each checkpoint", metavar="NAME")
+    whole("--context_size", 2, "inputs that the model sees at once, as the data was prepared for (default: the preset's)")
     whole("--num_iterations", 1, "optimizer updates in all (default: the preset's, like all below without "
           "one)", "--max_iters")
     whole("--device_batch_size", 1, "contexts full of targets in one forward pass on one device")
@@ -133,7 +134,7 @@ def settle(flags, before: dict | None, first: int, world_size: int) -> SimpleNam
 def preset_config(settings, n_states: int) -> dict:
     """The fields of the GPTConfig that the settings ask for; n_states is what the data has."""
     preset = get_config(settings.model_size)
-    return {"sequence_len": preset["context_size"], "vocab_size": preset["vocab_size"],
+    return {"sequence_len": settings.context_size, "vocab_size": preset["vocab_size"],
             "n_layer": preset["n_layers"], "n_head": preset["n_heads"], "n_kv_head": preset["n_heads"],
             "n_embd": preset["d_model"], "dropout": settings.dropout,
             "resid_scalars": settings.resid_scalars, "x0_scalars": settings.x0_scalars,

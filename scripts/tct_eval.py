@@ -7,6 +7,8 @@ process or several (torchrun --standalone --nproc_per_node=2 -m scripts.tct_eval
 """
 
 import json
+import os
+import time
 from pathlib import Path
 
 from nanochat.common import ArgumentParser, print0, user_errors, write_atomic
@@ -69,8 +71,8 @@ def parse_arguments(argv):
     return args
 
 
-def evaluate(args, model, meta: dict, language, metadata: dict, tokenizer, dtype, ranks) -> tuple[dict, dict, list]:
-    """(figures, lengths for the picture, samples as _eval_samples describes them). Ranks share the model's work; the
+def evaluate(args, model, meta: dict, language, metadata: dict, tokenizer, dtype, ranks) -> tuple[dict, dict, list, float]:
+    """(figures, lengths for the picture, samples as _eval_samples describes them, seconds they took). Ranks share the model's work; the
     rest is rank 0's."""
     from nanochat.inference import prepare_for_inference
     from scripts._eval_samples import complete, generate, summarize_completions
@@ -84,10 +86,12 @@ def evaluate(args, model, meta: dict, language, metadata: dict, tokenizer, dtype
     # The model is good for nothing but generation from here on.
     generator = WorkflowGenerator(prepare_for_inference(model, dtype), meta["data"]["stride"], language)
     samples = completions = []
+    started = time.perf_counter()
     if args.num_samples:
         samples = generate(generator, args.num_samples, ranks, max_tokens=args.max_tokens, seed=args.seed,
                            temperature=args.temperature, constrained=not args.no_constraint,
                            batch_size=args.device_batch_size)
+    seconds = time.perf_counter() - started
     if args.num_completions:
         chosen = choose(held_out, args.num_completions, args.seed)
         workflows = [(held_out.texts[i], held_out.tokens[i].tolist()) for i in chosen]
@@ -96,11 +100,11 @@ def evaluate(args, model, meta: dict, language, metadata: dict, tokenizer, dtype
         completions = complete(generator, workflows, tokenizer.decode_prefix, constrained, ranks)
         figures["completion"] = summarize_completions(completions)
     if ranks.rank > 0:
-        return {}, {}, []
+        return {}, {}, [], seconds
     if not samples:
-        return figures | {"left_out": ["samples: --num_samples is 0"]}, {}, []
+        return figures | {"left_out": ["samples: --num_samples is 0"]}, {}, [], seconds
     judged, lengths = judge_samples(args, samples, held_out, metadata, tokenizer)
-    return figures | judged, lengths, samples
+    return figures | judged, lengths, samples, seconds
 
 
 def judge_samples(args, samples: list[dict], held_out, metadata: dict, tokenizer) -> tuple[dict, dict]:
@@ -127,7 +131,7 @@ def judge_samples(args, samples: list[dict], held_out, metadata: dict, tokenizer
         left_out.append(f"copies of training workflows: {error}")
 
     chosen = choose(held_out, len(samples), args.seed)
-    sets = {"samples": ([sample["text"] for sample in samples], [np.array(sample["tokens"]) for sample in samples]),
+    sets = {"samples": ([sample["text"] for sample in samples], [np.array(sample["tokens"], np.int32) for sample in samples]),
             "real": ([held_out.texts[i] for i in chosen], [held_out.tokens[i] for i in chosen])}
     judged = {name: judge(*workflows, corpus, *tools.values()) for name, workflows in sets.items()}
     figures = {name: found for name, (found, _) in judged.items()}
@@ -161,7 +165,7 @@ def share(answers) -> float:
 # -----------------------------------------------------------------------------
 # the output
 
-def publish(folder: Path, results: dict, figures: dict, lengths: dict, samples: list[dict]):
+def publish(folder: Path, results: dict, figures: dict, lengths: dict, samples: list[dict], seconds: float):
     from scripts._eval_report import held_out_rows, judged_rows, write_report
 
     results |= figures
@@ -172,7 +176,7 @@ def publish(folder: Path, results: dict, figures: dict, lengths: dict, samples: 
         name = f"sample_{index:03d}." + ("yml" if sample["yaml"] else "txt")
         (folder / "samples" / name).write_text(sample["yaml"] or sample["text"])
     write_atomic(folder / "eval.json", json.dumps(results, indent=2).encode() + b"\n")
-    timing = [{key: sample[key] for key in ("finish_reason", "seconds")} for sample in samples]
+    timing = {"seconds": seconds, "samples": len(samples), "processes": int(os.environ.get("WORLD_SIZE", "1"))}
     write_atomic(folder / "timing.json", json.dumps(timing).encode() + b"\n")  # apart: it differs from run to run
     try:
         write_report(folder, results, lengths, [sample["yaml"] or sample["text"] for sample in samples])

@@ -24,7 +24,7 @@ def main(argv=None):
     add("--path_column", default="path", metavar="NAME", help="of a table: the workflow's path (%(default)s)")
     add("--path_glob", metavar="GLOB", help="take paths that end so, such as '.github/workflows/*'")
     add("--split-by", default="folder", metavar="WHAT",
-        help="what is held out together: file, folder, or a column's name (default: %(default)s)")
+        help="what is held out together: file, folder, owner, or a column's name (default: %(default)s)")
     add("--max-files", type=int, metavar="N", help="read the first N only")
     add("--vocab_sizes", type=int, nargs="*", default=[8192], metavar="N",
         help="sizes of the BPE baselines to learn (default: 8192)")

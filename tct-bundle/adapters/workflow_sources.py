@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from tct_github_workflow.workflow_files import MAX_BYTES, SUFFIXES, find_files
+from tct_github_workflow.workflow_files import MAX_BYTES, SUFFIXES, find_files, owner_of
 
 TABLES = (".jsonl", ".parquet")
 CHECKOUT = ".github/workflows"
@@ -32,7 +32,7 @@ class Record:
 @dataclass(frozen=True)
 class Selection:
     """Which entries of a source are workflows, and what groups them."""
-    split_by: str = "file"  # "file", "folder" or the name of a column
+    split_by: str = "file"  # "file", "folder", of files "owner", or the name of a column
     text_column: str = "content"
     path_column: str = "path"
     path_glob: str | None = None  # matched from the right, as pathlib does: ".github/workflows/*"
@@ -99,9 +99,15 @@ class FolderSource:
         file, fault = listed
         if fault:
             return Record(self.prefix + file, fault=("unreadable", fault))
-        if self.selection.split_by not in ("file", "folder"):
-            raise ValueError(f"--split-by {self.selection.split_by}: files have no columns; give file or folder")
-        group = os.path.dirname(file) if self.selection.split_by == "folder" else None
+        match self.selection.split_by:
+            case "file":
+                group = None
+            case "folder":
+                group = os.path.dirname(file)
+            case "owner":
+                group = owner_of(file)
+            case column:
+                raise ValueError(f"--split-by {column}: files have no columns; give file, folder or owner")
         return Record(self.prefix + file, group, path=self.folder / file)
 
 

@@ -81,7 +81,7 @@ def read_documents(corpus: Path, machine):
     """All valid documents as (owner, written document), their characters, and (file, reason) of the others."""
     from tct.codec import Encoder
     from tct.tokenizer import compact
-    from tct_github_workflow.workflow_files import find_files, load_file
+    from tct_github_workflow.workflow_files import find_files, load_file, owner_of
     from tqdm import tqdm
 
     files = find_files(corpus)
@@ -104,15 +104,6 @@ def report_refused(refused: list[tuple[str, str]]) -> None:
         print(f"refused {name!r}: {reason}")
     if len(refused) > MAX_SHOWN:
         print(f"refused {len(refused) - MAX_SHOWN:,} more")
-
-
-def owner_of(name: str) -> str:
-    """The owner of a file: its first folder up to a double underscore, or itself where it lies in none.
-
-    >>> owner_of("octocat__hello/ci.yml"), owner_of("ci.yml")
-    ('octocat', 'ci.yml')
-    """
-    return name.split("/")[0].split("__")[0]
 
 
 if __name__ == "__main__":

@@ -63,7 +63,8 @@ def parse_arguments(argv):
     add("--train-split", type=float, default=0.8, help="share that trains, the rest validates (default: %(default)s)")
     add("--test-split", type=float, default=0.0, help="share set apart as a third part (default: none)")
     add("--split-by", default="file", metavar="WHAT",
-        help="what stays together on one side: file, folder, or a column's name (default: %(default)s)")
+        help="what stays together on one side: file, folder, owner (of folders OWNER__REPOSITORY), or a column's name "
+             "(default: %(default)s)")
     add("--seed", type=int, default=0, help="another seed is another split (default: %(default)s)")
 
     add = parser.add_argument_group("what is written").add_argument

@@ -35,6 +35,15 @@ def find_files(folder: Path, suffixes=SUFFIXES, onerror=None) -> list[str]:
     return sorted(found)
 
 
+def owner_of(name: str) -> str:
+    """The owner of a file: its first folder up to a double underscore, or itself where it lies in none.
+
+    >>> owner_of("octocat__hello/ci.yml"), owner_of("ci.yml")
+    ('octocat', 'ci.yml')
+    """
+    return name.split("/")[0].split("__")[0]
+
+
 def load_file(path: Path):
     """The JSON value of a workflow file: JSON where the name ends in .json, otherwise YAML.
 

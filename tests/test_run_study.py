@@ -1,0 +1,92 @@
+"""A study is run once, goes on where it was, and reports what came out."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from scripts import run_study
+from scripts._study_report import difference, half_interval
+
+
+@pytest.fixture(scope="module")
+def workflows(tmp_path_factory) -> Path:
+    """Twelve owners with two workflows each."""
+    folder = tmp_path_factory.mktemp("workflows")
+    for owner in range(12):
+        for index in range(2):
+            steps = [{"uses": "actions/checkout@v4"}, {"run": f"make {owner} {index} " + "all " * owner}]
+            value = {"name": f"{owner} {index}", "on": "push", "jobs": {"a": {"runs-on": "x", "steps": steps}}}
+            path = folder / f"owner{owner}__repository{index}" / "ci.json"
+            path.parent.mkdir()
+            path.write_text(json.dumps(value))
+    return folder
+
+
+def write_study(folder: Path, **changes) -> Path:
+    study = {"title": "Rates", "question": "Which?", "prepare": {"train-split": 0.5}, "seeds": [0], "reference": "low",
+             "train": {"model_size": "tiny", "num_iterations": 2, "device_batch_size": 1, "dtype": "float32"},
+             "evaluate": {"num_samples": 0},
+             "arms": {"low": {}, "high": {"train": {"learning_rate": 0.02}, "note": "a high one",
+                                          "samples": {"raw": {"num_samples": 2, "max_tokens": 40, "num_completions": 0,
+                                                              "no_constraint": True}}}}}
+    folder.mkdir(exist_ok=True)
+    (folder / "study.json").write_text(json.dumps(study | changes))
+    return folder
+
+
+def test_a_study_runs_each_arm_once_and_reports(workflows, tmp_path, monkeypatch):
+    study, work = write_study(tmp_path / "rates"), tmp_path / "work"
+    (study / "conclusion.md").write_text("## What we conclude\n\nNothing.")
+    command = [str(study), "--workflows", str(workflows), "--work", str(work), "--jobs=1"]
+    run_study.main(command)
+    results = json.loads((study / "results.json").read_text())
+    assert results.keys() == {"low-0", "high-0"}
+    assert results["low-0"]["val_bpb"] != results["high-0"]["val_bpb"]
+    assert results["low-0"]["held_out"]["held_out"]["val_bits_per_byte"] == pytest.approx(
+        results["low-0"]["val_bpb"], abs=1e-4)
+    page = (study / "README.md").read_text()
+    for words in ("# Rates", "a high one", "Nothing.", "renormalised", "high, raw", "study.png", '"num_iterations": 2'):
+        assert words in page
+
+    [data] = (work / "prepared").glob("*/workflows.jsonl")
+    sides = {}
+    for line in data.read_text().splitlines():
+        entry = json.loads(line)
+        assert sides.setdefault(entry["group"], entry["split"]) == entry["split"]
+    assert set(sides.values()) == {"train", "val"}
+
+    monkeypatch.setattr(run_study.subprocess, "run", None)  # nothing is left to do
+    run_study.main(command)
+    (study / "README.md").unlink()
+    run_study.main([str(study), "--report-only"])
+    assert (study / "README.md").read_text() == page
+    assert json.loads((study / "results.json").read_text()) == results
+
+
+def test_a_run_that_fails_is_named_with_its_last_words(workflows, tmp_path, capsys):
+    study = write_study(tmp_path / "wrong", arms={"low": {"train": {"learning_rate": "fast"}}})
+    with pytest.raises(SystemExit) as exit:
+        run_study.main([str(study), "--workflows", str(workflows), "--work", str(tmp_path / "work")])
+    shown = capsys.readouterr().err
+    assert exit.value.code == 2 and "low-0" in shown and "--learning_rate must be a number" in shown
+
+
+@pytest.mark.parametrize("changes, message", [
+    ({"reference": "none"}, "the reference 'none' is no arm"),
+    ({"seed": 3}, "there is no seed"),
+    ({"arms": {"low": {"trian": {}}}}, "there is no arms.low.trian"),
+])
+def test_a_study_with_a_fault_is_refused(changes, message, tmp_path, capsys):
+    study = write_study(tmp_path / "study", **changes)
+    with pytest.raises(SystemExit):
+        run_study.main([str(study), "--report-only"])
+    assert message in capsys.readouterr().err
+
+
+def test_differences_are_paired_by_seed():
+    runs = [("a", 0, 2.0), ("b", 0, 1.9), ("a", 1, 3.0), ("b", 1, 2.8), ("a", 2, 9.0)]
+    done = [{"arm": arm, "seed": seed, "val_bpb": bits} for arm, seed, bits in runs]
+    assert difference("b", "a", done) == "-0.1500 ± 0.6353 (-6.0%)"  # 12.706 * 0.0707 / sqrt(2)
+    assert difference("a", "a", done) == ""
+    assert half_interval([1.0, 2.0, 3.0]) == pytest.approx(4.303 / 3**0.5)
