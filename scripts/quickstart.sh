@@ -56,6 +56,6 @@ cat <<END
 training data    $out/prepared  (prepared.png shows it)
 checkpoints      $out/checkpoints  (report.md and curves.png show the run)
 samples          $out/samples
-evaluation       $out/checkpoints/eval.json
+evaluation       $out/checkpoints/eval  (report.html shows it)
 Next: README.md, "Your own workflows".
 END
