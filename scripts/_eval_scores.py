@@ -38,7 +38,7 @@ def read_held_out(data_dir, metadata: dict, tokenizer) -> HeldOut:
     from tqdm import tqdm
 
     table, places, workflows = MaskTable(), [], []
-    has_places = tokenizer.name == "tct_github_workflow"
+    has_places = hasattr(tokenizer, "matcher")
     for workflow in tqdm(read_split(data_dir, "val", metadata), "read", metadata["splits"]["val"]["workflows"],
                          unit="workflow", disable=None):
         workflows.append(workflow)

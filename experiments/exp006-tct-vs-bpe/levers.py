@@ -1,0 +1,169 @@
+"""One trial of what a model may be told by the type machine: bits per byte of `tiny` with some levers on.
+
+    OMP_NUM_THREADS=1 python experiments/exp006-tct-vs-bpe/levers.py PREPARED --levers after before --iterations 700
+
+PREPARED is a folder of prepare_training_data.py --states --window-step 256 (without levers, of any tokenizer).
+
+- after: the state that a token leads to has an embedding, added to the token's (tct_train --state_embedding)
+- before: so has the state that the token is read in
+- head: so has the state after it, added to the output of the last block
+- renormalised: the loss in training is over the allowed tokens
+
+A line of levers.jsonl for each trial. Validation is on every fourth batch of the validation split.
+"""
+
+import argparse
+import json
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from nanochat.common import autocast, derive_seed, tune_process
+from nanochat.functional import IGNORE_INDEX, capped_cross_entropy
+from nanochat.gpt import GPT, GPTConfig, norm
+from nanochat.loss_eval import ROWS_AT_A_TIME
+from nanochat.optim import build_optimizers, rate_at, set_rates
+from prepared_reader import read_split
+from tct_dataloader import read_metadata
+from tct_packing import PackedTrainLoader, pack, packed_data_loader
+from token_places import MaskTable, find_places
+
+LEVERS = ("after", "before", "head", "renormalised")
+TARGETS, CONTEXT, RATE, WARMUP, DECAY = 4096, 512, 8e-3, 60, 0.4  # those of the preset
+EVERY = 4  # th batch of the validation split
+
+
+class Told(GPT):
+    """A GPT with tables for the states around each token."""
+
+    def __init__(self, config, levers, n_states):
+        super().__init__(config)
+        for lever in set(levers) - {"renormalised"}:
+            table = torch.nn.Embedding(n_states, config.n_embd)
+            (torch.nn.init.zeros_ if lever == "head" else torch.nn.init.normal_)(table.weight)
+            setattr(self, lever, table)
+
+    def told_hidden(self, x, documents, before):
+        """The output (N, C) for tokens x (1, N), of which the states before them are (1, N)."""
+        cos, sin = self.cos[documents.positions], self.sin[documents.positions]
+        embedding = self.transformer.wte(x)
+        if hasattr(self, "after"):
+            embedding = embedding + self.after(documents.states)
+        if hasattr(self, "before"):
+            embedding = embedding + self.before(before)
+        hidden = norm(embedding)
+        for block in self.transformer.h:
+            hidden = block(hidden, cos, sin, None, documents)
+        hidden = norm(hidden)
+        if hasattr(self, "head"):
+            hidden = norm(hidden + self.head(documents.states))
+        return hidden[0]
+
+
+class Data:
+    """A split with the mask of each target."""
+
+    def __init__(self, folder, split, metadata, seed, table: MaskTable):
+        self.has_states = metadata.get("n_states", 0) > 0
+        self.loader = packed_data_loader(TARGETS // CONTEXT, CONTEXT, split, folder, seed=seed,
+                                         with_states=self.has_states)
+        if self.has_states:
+            self.masks, self.firsts = [], np.zeros(len(self.loader.rows), np.int64)
+            positions = self.loader.rows[:, 0].numpy().astype(np.int64) * metadata["stride"]
+            length = 0
+            for workflow in read_split(folder, split, metadata):
+                self.masks.append(find_places(workflow.tokens.tolist(), table)[2])
+                self.firsts[workflow.first_window:] = length
+                length += len(workflow.tokens)
+            self.masks, self.firsts = np.concatenate(self.masks), self.firsts + positions
+
+    def batch(self, segments):
+        """(x, y, documents, states before the inputs, numbers of the masks of the targets that count)"""
+        x, y, documents = pack(self.loader.rows, segments, self.loader.pad_token, states=self.loader.states)
+        if not self.has_states:
+            return x, y, documents, None, None
+        before = documents.states.roll(1, 1).masked_fill(documents.positions == 0, 0)
+        numbers = np.concatenate([self.masks[self.firsts[row] + start:self.firsts[row] + stop]
+                                  for row, start, stop in segments])
+        return x, y, documents, before, numbers
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--levers", nargs="*", default=[], choices=LEVERS)
+    parser.add_argument("--iterations", type=int, default=700)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    tune_process()
+    metadata, table = read_metadata(args.data), MaskTable()
+    train, val = (Data(args.data, split, metadata, args.seed, table) for split in ("train", "val"))
+    allowed = table.packed() if train.has_states else None
+
+    torch.manual_seed(derive_seed(args.seed))
+    config = GPTConfig(sequence_len=CONTEXT, n_layer=4, n_head=2, n_kv_head=2, n_embd=128)
+    model = Told(config, args.levers, metadata.get("n_states", 0))
+    optimizers = build_optimizers(model, "muon", DECAY, torch.bfloat16)
+    for step in range(1, args.iterations + 1):
+        loader: PackedTrainLoader = train.loader
+        x, y, documents, before, numbers = train.batch(list(loader._segments(loader.drawn, loader.drawn + TARGETS)))
+        loader.drawn += TARGETS
+        set_rates(optimizers, RATE * rate_at(step, "linear", WARMUP, args.iterations, 0.5), step)
+        with autocast(torch.device("cpu"), torch.bfloat16):
+            hidden = model.told_hidden(x, documents, before)
+            if "renormalised" in args.levers:
+                loss = masked_loss(model, hidden, y[0], allowed[numbers])
+            else:
+                loss = capped_cross_entropy(hidden, model.lm_head.weight, y[0])
+        (loss / TARGETS).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+    split = metadata["splits"]["val"]
+    scale = split["tokens"] / split["json_bytes"] / math.log(2)
+    bits, renormalised = (nats * scale for nats in evaluate(model, val, allowed))
+    line = {"tokenizer": metadata["tokenizer"]["name"], "levers": args.levers, "iterations": args.iterations,
+            "seed": args.seed, "bits_per_byte": round(bits, 4), "renormalised": round(renormalised, 4),
+            "parameters": model.num_parameters()}
+    print(json.dumps(line))
+    with open(Path(__file__).with_name("levers.jsonl"), "a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def masked_loss(model, hidden, targets, masks):
+    """The summed cross-entropy of the targets that count, over the tokens that masks (n, V / 8) allow."""
+    counts = targets != IGNORE_INDEX
+    hidden, targets = hidden[counts], targets[counts]
+    parts = []
+    for rows in torch.arange(len(targets)).split(ROWS_AT_A_TIME):
+        logits = model.logits(hidden[rows]).masked_fill(refused(masks[rows.numpy()]), -math.inf)
+        parts.append(F.cross_entropy(logits, targets[rows], reduction="sum"))
+    return torch.stack(parts).sum()
+
+
+@torch.no_grad()
+def evaluate(model, val: Data, allowed) -> tuple[float, float]:
+    """Nats per token, as it is and over the allowed tokens."""
+    sums, count = np.zeros(2), 0
+    for segments in val.loader.batches[::EVERY]:
+        x, y, documents, before, numbers = val.batch(segments)
+        with autocast(torch.device("cpu"), torch.bfloat16):
+            hidden = model.told_hidden(x, documents, before)
+            sums[0] += float(capped_cross_entropy(hidden, model.lm_head.weight, y[0]))
+            if numbers is not None:
+                sums[1] += float(masked_loss(model, hidden, y[0], allowed[numbers]))
+        count += int((y != IGNORE_INDEX).sum())
+    return tuple(sums / count)
+
+
+def refused(masks: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.unpackbits(masks, axis=1, bitorder="little") == 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
