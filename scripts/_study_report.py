@@ -20,7 +20,7 @@ def write_report(folder: Path, study: dict, done: list[dict]):
     draw(folder / "study.png", study, done)
     rows = [row_of(arm, study, done) for arm in study["arms"] if any(run["arm"] == arm for run in done)]
     conclusion = folder / "conclusion.md"
-    flags = {"all": {key: study[key] for key in ("prepare", "train") if key in study},
+    flags = {"all": {key: study[key] for key in ("prepare", "train", "evaluate_on") if key in study},
              **{arm: {key: value for key, value in says.items() if key != "note"} for arm, says in study["arms"].items()}}
     notes = [f"- *{arm}*: {says['note']}" for arm, says in study["arms"].items() if "note" in says]
     versions = ", ".join(f"{name} {version}" for name, version in done[0]["versions"].items())
@@ -32,10 +32,13 @@ def write_report(folder: Path, study: dict, done: list[dict]):
              *(["\n".join(notes)] if notes else []),
              *([conclusion.read_text().strip()] if conclusion.is_file() else []),
              "## Method",
-             "Owners are held out, a fifth of them or what the flags say; each of their tokens counts once. Bits are of "
-             "compact JSON. With several seeds there are means, and differences are taken seed by seed, with the 95% "
-             "interval of Student's t." + (" The workflow tokenizer's merges were learned from the training workflows "
-                                           "alone, as those of the baselines." if study.get("own_merges") else ""),
+             "Owners are held out, a fifth of them or what the flags say; at the end each of their tokens "
+             "counts once. Curves are of few of their workflows, and not of the same ones where arms cut "
+             "windows or tokens differently, unless `eval_windows` asks for all. Bits are of compact JSON. "
+             "With several seeds there are means, and differences are taken seed by seed, with the 95% "
+             "interval of Student's t."
+             + (" The workflow tokenizer's merges were learned from the training workflows alone, as those "
+                "of the baselines." if study.get("own_merges") else ""),
              f"Trained on {done[0]['device']} ({platform.machine()}), one thread a run; {versions}.",
              fenced(f"python -m scripts.run_study {folder.as_posix()} --workflows WORKFLOWS"),
              fenced(json.dumps(flags, indent=2), "json")]
@@ -129,14 +132,16 @@ def draw(path: Path, study: dict, done: list[dict]):
     for place, arm in enumerate(arms):
         color, runs = f"C{place % 10}", [run for run in done if run["arm"] == arm]
         for run in runs:
-            points = [(step * run["targets"] * run["flops_per_target"] / 1e15, bits) for step, bits in run["curve"]]
+            unit = 1e6 if study["x"] == "tokens" else 1e15 / run["flops_per_target"]  # in targets
+            points = [(step * run["targets"] / unit, bits) for step, bits in run["curve"]]
             curves.plot(*zip(*points), "o-", color=color, markersize=3, linewidth=1, label=arm if run is runs[0] else None)
         bits = [run["val_bpb"] for run in runs]
         ends.plot(bits, [-place] * len(bits), "o", color=color, alpha=0.5)
         error = half_interval(bits) if len(bits) > 1 else 0
         ends.errorbar(mean(bits), -place, xerr=error, fmt="|", color=color, capsize=4, markersize=16)
     best = min(bits for run in done for _, bits in run["curve"])
-    curves.set(xlabel="PFLOPs", ylabel="bits per byte, owners held out", xscale="log", title="Learning curves",
+    curves.set(xlabel="million tokens" if study["x"] == "tokens" else "PFLOPs", xscale="log",
+               ylabel="bits per byte, owners held out", title="Learning curves",
                ylim=(0.97 * best, 1.6 * best))
     ends.set_yticks([-place for place in range(len(arms))], arms)
     ends.set(xlabel="bits per byte at the end: runs, mean, 95% interval", title="At the end")

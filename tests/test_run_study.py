@@ -1,6 +1,9 @@
 """A study is run once, goes on where it was, and reports what came out."""
 
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -26,7 +29,6 @@ def workflows(tmp_path_factory) -> Path:
 def write_study(folder: Path, **changes) -> Path:
     study = {"title": "Rates", "question": "Which?", "prepare": {"train-split": 0.5}, "seeds": [0], "reference": "low",
              "train": {"model_size": "tiny", "num_iterations": 2, "device_batch_size": 1, "dtype": "float32"},
-             "evaluate": {"num_samples": 0},
              "arms": {"low": {}, "high": {"train": {"learning_rate": 0.02}, "note": "a high one",
                                           "samples": {"raw": {"num_samples": 2, "max_tokens": 40, "num_completions": 0,
                                                               "no_constraint": True}}}}}
@@ -35,7 +37,7 @@ def write_study(folder: Path, **changes) -> Path:
     return folder
 
 
-def test_a_study_runs_each_arm_once_and_reports(workflows, tmp_path, monkeypatch):
+def test_a_study_runs_each_arm_once_and_reports(workflows, tmp_path, monkeypatch, capsys):
     study, work = write_study(tmp_path / "rates"), tmp_path / "work"
     (study / "conclusion.md").write_text("## What we conclude\n\nNothing.")
     command = [str(study), "--workflows", str(workflows), "--work", str(work), "--jobs=1"]
@@ -56,26 +58,70 @@ def test_a_study_runs_each_arm_once_and_reports(workflows, tmp_path, monkeypatch
         assert sides.setdefault(entry["group"], entry["split"]) == entry["split"]
     assert set(sides.values()) == {"train", "val"}
 
-    monkeypatch.setattr(run_study.subprocess, "run", None)  # nothing is left to do
+    monkeypatch.setattr(run_study.subprocess, "Popen", None)  # nothing is left to do
     run_study.main(command)
     (study / "README.md").unlink()
     run_study.main([str(study), "--report-only"])
     assert (study / "README.md").read_text() == page
     assert json.loads((study / "results.json").read_text()) == results
 
+    trained = json.loads((study / "study.json").read_text())["train"]
+    write_study(study, train=trained | {"weight_decay": 0.1})
+    with pytest.raises(SystemExit):
+        run_study.main([str(study), "--report-only"])
+    assert "there are no results yet" in capsys.readouterr().err  # none of these flags
+    with pytest.raises(SystemExit):
+        run_study.main(command)
+    assert "trained with other flags (weight_decay 0.4 -> 0.1)" in capsys.readouterr().err
+
 
 def test_a_run_that_fails_is_named_with_its_last_words(workflows, tmp_path, capsys):
-    study = write_study(tmp_path / "wrong", arms={"low": {"train": {"learning_rate": "fast"}}})
+    study = write_study(tmp_path / "wrong", arms={"low": {"train": {"context_size": 256}}})
     with pytest.raises(SystemExit) as exit:
         run_study.main([str(study), "--workflows", str(workflows), "--work", str(tmp_path / "work")])
     shown = capsys.readouterr().err
-    assert exit.value.code == 2 and "low-0" in shown and "--learning_rate must be a number" in shown
+    assert exit.value.code == 2 and "low-0: exit code 2: error:" in shown and "512" in shown
+
+
+def test_a_study_that_is_told_to_stop_saves_and_goes_on(workflows, tmp_path):
+    study, work = write_study(tmp_path / "stopped"), tmp_path / "work"
+    trained = json.loads((study / "study.json").read_text())["train"]
+    write_study(study, arms={"low": {}}, train=trained | {"num_iterations": 100_000})
+    command = [sys.executable, "-m", "scripts.run_study", study, "--workflows", workflows, "--work", work]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    folder = work / "runs/stopped/low-0"
+    while not (folder / "metrics.jsonl").is_file() or not (folder / "metrics.jsonl").read_text():
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.terminate()  # the runner alone, not what it has started
+    assert "goes on where it was" in process.communicate()[1] and process.returncode == 143
+    [saved] = folder.glob("meta_*.json")
+    assert int(saved.stem.removeprefix("meta_")) < 100_000
+
+
+def test_a_dry_run_lists_what_runs_cost(tmp_path, capsys):
+    arms = {"low": {}, "high": {"train": {"num_iterations": 4000}}}
+    study = write_study(tmp_path / "dry", arms=arms, train={"model_size": "tiny", "num_iterations": 2000,
+                                                            "device_batch_size": 1})
+    run_study.main([str(study), "--dry-run"])
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[1:] == [["low-0", "2,000", "1,024,000", "0.014"], ["high-0", "4,000", "2,048,000", "0.029"]]
+
+
+def test_evaluations_read_the_data_that_the_study_names(tmp_path):
+    study = write_study(tmp_path / "study", evaluate_on={"window-step": 256},
+                        arms={"low": {"prepare": {"window-step": 512}}})
+    [run] = run_study.runs_of(run_study.read_study(study))
+    assert run.prepare == {"train-split": 0.5, "window-step": 512}
+    assert run.evaluate_on == {"train-split": 0.5, "window-step": 256}
 
 
 @pytest.mark.parametrize("changes, message", [
     ({"reference": "none"}, "the reference 'none' is no arm"),
     ({"seed": 3}, "there is no seed"),
     ({"arms": {"low": {"trian": {}}}}, "there is no arms.low.trian"),
+    ({"x": "hours"}, "x must be flops or tokens"),
+    ({"arms": {"low": {"train": {"learning_rate": "fast"}}}}, "arms.low: --learning_rate must be a number"),
 ])
 def test_a_study_with_a_fault_is_refused(changes, message, tmp_path, capsys):
     study = write_study(tmp_path / "study", **changes)

@@ -9,4 +9,4 @@ out=out/exp000-poc
 
 python tct-bundle/scripts/prepare_training_data.py --input "$workflows" --output "$out-data" --max-files 130
 python -m scripts.tct_train --experiment exp000-poc --checkpoint_dir "$out" --data_dir "$out-data" --model_size tiny \
-    --max_files 100 --num_iterations 1000 --eval_every 250 --save_every 500 --weight_decay 0 --device cpu
+    --max_files 100 --num_iterations 800 --eval_every 200 --save_every 400 --weight_decay 0 --device cpu
