@@ -14,7 +14,7 @@ from nanochat.engine import Constraint
 from nanochat.gpt import GPT, GPTConfig
 from scripts import generate_workflow
 from tct.tokenizer import compact
-from test_generate_and_eval import checkpoint as tct_checkpoint  # noqa: F401, the fixture
+from test_generate import checkpoint as tct_checkpoint  # noqa: F401, the fixture
 from workflow_generator import GeneratedWorkflow, WorkflowGenerator, find_language, left_open
 
 WORKFLOWS = [

@@ -7,7 +7,7 @@ import pytest
 import tct_github_workflow as tct
 from scripts import _lint, check_generation, generate_workflow
 from tct_github_workflow.workflow_yaml import load_workflow
-from test_generate_and_eval import checkpoint  # noqa: F401, the fixture
+from test_generate import checkpoint  # noqa: F401, the fixture
 from workflow_generator import Observer, WorkflowGenerator
 
 SHORT = ["--max_tokens", "60", "--temperature", "1.0"]

@@ -3,7 +3,7 @@
 # evaluation.
 #
 #   bash experiments/exp001-small-ctx512-s32/run.sh WORKFLOWS                           # 50,000 iterations: for a GPU
-#   bash experiments/exp001-small-ctx512-s32/run.sh WORKFLOWS --model_size tiny ...     # is exp001-tiny-ctx512-s32
+#   bash experiments/exp001-small-ctx512-s32/run.sh WORKFLOWS --model_size tiny ...     # makes exp001-tiny-ctx512-s32
 #
 # WORKFLOWS holds folders OWNER__REPOSITORY. Further flags are those of scripts.tct_train.
 set -euo pipefail
