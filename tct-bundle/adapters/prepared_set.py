@@ -51,7 +51,7 @@ def assemble(flags, chunks: list[Path], records: dict, work: Path, new: Path) ->
         "max_windows_per_workflow": flags.max_windows_per_workflow,
         "vocab_size": plan.vocab_size,
         "pad_token": plan.pad_token,
-        "n_states": tct.n_states() if flags.states else 0,
+        **({"n_states": tct.n_states()} if flags.states else {}),
         "tokenizer": {"name": tokenizer.name, "fingerprint": tokenizer.fingerprint},
         "total_records": records["records"],
         "total_workflows": int(index.kept.sum()),
