@@ -53,8 +53,8 @@ def score_batch(model, x, y, documents=None, masks=None) -> TokenScores:
             bits = np.unpackbits(masks[rows.numpy()], axis=1, count=logits.size(1), bitorder="little")
             refused = torch.from_numpy(bits == 0).to(logits.device)
             allowed = logits.masked_fill(refused, -math.inf).logsumexp(-1)
-        columns.append(torch.stack([total - at_target[:, 0], (logits > at_target).sum(-1), total - allowed]).double())
-    nats, ranks, allowed_nats = torch.cat(columns, 1).cpu().numpy() if columns else np.zeros((3, 0))
+        columns.append(torch.stack([total - at_target[:, 0], (logits > at_target).sum(-1), total - allowed]).cpu())
+    nats, ranks, allowed_nats = torch.cat(columns, 1).double().numpy() if columns else np.zeros((3, 0))
     return TokenScores(nats, ranks.astype(np.int32), allowed_nats)
 
 

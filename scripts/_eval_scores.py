@@ -71,7 +71,7 @@ def score_held_out(model, held_out: HeldOut, data_dir, batch_size: int, dtype) -
         with autocast(model.get_device(), dtype):
             found = score_batch(model, *batch, masks=masks)
         scores[:, places] = torch.from_numpy(np.stack([found.nats, found.ranks, found.allowed_nats]))
-    nats, ranks, allowed_nats = sum_over_ranks(scores.to(model.get_device())).cpu().numpy()
+    nats, ranks, allowed_nats = sum_over_ranks(scores).numpy()
     return TokenScores(nats, ranks.astype(np.int32), allowed_nats)
 
 

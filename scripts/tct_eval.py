@@ -71,9 +71,9 @@ def parse_arguments(argv):
     return args
 
 
-def evaluate(args, model, meta: dict, language, metadata: dict, tokenizer, dtype, ranks) -> tuple[dict, dict, list, float]:
-    """(figures, lengths for the picture, samples as _eval_samples describes them, seconds they took). Ranks share the model's work; the
-    rest is rank 0's."""
+def evaluate(args, model, meta: dict, language, metadata: dict, tokenizer, dtype, ranks):
+    """(figures, lengths for the picture, samples as _eval_samples describes them, seconds they took). Ranks share the
+    model's work; the rest is rank 0's."""
     from nanochat.inference import prepare_for_inference
     from scripts._eval_samples import complete, generate, summarize_completions
     from scripts._eval_scores import read_held_out, score_held_out, summarize_scores
