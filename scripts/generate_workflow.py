@@ -40,8 +40,8 @@ def main(argv=None):
     calm_collector()
     workflows = generator.stream(
         args.num_samples, prompt, max_tokens=args.max_tokens, temperature=args.temperature, top_k=args.top_k,
-        top_p=args.top_p, min_p=args.min_p, seed=args.seed, best_of=args.best_of, max_repeats=args.max_repeats,
-        batch_size=args.batch_size, constrained=not args.no_constraint,
+        top_p=args.top_p, min_p=args.min_p, seed=args.seed, best_of=args.best_of, choose=choice_of(linter),
+        max_repeats=args.max_repeats, batch_size=args.batch_size, constrained=not args.no_constraint,
         measure_allowed=args.format == "jsonl" and not args.no_constraint)
     lines, with_findings = [], 0
     for index, workflow in enumerate(tqdm(workflows, total=args.num_samples, unit="workflow", disable=None)):
@@ -89,7 +89,7 @@ def parse_arguments(argv):
         "all)")
     add("--seed", type=int, default=0, help="same seed, same workflows (default 0)")
     add("--best_of", type=int, default=1, metavar="N", help="of N candidates take the one of the highest mean "
-        "log-probability (default 1)")
+        "log-probability, with --lint among those with the fewest findings (default 1)")
     add("--max_tokens", type=int, default=1024, metavar="N", help="most tokens of a sample, beyond the prompt; one that "
         "does not end by itself is closed in the shortest way, of BPE tokens cut (default 1024)")
     add("--max_repeats", type=int, metavar="N", help="end a sample that says the same thing N times on end (default: "
@@ -169,6 +169,20 @@ def is_complete(text: str) -> bool:
         return bool(tct.encode(json.dumps(load_text(text, ""))))
     except ValueError:
         return False
+
+
+def choice_of(linter):
+    """How one of several candidates is chosen where there is a linter; None where there is none."""
+    from workflow_generator import likeliest
+
+    def cleanest(workflows):
+        if len(workflows) == 1:
+            return workflows[0]
+        objects = [workflow for workflow in workflows if parse(workflow) is not None]
+        counts = list(map(len, linter.lint_all([workflow.yaml for workflow in objects])))
+        return likeliest([workflow for workflow, count in zip(objects, counts) if count == min(counts)] or workflows)
+
+    return cleanest if linter else None
 
 
 # -----------------------------------------------------------------------------

@@ -129,6 +129,25 @@ def test_the_best_of_several_is_the_likeliest(checkpoint):  # noqa: F811
 # -----------------------------------------------------------------------------
 # the linter
 
+class Counting:
+    """A linter with as many findings as a text has characters, modulo 3."""
+
+    def lint_all(self, texts):
+        return [["finding"] * (len(text) % 3) for text in texts]
+
+
+def test_with_a_linter_the_best_is_the_likeliest_of_the_cleanest(checkpoint):  # noqa: F811
+    generator = WorkflowGenerator.load(checkpoint)
+    options = dict(max_tokens=60, temperature=1.5, seed=4)
+    every = generator.generate(24, **options)
+    best = generator.generate(4, best_of=6, choose=generate_workflow.choice_of(Counting()), **options)
+    for index, workflow in enumerate(best):
+        candidates = every[6 * index:6 * index + 6]
+        assert workflow.tokens == max(candidates, key=lambda candidate: (
+            -(len(candidate.yaml) % 3), candidate.mean_logprob)).tokens
+    assert [w.tokens for w in best] != [w.tokens for w in generator.generate(4, best_of=6, **options)]
+
+
 def test_a_linter_that_is_not_there_is_named_before_any_work(checkpoint, capsys, monkeypatch, tmp_path):  # noqa: F811
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.chdir(tmp_path)

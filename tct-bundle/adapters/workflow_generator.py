@@ -96,6 +96,7 @@ class WorkflowGenerator:
         tokens: list[int] | None = None,
         max_tokens: int = MAX_TOKENS,
         best_of: int = 1,
+        choose: Callable[[list[GeneratedWorkflow]], GeneratedWorkflow] | None = None,
         constrained: bool = True,
         first: int = 0,
         **options,
@@ -107,11 +108,11 @@ class WorkflowGenerator:
         For TCT tokens a text may be cut anywhere, and its last tokens are left to the model to spell, since they may
         merge with what follows; for BPE tokens a text must parse, and is left open at its end.
 
-        With `best_of` each is the one of so many that has the highest mean log-probability. Without the constraint
-        the raw model writes, until its workflow is complete or, where TCT tokens show that, no longer valid. Samples
-        are numbered from `first` on, so that several processes can share those of one seed. `options` are the
-        engine's: temperature, top_k, top_p, min_p, seed, batch_size, max_repeats, measure_allowed. ValueError where
-        the constraint takes no workflow that starts so, or where an option makes no sense.
+        With `best_of` each is the one of so many that `choose` takes, `likeliest` unless told otherwise. Without the
+        constraint the raw model writes, until its workflow is complete or, where TCT tokens show that, no longer
+        valid. Samples are numbered from `first` on, so that several processes can share those of one seed. `options`
+        are the engine's: temperature, top_k, top_p, min_p, seed, batch_size, max_repeats, measure_allowed. ValueError
+        where the constraint takes no workflow that starts so, or where an option makes no sense.
         """
         if best_of < 1:
             raise ValueError(f"best_of must be at least 1, not {best_of}")
@@ -136,8 +137,13 @@ class WorkflowGenerator:
                 finished[step.index] = GeneratedWorkflow(*read, sample.logprob, mean, sample.allowed, seconds)
             while all(index in finished for index in range(turn, turn + best_of)):
                 candidates = [finished.pop(index) for index in range(turn, turn + best_of)]
-                yield max(candidates, key=lambda workflow: workflow.mean_logprob)
+                yield (choose or likeliest)(candidates)
                 turn += best_of
+
+
+def likeliest(workflows: list[GeneratedWorkflow]) -> GeneratedWorkflow:
+    """The one of the highest mean log-probability."""
+    return max(workflows, key=lambda workflow: workflow.mean_logprob)
 
 
 # ---------------------------------------------------------------------------------------------------------
