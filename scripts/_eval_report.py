@@ -62,8 +62,8 @@ def render(results: dict, pictures: list[str], samples: list[str]) -> str:
                   *picture("kinds.png", "Where the bits go, and how often the model is right")]
     if ours:
         parts += ["## Samples from scratch",
-                  f"{results['num_samples']} samples at temperature {results['temperature']}, seed {results['seed']}; "
-                  f"beside them {real['count']} real held-out workflows.",
+                  f"{results['num_samples']} samples of at most {results['max_tokens']:,} tokens, "
+                  f"{sampling(results)}, seed {results['seed']}; beside them {real['count']} real held-out workflows.",
                   table(("", "samples", "real"), judged_rows(ours, real)),
                   *picture("lengths.png", "Lengths of samples and of real workflows")]
     if results.get("findings"):
@@ -87,6 +87,12 @@ def render(results: dict, pictures: list[str], samples: list[str]) -> str:
         for index, text in enumerate(samples[:SHOWN]):
             parts += [f"Sample {index}:", fenced(text, "yaml")]
     return "\n\n".join(parts) + "\n"
+
+
+def sampling(results: dict) -> str:
+    """What shaped the distribution that samples were drawn from."""
+    names = {"temperature": "temperature", "top_k": "top-k", "top_p": "top-p", "min_p": "min-p"}
+    return ", ".join(f"{word} {results[name]}" for name, word in names.items() if results[name] is not None)
 
 
 def held_out_rows(held_out: dict) -> list[tuple]:

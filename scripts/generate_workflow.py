@@ -82,11 +82,7 @@ def parse_arguments(argv):
         "between them; the event is push unless --on says otherwise")
 
     add = parser.add_argument_group("sampling").add_argument
-    add("--temperature", type=float, default=0.8, help="0 takes the likeliest token (default 0.8)")
-    add("--top_k", type=int, metavar="K", help="sample among the k likeliest tokens (default: all)")
-    add("--top_p", type=float, metavar="P", help="sample among the fewest tokens with this probability (default: all)")
-    add("--min_p", type=float, metavar="P", help="sample among tokens with this share of the likeliest one's (default: "
-        "all)")
+    add_sampling_flags(add, temperature=0.8)
     add("--seed", type=int, default=0, help="same seed, same workflows (default 0)")
     add("--best_of", type=int, default=1, metavar="N", help="of N candidates take the one of the highest mean "
         "log-probability, with --lint among those with the fewest findings (default 1)")
@@ -107,6 +103,16 @@ def parse_arguments(argv):
     add("--device", default="auto", help="cpu, cuda or mps (default: the best there is)")
     add("--dtype", choices=("auto", "float32", "bfloat16"), default="auto", help="(default: the faster)")
     return parser.parse_args(argv)
+
+
+def add_sampling_flags(add, temperature: float):
+    """The flags that shape the distribution which tokens are drawn from, with this default temperature."""
+    add("--temperature", type=float, default=temperature, metavar="T", help="0 takes the likeliest token (default "
+        f"{temperature})")
+    add("--top_k", type=int, metavar="K", help="sample among the k likeliest tokens (default: all)")
+    add("--top_p", type=float, metavar="P", help="sample among the fewest tokens with this probability (default: all)")
+    add("--min_p", type=float, metavar="P", help="sample among tokens with this share of the likeliest one's (default: "
+        "all)")
 
 
 # -----------------------------------------------------------------------------

@@ -12,6 +12,9 @@ import time
 from pathlib import Path
 
 from nanochat.common import ArgumentParser, print0, user_errors, write_atomic
+from scripts.generate_workflow import add_sampling_flags
+
+SAMPLING = ("max_tokens", "temperature", "top_k", "top_p", "min_p")  # settings of the samples
 
 
 @user_errors
@@ -36,8 +39,9 @@ def main(argv=None):
     # That of the training run: a trial for the fastest could come out one way today and the other tomorrow.
     dtype = choose_dtype(args.dtype or meta.get("settings", {}).get("dtype", "float32"), device)
     results = {"checkpoint": str(checkpoint), "step": meta["step"], "data_dir": args.data_dir,
-               "dtype": str(dtype).removeprefix("torch."), "temperature": args.temperature,
-               "num_samples": args.num_samples, "constrained": not args.no_constraint, "seed": args.seed}
+               "dtype": str(dtype).removeprefix("torch."), "num_samples": args.num_samples,
+               "constrained": not args.no_constraint, "seed": args.seed,
+               **{name: getattr(args, name) for name in SAMPLING}}
     with process_group(device) as ranks:
         calm_collector()
         evaluation = evaluate(args, model, meta, language, metadata, tokenizer, dtype, ranks)
@@ -54,7 +58,7 @@ def parse_arguments(argv):
         "(default 100)")
     add("--num_completions", type=int, metavar="N", help="real workflows to complete (default: as many as samples)")
     add("--max_tokens", type=int, default=1024, metavar="N", help="most tokens of a sample (default 1024)")
-    add("--temperature", type=float, default=1.0, metavar="T", help="of the samples (default 1.0)")
+    add_sampling_flags(add, temperature=1.0)
     add("--no_constraint", action="store_true", help="let the raw model write, valid or not")
     add("--device_batch_size", type=int, default=16, metavar="N", help="contexts scored at once, and samples in work "
         "(default 16)")
@@ -88,9 +92,9 @@ def evaluate(args, model, meta: dict, language, metadata: dict, tokenizer, dtype
     samples = completions = []
     started = time.perf_counter()
     if args.num_samples:
-        samples = generate(generator, args.num_samples, ranks, max_tokens=args.max_tokens, seed=args.seed,
-                           temperature=args.temperature, constrained=not args.no_constraint,
-                           batch_size=args.device_batch_size)
+        samples = generate(generator, args.num_samples, ranks, seed=args.seed,
+                           constrained=not args.no_constraint, batch_size=args.device_batch_size,
+                           **{name: getattr(args, name) for name in SAMPLING})
     seconds = time.perf_counter() - started
     if args.num_completions:
         chosen = choose(held_out, args.num_completions, args.seed)
