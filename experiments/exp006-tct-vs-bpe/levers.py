@@ -8,6 +8,8 @@ PREPARED is a folder of prepare_training_data.py --states --window-step 256 (wit
 - before: so has the state that the token is read in
 - head: so has the state after it, added to the output of the last block
 - renormalised: the loss in training is over the allowed tokens
+- targets: the model also predicts the state that the next token leads to, at a tenth of the weight of the token
+- unplaced: all windows begin with the same token, so that none says where in its workflow it lies
 
 A line of levers.jsonl for each trial. Validation is on every fourth batch of the validation split.
 """
@@ -31,8 +33,10 @@ from tct_dataloader import read_metadata
 from tct_packing import PackedTrainLoader, pack, packed_data_loader
 from token_places import MaskTable, find_places
 
-LEVERS = ("after", "before", "head", "renormalised")
+TABLES = ("after", "before", "head")
+LEVERS = (*TABLES, "renormalised", "targets", "unplaced")
 TARGETS, CONTEXT, RATE, WARMUP, DECAY = 4096, 512, 8e-3, 60, 0.4  # those of the preset
+STATE_WEIGHT = 0.1
 EVERY = 4  # th batch of the validation split
 
 
@@ -41,10 +45,13 @@ class Told(GPT):
 
     def __init__(self, config, levers, n_states):
         super().__init__(config)
-        for lever in set(levers) - {"renormalised"}:
+        for lever in set(levers) & set(TABLES):
             table = torch.nn.Embedding(n_states, config.n_embd)
             (torch.nn.init.zeros_ if lever == "head" else torch.nn.init.normal_)(table.weight)
             setattr(self, lever, table)
+        if "targets" in levers:
+            self.state_head = torch.nn.Linear(config.n_embd, n_states, bias=False)
+            torch.nn.init.zeros_(self.state_head.weight)
 
     def told_hidden(self, x, documents, before):
         """The output (N, C) for tokens x (1, N), of which the states before them are (1, N)."""
@@ -66,7 +73,8 @@ class Told(GPT):
 class Data:
     """A split with the mask of each target."""
 
-    def __init__(self, folder, split, metadata, seed, table: MaskTable):
+    def __init__(self, folder, split, metadata, seed, table: MaskTable, is_placed: bool):
+        self.is_placed = is_placed
         self.has_states = metadata.get("n_states", 0) > 0
         self.loader = packed_data_loader(TARGETS // CONTEXT, CONTEXT, split, folder, seed=seed,
                                          with_states=self.has_states)
@@ -83,6 +91,8 @@ class Data:
     def batch(self, segments):
         """(x, y, documents, states before the inputs, numbers of the masks of the targets that count)"""
         x, y, documents = pack(self.loader.rows, segments, self.loader.pad_token, states=self.loader.states)
+        if not self.is_placed:
+            x = x.masked_fill(documents.positions == 0, 0)
         if not self.has_states:
             return x, y, documents, None, None
         before = documents.states.roll(1, 1).masked_fill(documents.positions == 0, 0)
@@ -100,7 +110,7 @@ def main():
     args = parser.parse_args()
     tune_process()
     metadata, table = read_metadata(args.data), MaskTable()
-    train, val = (Data(args.data, split, metadata, args.seed, table) for split in ("train", "val"))
+    train, val = (Data(args.data, split, metadata, args.seed, table, "unplaced" not in args.levers) for split in ("train", "val"))
     allowed = table.packed() if train.has_states else None
 
     torch.manual_seed(derive_seed(args.seed))
@@ -118,6 +128,11 @@ def main():
                 loss = masked_loss(model, hidden, y[0], allowed[numbers])
             else:
                 loss = capped_cross_entropy(hidden, model.lm_head.weight, y[0])
+            if "targets" in args.levers:  # the last position of a document is of no document's next token
+                states = documents.states[0].roll(-1).masked_fill(documents.positions.roll(-1) == 0, IGNORE_INDEX)
+                states = states.masked_fill(y[0] == IGNORE_INDEX, IGNORE_INDEX).long()
+                loss = loss + STATE_WEIGHT * F.cross_entropy(
+                    model.state_head(hidden).float(), states, ignore_index=IGNORE_INDEX, reduction="sum")
         (loss / TARGETS).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:
