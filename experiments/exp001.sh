@@ -5,7 +5,7 @@
 #   bash experiments/exp001.sh WORKFLOWS small 32                                         # 50,000 iterations: for a GPU
 #   bash experiments/exp001.sh WORKFLOWS small 512 --num_iterations 4000 --device_batch_size 8      # an hour of a CPU
 #
-# WORKFLOWS holds folders OWNER__REPOSITORY, STEP is how far apart windows begin. Further flags are those of
+# A run that was stopped goes on. WORKFLOWS holds folders OWNER__REPOSITORY, STEP is how far apart windows begin. Further flags are those of
 # scripts.tct_train.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -22,10 +22,10 @@ prepared() {
     echo "$data"
 }
 
-if ! ls "$out"/meta_*.json >/dev/null 2>&1; then
-    python -m scripts.tct_train --experiment "$name" --checkpoint_dir "$out" --data_dir "$(prepared "$step")" \
-        --model_size "$size" "$@"
-fi
+resume=()
+ls "$out"/meta_*.json >/dev/null 2>&1 && resume=(--resume_from_iteration latest)
+python -m scripts.tct_train --experiment "$name" --checkpoint_dir "$out" --data_dir "$(prepared "$step")" \
+    --model_size "$size" "$@" "${resume[@]}"
 # Held-out tokens are judged with half a context before them, whatever the step of training.
 for temperature in 1.0 0.5; do
     python -m scripts.tct_eval --checkpoint "$out" --data_dir "$(prepared 256)" --num_samples 100 \
