@@ -2,11 +2,11 @@
 # The baseline: context 512, the default recipe, all workflows, owners held out; with samples at each checkpoint and an
 # evaluation. Makes experiments/exp001-SIZE-ctx512-sSTEP.
 #
-#   bash experiments/exp001.sh WORKFLOWS small 32                                         # 50,000 iterations: for a GPU
-#   bash experiments/exp001.sh WORKFLOWS small 512 --num_iterations 4000 --device_batch_size 8      # an hour of a CPU
+#   bash experiments/exp001.sh WORKFLOWS small 32      # 50,000 iterations: for a GPU
+#   bash experiments/exp001.sh WORKFLOWS small 512 --num_iterations 2200 --device_batch_size 8      # an hour of a CPU
 #
-# A run that was stopped goes on. WORKFLOWS holds folders OWNER__REPOSITORY, STEP is how far apart windows begin. Further flags are those of
-# scripts.tct_train.
+# WORKFLOWS holds folders OWNER__REPOSITORY, STEP is how far apart windows begin. Further flags are those of
+# scripts.tct_train. A run that was stopped goes on.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 workflows=$1 size=$2 step=$3

@@ -91,6 +91,16 @@ def test_the_report_is_one_file_with_its_pictures(checkpoint, prepared, tmp_path
     assert len(list((tmp_path / "eval/samples").glob("*.yml"))) == 4
 
 
+def test_sampling_flags_shape_the_samples_and_are_reported(checkpoint, prepared, tmp_path):
+    texts = []
+    for name, flags in (("all", ()), ("half", ("--top_p=0.5",))):
+        results = evaluate(checkpoint, prepared, tmp_path / name, "--num_completions=0", *flags)
+        texts.append([path.read_text() for path in sorted((tmp_path / name / "samples").iterdir())])
+    assert texts[0] != texts[1]
+    assert (results["max_tokens"], results["temperature"], results["top_k"], results["top_p"]) == (80, 1.0, None, 0.5)
+    assert "of at most 80 tokens, temperature 1.0, top-p 0.5, seed 0" in (tmp_path / "half/report.md").read_text()
+
+
 def test_the_figures_are_the_same_again_and_on_two_ranks(checkpoint, prepared, tmp_path):
     flags = ["--checkpoint", checkpoint, "--data_dir", prepared, "--num_samples=5", "--max_tokens=60"]
     evaluate(checkpoint, prepared, tmp_path / "again", *map(str, flags))
