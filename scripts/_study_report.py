@@ -26,7 +26,7 @@ def write_report(folder: Path, study: dict, done: list[dict]):
     versions = ", ".join(f"{name} {version}" for name, version in done[0]["versions"].items())
     parts = [f"# {study['title']}", study["question"],
              table(("", "seeds", "parameters", "tokens", "epochs", "PFLOPs", "nats per token", "bits per byte",
-                    f"minus {study['reference']}"), rows),
+                    f"minus {name_of_references(study)}"), rows),
              "![Bits per byte over compute, and at the end](study.png)",
              *held_out_parts(study, done), *sample_parts(study, done),
              *(["\n".join(notes)] if notes else []),
@@ -52,7 +52,7 @@ def row_of(arm: str, study: dict, done: list[dict]) -> tuple:
     tokens = first["iterations"] * first["targets"]
     return (arm, len(runs), f"{first['parameters']:,}", f"{tokens:,}", f"{first['epochs']:.2f}",
             f"{tokens * first['flops_per_target'] / 1e15:.3f}", f"{mean([run['val_loss'] for run in runs]):.3f}",
-            f"{mean(bits):.4f}", difference(arm, study["reference"], done))
+            f"{mean(bits):.4f}", difference(arm, study, done))
 
 
 def held_out_parts(study: dict, done: list[dict]) -> list[str]:
@@ -69,12 +69,12 @@ def held_out_parts(study: dict, done: list[dict]) -> list[str]:
                         if (run["arm"], run["seed"]) in found and run["arm"] == arm else run for run in done]
         rows.append((arm, f"{mean([figures['val_bits_per_byte'] for figures in ours]):.4f}",
                      f"{mean([figures['val_bits_per_byte_renormalised'] for figures in ours]):.4f}",
-                     difference(arm, study["reference"], renormalised),
+                     difference(arm, study, renormalised),
                      f"{mean([figures['allowed_probability'] for figures in ours]):.2%}"))
         kinds.append((arm, *(f"{mean([figures['kinds'][kind]['share_of_bits'] for figures in ours]):.1%}"
                              for kind in ours[0]["kinds"])))
-    return [table(("over allowed tokens", "as it is", "renormalised", f"renormalised minus {study['reference']}",
-                   "probability of allowed tokens"), rows),
+    return [table(("over allowed tokens", "as it is", "renormalised",
+                   f"renormalised minus {name_of_references(study)}", "probability of allowed tokens"), rows),
             table(("share of the bits", *scored[0]["held_out"]["held_out"]["kinds"]), kinds)]
 
 
@@ -95,8 +95,14 @@ def sample_parts(study: dict, done: list[dict]) -> list[str]:
                    "ended by the model", "seconds a valid one"), rows)] if rows else []
 
 
-def difference(arm: str, reference: str, done: list[dict]) -> str:
-    """How far an arm is from the reference, seed by seed, absolutely and in percent."""
+def name_of_references(study: dict) -> str:
+    """For the head of a column."""
+    return "its reference" if any("reference" in says for says in study["arms"].values()) else study["reference"]
+
+
+def difference(arm: str, study: dict, done: list[dict]) -> str:
+    """How far an arm is from its reference, seed by seed, absolutely and in percent."""
+    reference = study["arms"][arm].get("reference", study["reference"])
     by_seed = [{run["seed"]: run["val_bpb"] for run in done if run["arm"] == name} for name in (arm, reference)]
     seeds = by_seed[0].keys() & by_seed[1].keys()
     if arm == reference or not seeds:

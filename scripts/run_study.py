@@ -4,11 +4,12 @@
 
 The folder's study.json says what to run: {"title", "question", "prepare": flags of
 prepare_training_data.py, "train": flags of scripts.tct_train, "seeds", "reference": an arm, "arms": {name:
-{"prepare", "train", "seeds", "note"}}}. What an arm says overrides what all have in common. "own_merges"
-learns the workflow tokenizer's merges from the training workflows alone, for the one that is shipped knows
-all. "evaluate" has flags of scripts.tct_eval for every run, "samples" of an arm {label: flags} for its
-first seed. "evaluate_on" has flags of prepare that make the data of all evaluations, where the windows of
-arms show held-out tokens with more or less before them. "x" is what curves are drawn over: flops or tokens.
+{"prepare", "train", "seeds", "note"}}}. What an arm says overrides what all have in common, "reference" too.
+"own_merges" learns the workflow tokenizer's merges from the training workflows alone, for the one that is
+shipped knows all. "evaluate" has flags of scripts.tct_eval for every run, "samples" of an arm {label: flags}
+for its first seed. "evaluate_on" has flags of prepare that make the data of all evaluations, where the
+windows of arms show held-out tokens with more or less before them. "x" is what curves are drawn over: flops
+or tokens.
 
 Owners are either trained on or held out. A finished run is not run again and one that was stopped goes on,
 so the command may be given as often as it takes; one that was made with other flags than it has now is
@@ -32,7 +33,7 @@ PREPARE = "tct-bundle/scripts/prepare_training_data.py"
 BUILD = "tct-bundle/scripts/build_tokenizer.py"
 KEYS = {"title", "question", "prepare", "train", "evaluate", "evaluate_on", "seeds", "reference",
         "own_merges", "x", "arms"}
-ARM_KEYS = {"prepare", "train", "seeds", "samples", "note"}
+ARM_KEYS = {"prepare", "train", "seeds", "samples", "note", "reference"}
 # Of a run, for its curve. Which workflows so few windows come from depends on how an arm cuts windows, so the
 # end of each run is judged by scripts.tct_eval, which scores the whole split.
 VALIDATIONS, EVAL_WINDOWS = 8, 200
@@ -100,8 +101,9 @@ def read_study(folder: Path) -> dict:
             raise ValueError(f"{path}: there is no {where}{min(unknown)}; known are {', '.join(sorted(known))}")
     if missing := {"title", "question", "train", "seeds", "arms", "reference"} - study.keys():
         raise ValueError(f"{path}: {min(missing)} is missing")
-    if study["reference"] not in study["arms"]:
-        raise ValueError(f"{path}: the reference {study['reference']!r} is no arm")
+    for part in (study, *study["arms"].values()):
+        if (reference := part.get("reference", study["reference"])) not in study["arms"]:
+            raise ValueError(f"{path}: the reference {reference!r} is no arm")
     if study.setdefault("x", "flops") not in ("flops", "tokens"):
         raise ValueError(f"{path}: x must be flops or tokens, not {study['x']!r}")
     return study

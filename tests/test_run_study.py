@@ -118,6 +118,7 @@ def test_evaluations_read_the_data_that_the_study_names(tmp_path):
 
 @pytest.mark.parametrize("changes, message", [
     ({"reference": "none"}, "the reference 'none' is no arm"),
+    ({"arms": {"low": {"reference": "none"}}}, "the reference 'none' is no arm"),
     ({"seed": 3}, "there is no seed"),
     ({"arms": {"low": {"trian": {}}}}, "there is no arms.low.trian"),
     ({"x": "hours"}, "x must be flops or tokens"),
@@ -133,6 +134,8 @@ def test_a_study_with_a_fault_is_refused(changes, message, tmp_path, capsys):
 def test_differences_are_paired_by_seed():
     runs = [("a", 0, 2.0), ("b", 0, 1.9), ("a", 1, 3.0), ("b", 1, 2.8), ("a", 2, 9.0)]
     done = [{"arm": arm, "seed": seed, "val_bpb": bits} for arm, seed, bits in runs]
-    assert difference("b", "a", done) == "-0.1500 ± 0.6353 (-6.0%)"  # 12.706 * 0.0707 / sqrt(2)
-    assert difference("a", "a", done) == ""
+    study = {"reference": "a", "arms": {"a": {}, "b": {}, "c": {"reference": "b"}}}
+    assert difference("b", study, done) == "-0.1500 ± 0.6353 (-6.0%)"  # 12.706 * 0.0707 / sqrt(2)
+    assert difference("a", study, done) == ""
+    assert difference("c", study, [*done, {"arm": "c", "seed": 1, "val_bpb": 1.1}]) == "-1.7000 (-60.7%)"
     assert half_interval([1.0, 2.0, 3.0]) == pytest.approx(4.303 / 3**0.5)
