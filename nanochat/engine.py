@@ -6,7 +6,7 @@ window, it goes on in a later one.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from nanochat.gpt import GPT, GPTConfig
+from nanochat.gpt import GPT, STATE_FEATURES, GPTConfig
 
 CLOSING_HORIZON = 256     # with fewer tokens left, a row makes sure that it can still be ended
 LONGEST_BLOCK, LEAST_REPEATED = 256, 24  # tokens, of what counts as repeating
@@ -135,13 +135,14 @@ class Engine:
     @torch.inference_mode()
     def _next_logits(self, rows: list["Row"], cache: "KVCache"):
         """Show the model what it has not yet seen of each row; the logits (B, V) of what comes next."""
-        shown, alike, twins = {}, {}, []  # slot -> new (tokens, states); beginnings and their slots; (slot, twin)
+        # slot -> new (tokens, states after them and the one before); beginnings and their slots; (slot, twin)
+        shown, alike, twins = {}, {}, []
         for slot, row in enumerate(rows):
             start = window_start(len(row.tokens), self.model.config.sequence_len, self.stride)
             if start == row.window:
-                shown[slot] = row.tokens[row.seen:], row.states[row.seen + 1:]
+                shown[slot] = row.tokens[row.seen:], row.states[row.seen:]
             else:
-                window = (start // self.stride, *row.tokens[start:]), (*row.states[start:],)
+                window = (start // self.stride, *row.tokens[start:]), (0, *row.states[start:]) if row.states else ()
                 first = alike.setdefault(window, slot)
                 if first == slot:
                     cache.lengths[slot] = 0
@@ -151,7 +152,7 @@ class Engine:
             row.window, row.seen = start, len(row.tokens)
 
         counts = [len(tokens) for tokens, _ in shown.values()]
-        cache.reserve(list(shown), counts, [state for _, states in shown.values() for state in states])
+        cache.reserve(list(shown), counts, [states for _, states in shown.values()])
         line = [token for tokens, _ in shown.values() for token in tokens]
         hidden = self.model.hidden(torch.tensor([line], device=self.model.get_device()), cache)  # (1, N, C)
         last = hidden[0, np.cumsum(counts) - 1]  # (rows shown, C)
@@ -284,16 +285,20 @@ class KVCache:
 
     def __init__(self, config: GPTConfig, batch_size: int, dtype: torch.dtype, device: torch.device):
         places = math.ceil(config.sequence_len / KEYS_AT_A_TIME) * KEYS_AT_A_TIME
+        features = STATE_FEATURES if config.state_attention else 0
         shape = (config.n_layer, batch_size, config.n_kv_head, places, config.head_dim)
-        self.k = torch.zeros(shape, dtype=torch.float32 if device.type == "cpu" else dtype, device=device)
-        self.v = torch.zeros_like(self.k)
+        self.v = torch.zeros(shape, dtype=torch.float32 if device.type == "cpu" else dtype, device=device)
+        self.k = self.v.new_zeros(*shape[:-1], config.head_dim + features)
         self.lengths = [0] * batch_size  # tokens held for each row
 
-    def reserve(self, rows: list[int], counts: list[int], states: list[int] = ()):
-        """The next forward has counts[i] more tokens, at least one, for rows[i]; rows in order. states are where
-        the tokens lead, for a model that is told."""
+    def reserve(self, rows: list[int], counts: list[int], states: Sequence[Sequence[int]] = ()):
+        """The next forward has counts[i] more tokens, at least one, for rows[i]; rows in order. For a model that is
+        told, states[i] are the one before these tokens and those after each."""
         device = self.k.device
-        self.states = torch.tensor([states], device=device) if states else None  # (1, N)
+        self.states = self.states_before = None
+        if any(states):
+            self.states = torch.tensor([[state for after in states for state in after[1:]]], device=device)  # (1, N)
+            self.states_before = torch.tensor([[state for before in states for state in before[:-1]]], device=device)
         begins = [self.lengths[row] for row in rows]
         for row, count in zip(rows, counts):
             self.lengths[row] += count
@@ -316,16 +321,17 @@ class KVCache:
             self._bias = bias.repeat_interleave(self.k.size(2), dim=0)[:, None].to(self.k.dtype)  # (B * H_kv, 1, T)
 
     def attend(self, layer: int, q, k, v):
-        """Attention (N, H, D) of queries q (N, H, D) within their rows, to which k and v (N, H_kv, D) are added."""
+        """Attention (N, H, D) of queries q (N, H, E) within their rows, to which k (N, H_kv, E) and v (N, H_kv, D)
+        are added; E is D, or more with features of states."""
         k_cache, v_cache = self.k[layer], self.v[layer]
         q = q.to(k_cache.dtype)
         k_cache[self._rows, :, self.positions] = k.to(k_cache.dtype)
         v_cache[self._rows, :, self.positions] = v.to(v_cache.dtype)
         if not self._several and len(self._single_rows) * k_cache.size(1) == len(self._bias):  # the common case
             return attend_to_keys(q, k_cache, v_cache, self._bias)
-        y = torch.empty_like(q)
+        y = q.new_empty(*q.shape[:2], v.size(-1))
         if self._single_rows:
-            queries = q.new_zeros(len(self._bias) // k_cache.size(1), *q.shape[1:])  # (B, H, D)
+            queries = q.new_zeros(len(self._bias) // k_cache.size(1), *q.shape[1:])  # (B, H, E)
             queries[self._single_rows] = q[self._single_places]
             y[self._single_places] = attend_to_keys(queries, k_cache, v_cache, self._bias)[self._single_rows]
         for row, part, length in self._several:
@@ -345,17 +351,17 @@ class KVCache:
 
 
 def attend_to_keys(q, k_cache, v_cache, bias):
-    """Attention (B, H, D) of one query (B, H, D) of each row to the first keys of its cache (B, H_kv, S, D); the
-    bias (B * H_kv, 1, T) is -inf where a row has no key.
+    """Attention (B, H, D) of one query (B, H, E) of each row to the first keys (B, H_kv, S, E) and values
+    (B, H_kv, S, D) of its cache; the bias (B * H_kv, 1, T) is -inf where a row has no key.
 
     As matrix products, and T a multiple of KEYS_AT_A_TIME: on a CPU what comes out for a row is then the same to
     the bit whatever the other rows are, which torch's own attention does not grant.
     """
-    B, H, D = q.shape
+    B, H, E = q.shape
     keys, values = (cache[:B].flatten(0, 1)[:, :bias.size(-1)] for cache in (k_cache, v_cache))  # (B * H_kv, T, D)
-    queries = q.reshape(len(bias), -1, D)                                        # (B * H_kv, H / H_kv, D)
-    scores = torch.baddbmm(bias, queries, keys.mT, alpha=D**-0.5)                # (B * H_kv, H / H_kv, T)
-    return torch.bmm(scores.softmax(-1), values).view(B, H, D)
+    queries = q.reshape(len(bias), -1, E)                                        # (B * H_kv, H / H_kv, E)
+    scores = torch.baddbmm(bias, queries, keys.mT, alpha=E**-0.5)                # (B * H_kv, H / H_kv, T)
+    return torch.bmm(scores.softmax(-1), values).view(B, H, -1)
 
 
 def window_start(length: int, context: int, stride: int) -> int:

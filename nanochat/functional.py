@@ -26,6 +26,11 @@ class Documents:
     longest: int              # no document is longer
     states: torch.Tensor | None = None  # (1, N) int64, the state that each token leads to
 
+    @property
+    def states_before(self):
+        """(1, N), the state that each token is read in: 0 for the first of a document, which is a position."""
+        return self.states.roll(1, 1).masked_fill(self.positions == 0, 0)
+
     @classmethod
     def of(cls, lengths: list[int], longest: int, spare: int = 1, states=None) -> "Documents":
         """Documents of these lengths. M is the next multiple of spare, so that it seldom changes: compiled
@@ -55,14 +60,17 @@ def move_tensor(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 
 def attend_documents(q, k, v, documents: Documents):
-    """Causal attention (1, H, N, D) within each document, of q (1, H, N, D) and k, v (1, H_kv, N, D)."""
+    """Causal attention (1, H, N, D) within each document, of q (1, H, N, E), k (1, H_kv, N, E) and v (1, H_kv, N, D);
+    E is D, or more where q and k have features of states."""
     if q.is_cuda and q.dtype in (torch.bfloat16, torch.float16):
         from torch.nn.attention.varlen import varlen_attn
 
-        q, k, v = (x[0].transpose(0, 1) for x in (q, k, v))  # (N, H, D)
+        D = v.size(-1)
+        v = F.pad(v, (0, q.size(-1) - D))  # the kernel wants one size for all
+        q, k, v = (x[0].transpose(0, 1) for x in (q, k, v))  # (N, H, E)
         y = varlen_attn(q, k, v, documents.offsets, documents.offsets, documents.longest, documents.longest,
                         window_size=(-1, 0), enable_gqa=q.size(1) != k.size(1))  # (-1, 0): causal
-        return y.transpose(0, 1)[None]
+        return y.transpose(0, 1)[None, ..., :D]
     return attend_one_by_one(q, k, v, documents)
 
 

@@ -17,6 +17,7 @@ from nanochat.functional import IGNORE_INDEX, Documents, attend_documents, cap, 
 
 NORM_EPS = 1.1920929e-07  # torch.finfo(torch.float32).eps, in every dtype
 ROTARY_BASE = 10000       # RoFormer, https://arxiv.org/abs/2104.09864
+STATE_FEATURES = 16       # of a state, in attention
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class GPTConfig:
     resid_scalars: bool = False   # each block scales the stream that comes in by a learned number
     x0_scalars: bool = False      # and adds the embedding to it, scaled likewise
     n_states: int = 0             # beside each token the model is told one of so many states that it leads to
+    state_attention: bool = False  # and what it attends to depends on states, too
 
     def __post_init__(self):
         for name in ("sequence_len", "vocab_size", "n_layer", "n_head", "n_kv_head", "n_embd"):
@@ -41,6 +43,8 @@ class GPTConfig:
                 raise ValueError(f"GPTConfig: {name} must be a positive integer, not {value!r}")
         if not isinstance(self.n_states, int) or self.n_states < 0:
             raise ValueError(f"GPTConfig: n_states must be 0 or a positive integer, not {self.n_states!r}")
+        if self.state_attention and not self.n_states:
+            raise ValueError("GPTConfig: state_attention wants n_states")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"GPTConfig: dropout must be from 0 up and below 1, not {self.dropout!r}")
         if self.n_embd % (2 * self.n_head):
@@ -65,12 +69,14 @@ class CausalSelfAttention(nn.Module):
         self.c_v = nn.Linear(C, self.n_kv_head * D, bias=False)
         self.c_proj = nn.Linear(C, C, bias=False)
 
-    def forward(self, x, cos, sin, kv_cache=None, documents=None):
+    def forward(self, x, cos, sin, kv_cache=None, documents=None, features=None):
         B, T, C = x.shape
         q = self.c_q(x).view(B, T, self.n_head, self.head_dim)     # (B, T, H, D)
         k = self.c_k(x).view(B, T, self.n_kv_head, self.head_dim)  # (B, T, H_kv, D)
         v = self.c_v(x).view(B, T, self.n_kv_head, self.head_dim)
         q, k = norm(rotate(q, cos, sin)), norm(rotate(k, cos, sin))
+        if features is not None:
+            q, k = add_features(q, k, *features)
         if kv_cache is not None:
             y = kv_cache.attend(self.layer, q[0], k[0], v[0])  # (N, H, D)
             return self.c_proj(y.to(v.dtype).reshape(B, T, C))
@@ -99,12 +105,38 @@ class Block(nn.Module):
         self.mlp = MLP(config)
         self.dropout = config.dropout
 
-    def forward(self, x, cos, sin, kv_cache=None, documents=None):
-        x = x + self.drop(self.attn(norm(x), cos, sin, kv_cache, documents))
+    def forward(self, x, cos, sin, kv_cache=None, documents=None, features=None):
+        x = x + self.drop(self.attn(norm(x), cos, sin, kv_cache, documents, features))
         return x + self.drop(self.mlp(norm(x)))
 
     def drop(self, x):
         return F.dropout(x, self.dropout, self.training)
+
+
+class StateAttention(nn.Module):
+    """Adds to each attention score how well two states go together: the one that the query's next token is read in,
+    and those before and after the key. In each head each feature of a state weighs otherwise; at first nothing."""
+
+    def __init__(self, config: GPTConfig):
+        super().__init__()
+        self.n_kv_head = config.n_kv_head
+        for name in ("query", "key_before", "key_after"):
+            setattr(self, name, nn.Parameter(torch.empty(config.n_states, STATE_FEATURES)))
+        self.weight = nn.Parameter(torch.empty(config.n_layer, config.n_head, STATE_FEATURES))
+
+    def init_weights(self):
+        nn.init.normal_(self.query)
+        self.key_before.copy_(self.query)  # so that a query looks for what was read in the same state
+        nn.init.normal_(self.key_after)
+        nn.init.zeros_(self.weight)
+
+    def forward(self, before, after):
+        """For states (1, N) before and after each token, of each layer the features of queries (1, N, H, F) and of
+        keys (1, N, H_kv, F)."""
+        queries = F.embedding(after, self.query)[:, :, None]  # (1, N, 1, F)
+        keys = F.embedding(before, self.key_before) + F.embedding(after, self.key_after)
+        keys = keys[:, :, None].expand(-1, -1, self.n_kv_head, -1)
+        return [(queries * weight, keys) for weight in self.weight]
 
 
 class GPT(nn.Module):
@@ -121,6 +153,8 @@ class GPT(nn.Module):
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
         if config.n_states:
             self.state_embedding = nn.Embedding(config.n_states, config.n_embd)
+        if config.state_attention:
+            self.state_attention = StateAttention(config)
         if config.resid_scalars:
             self.resid_scalars = nn.Parameter(torch.empty(config.n_layer))
         if config.x0_scalars:
@@ -142,6 +176,8 @@ class GPT(nn.Module):
         nn.init.normal_(self.transformer.wte.weight, mean=0.0, std=1.0)
         if self.config.n_states:
             nn.init.normal_(self.state_embedding.weight, mean=0.0, std=1.0)
+        if self.config.state_attention:
+            self.state_attention.init_weights()
         nn.init.zeros_(self.lm_head.weight)
         for block in self.transformer.h:
             nn.init.zeros_(block.attn.c_proj.weight)
@@ -163,11 +199,15 @@ class GPT(nn.Module):
     def estimate_flops(self) -> int:
         """FLOPs of forward and backward for one token: 6 for each weight in a matrix product, which looking up
         embeddings is not, and 12 * n_layer * n_embd * T for attention over a whole context
-        (PaLM, appendix B, https://arxiv.org/abs/2204.02311, as nanochat counts them)."""
+        (PaLM, appendix B, https://arxiv.org/abs/2204.02311, as nanochat counts them); features of states are in
+        one of its two products."""
         tables = [module.weight.numel() for module in self.modules() if isinstance(module, nn.Embedding)]
+        width = 2 * self.config.n_embd
+        if self.config.state_attention:
+            tables += [parameter.numel() for parameter in self.state_attention.parameters()]
+            width += self.config.n_head * STATE_FEATURES
         matmul_parameters = self.num_parameters() - sum(tables)
-        attention = 12 * self.config.n_layer * self.config.n_embd * self.config.sequence_len
-        return 6 * matmul_parameters + attention
+        return 6 * (matmul_parameters + self.config.n_layer * width * self.config.sequence_len)
 
     def forward(self, idx, targets=None, kv_cache=None, loss_reduction="mean", documents=None):
         """Logits (B, T, V) in float32; or, given targets (B, T), the cross-entropy in nats: its "mean" over
@@ -185,7 +225,8 @@ class GPT(nn.Module):
 
     def hidden(self, idx, kv_cache=None, documents: Documents | None = None):
         """The normalised output (B, T, C) of the last block for tokens idx (B, T). With a cache there is one line
-        (1, N) of new tokens: the cache says whose they are, where they stand, what they attend to, and with n_states where they lead, as documents say of theirs."""
+        (1, N) of new tokens: the cache says whose they are, where they stand, what they attend to, and with n_states
+        where they lead, as documents say of theirs."""
         line = documents or kv_cache
         if self.config.n_states and (line is None or line.states is None):
             raise ValueError("this model wants the state that each token leads to: prepare its data with --states")
@@ -201,15 +242,18 @@ class GPT(nn.Module):
             x0 = x0 + self.state_embedding(line.states)
         x0 = norm(x0)
         x = F.dropout(x0, self.config.dropout, self.training)
+        features = [None] * self.config.n_layer
+        if self.config.state_attention:
+            features = self.state_attention(line.states_before, line.states)
         for i, block in enumerate(self.transformer.h):
             if self.config.resid_scalars:
                 x = x * self.resid_scalars[i]
             if self.config.x0_scalars:
                 x = x + x0 * self.x0_scalars[i]
             if self.gradient_checkpointing and torch.is_grad_enabled():
-                x = checkpoint(block, x, cos, sin, None, documents, use_reentrant=False)
+                x = checkpoint(block, x, cos, sin, None, documents, features[i], use_reentrant=False)
             else:
-                x = block(x, cos, sin, kv_cache, documents)
+                x = block(x, cos, sin, kv_cache, documents, features[i])
         return norm(x)
 
     def logits(self, x):
@@ -227,6 +271,14 @@ def rotate(x, cos, sin):
     cos, sin = cos.unsqueeze(-2).to(x.dtype), sin.unsqueeze(-2).to(x.dtype)  # (..., T, 1, D / 2)
     x1, x2 = x.chunk(2, dim=-1)
     return torch.cat([x1 * cos + x2 * sin, x2 * cos - x1 * sin], dim=-1)
+
+
+def add_features(q, k, query_features, key_features):
+    """Queries (B, T, H, D + F) and keys (B, T, H_kv, D + F), whose products, scaled by 1 / sqrt(D + F) as attention
+    does, are those of q and k scaled by 1 / sqrt(D) and those of the features scaled by 1 / sqrt(D + F)."""
+    scale = math.sqrt((q.size(-1) + STATE_FEATURES) / q.size(-1))
+    return (torch.cat([q * scale, query_features.to(q.dtype)], dim=-1),
+            torch.cat([k, key_features.to(k.dtype)], dim=-1))
 
 
 def rotary_tables(length: int, head_dim: int):

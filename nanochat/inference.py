@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from nanochat.gpt import GPT, Block, norm, rotate
+from nanochat.gpt import GPT, Block, add_features, norm, rotate
 
 
 class PackedLinear(nn.Module):
@@ -38,11 +38,13 @@ class PackedBlock(nn.Module):
         self.c_proj = PackedLinear(attn.c_proj.weight)
         self.c_fc, self.c_fc_proj = PackedLinear(mlp.c_fc.weight), PackedLinear(mlp.c_proj.weight)
 
-    def forward(self, x, cos, sin, kv_cache, documents=None):
+    def forward(self, x, cos, sin, kv_cache, documents=None, features=None):
         N, (H, H_kv) = x.size(1), self.heads
         qkv = self.c_qkv(norm(x)).float().view(1, N, H + 2 * H_kv, self.head_dim)
         qk, v = qkv.split((H + H_kv, H_kv), dim=2)
         q, k = norm(rotate(qk, cos, sin)).split((H, H_kv), dim=2)  # (1, N, H, D)
+        if features is not None:
+            q, k = add_features(q, k, *features)
         y = kv_cache.attend(self.layer, q[0], k[0], v[0])          # (N, H, D)
         x = x + self.c_proj(y.to(x.dtype).view(1, N, -1))
         return x + self.c_fc_proj(F.relu(self.c_fc(norm(x))).square())

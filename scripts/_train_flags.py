@@ -11,11 +11,12 @@ DEFAULTS = {"model_size": "small", "data_dir": None, "eval_every": 500, "eval_wi
             "save_every_minutes": None, "keep_last": None, "log_every": 10, "max_files": None,
             "gradient_checkpointing": False, "seed": 0, "dtype": "auto", "optimizer": "muon",
             "schedule": "linear", "warmdown_ratio": 0.5, "dropout": 0.0, "resid_scalars": False,
-            "x0_scalars": False, "state_embedding": False, "num_samples": 3, "experiment": None, "run": None}
+            "x0_scalars": False, "state_embedding": False, "state_attention": False, "num_samples": 3,
+            "experiment": None, "run": None}
 PRESET_DEFAULTS = ("context_size", "num_iterations", "device_batch_size", "gradient_accumulation", "learning_rate",
                    "warmup_iters", "grad_clip", "weight_decay")
 FIXED_ON_RESUME = ("model_size", "context_size", "max_files", "seed", "optimizer", "resid_scalars", "x0_scalars",
-                   "state_embedding")
+                   "state_embedding", "state_attention")
 
 OPTIMIZERS = ("muon", "adamw")                # as in nanochat.optim, which would bring torch
 SCHEDULES = ("constant", "linear", "cosine")
@@ -78,6 +79,7 @@ def parse_arguments(argv) -> SimpleNamespace:
     switch("--x0_scalars", "each block adds the embedding, scaled by a learned number")
     switch("--state_embedding", "tell the model beside each token which place of the schema it leads to; the data is "
            "to be prepared with --states")
+    switch("--state_attention", "with --state_embedding: what a token attends to depends on these places, too")
     whole("--eval_every", 1, "iterations between validations")
     whole("--eval_windows", 1, "validation windows that each visits, about; scripts.tct_eval visits all")
     whole("--save_every", 1, "iterations between checkpoints")
@@ -126,6 +128,8 @@ def settle(flags, before: dict | None, first: int, world_size: int) -> SimpleNam
     if settings["num_iterations"] < first:
         raise ValueError(f"the checkpoint is at iteration {first}, past --num_iterations "
                          f"{settings['num_iterations']}: raise it, or resume from an earlier iteration")
+    if settings["state_attention"] and not settings["state_embedding"]:
+        raise ValueError("--state_attention wants --state_embedding, too")
     if changed:
         print0(f"Changed since the checkpoint: {', '.join(changed.values())}")
     return SimpleNamespace(**settings)
@@ -138,7 +142,7 @@ def preset_config(settings, n_states: int) -> dict:
             "n_layer": preset["n_layers"], "n_head": preset["n_heads"], "n_kv_head": preset["n_heads"],
             "n_embd": preset["d_model"], "dropout": settings.dropout,
             "resid_scalars": settings.resid_scalars, "x0_scalars": settings.x0_scalars,
-            "n_states": n_states if settings.state_embedding else 0}
+            "n_states": n_states if settings.state_embedding else 0, "state_attention": settings.state_attention}
 
 
 def within(least, number, below=math.inf):

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nanochat.engine import Engine, KVCache, is_repeating, refused_tokens, sample_tokens, window_start
+from nanochat.functional import Documents
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.inference import prepare_for_inference
 
@@ -132,6 +133,29 @@ def test_cached_logits_equal_uncached_in_rows_of_any_length(n_kv_head):
                 torch.testing.assert_close(logits, full[row, held[row]:held[row] + count], rtol=0, atol=1e-5)
                 held[row] += count
     assert held == cache.lengths == [32, 9, 17]  # row 0 is full
+
+
+@pytest.mark.parametrize("dtype", [None, torch.float32])
+def test_cached_logits_of_a_model_that_is_told_states_equal_uncached(dtype):
+    torch.manual_seed(0)
+    model = GPT(replace(CONFIG, n_states=6, state_attention=True))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.25)
+    texts, states = torch.randint(0, VOCAB, (2, 32)), torch.randint(0, 6, (2, 32))
+    with torch.inference_mode():
+        full = [model(text[None], documents=Documents.of([32], 32, states=told[None]))[0]
+                for text, told in zip(texts, states)]
+        if dtype:
+            model = prepare_for_inference(model, dtype)
+        cache, held = KVCache(model.config, 2, torch.float32, torch.device("cpu")), [0, 0]
+        for rows, counts in ([0], [5]), ([0, 1], [1, 9]), ([0, 1], [1, 1]), ([0, 1], [3, 1]), ([1], [1]):
+            parts = [slice(held[row], held[row] + count) for row, count in zip(rows, counts)]
+            told = [[0, *states[row].tolist()][part.start:part.stop + 1] for row, part in zip(rows, parts)]
+            cache.reserve(rows, counts, told)
+            line = torch.cat([texts[row, part] for row, part in zip(rows, parts)])
+            for row, part, logits in zip(rows, parts, model(line[None], kv_cache=cache)[0].split(counts)):
+                torch.testing.assert_close(logits, full[row][part], rtol=0, atol=1e-5)
+                held[row] = part.stop
 
 
 def test_a_copied_row_goes_on_as_its_source(model):

@@ -138,10 +138,11 @@ def test_a_model_of_byte_pairs_is_judged_as_the_others(tmp_path):
     assert 0 <= results["samples"]["schema_valid"] <= results["samples"]["json_valid"] <= 1
 
 
-def test_a_model_with_states_is_trained_resumed_judged_and_writes(prepared, tmp_path):
+@pytest.mark.parametrize("flags_of_states", [["--state_embedding"], ["--state_embedding", "--state_attention"]])
+def test_a_model_with_states_is_trained_resumed_judged_and_writes(prepared, tmp_path, flags_of_states):
     folder, flags = tmp_path / "checkpoint", ["--device_batch_size=1", "--device=cpu", "--dtype=float32", "--eval_every=9"]
     common = [f"--data_dir={prepared}", f"--checkpoint_dir={folder}", *flags]
-    tct_train.main(["--model_size=tiny", "--state_embedding", "--num_iterations=2", "--schedule=constant", *common])
+    tct_train.main(["--model_size=tiny", "--num_iterations=2", "--schedule=constant", *flags_of_states, *common])
     tct_train.main(["--resume_from_iteration=latest", "--num_iterations=3", f"--checkpoint_dir={folder}"])
     config = json.loads((folder / "meta_000003.json").read_text())["model_config"]
     assert config["n_states"] == tct.n_states()

@@ -1,10 +1,12 @@
 """The GPT: equal to a plain reading of its formulas, tensor names as nanochat's, causal, well begun."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
+from nanochat.functional import Documents
 from nanochat.gpt import GPT, GPTConfig
 
 SHAPES = {
@@ -36,8 +38,9 @@ def random_batch(config: GPTConfig, batch: int, length: int):
     return torch.randint(0, config.vocab_size, (2, batch, length), generator=generator)
 
 
-def reference_logits(config: GPTConfig, weights: dict, tokens: list[int]):
-    """The architecture written out for one sequence, position by position and head by head, in float64."""
+def reference_logits(config: GPTConfig, weights: dict, tokens: list[int], states: list[int] | None = None):
+    """The architecture written out for one sequence, position by position and head by head, in float64; with the
+    states that its tokens lead to."""
     w = {name: tensor.double() for name, tensor in weights.items()}
     D, group = config.n_embd // config.n_head, config.n_head // config.n_kv_head
 
@@ -53,7 +56,15 @@ def reference_logits(config: GPTConfig, weights: dict, tokens: list[int]):
             out[i + half] = -x[i] * s + x[i + half] * c
         return out
 
-    stream = [rms(w["transformer.wte.weight"][token]) for token in tokens]
+    def bias(layer, h, t, s):  # of the score of the key at s
+        query, before, after = (w[f"state_attention.{name}"] for name in ("query", "key_before", "key_after"))
+        key = before[states[s - 1] if s else 0] + after[states[s]]
+        return (w["state_attention.weight"][layer, h] * query[states[t]] * key).sum() / math.sqrt(D + len(key))
+
+    stream = [w["transformer.wte.weight"][token] for token in tokens]
+    if states:
+        stream = [x + w["state_embedding.weight"][state] for x, state in zip(stream, states)]
+    stream = [rms(x) for x in stream]
     for layer in range(config.n_layer):
         def of(name, layer=layer):
             return w[f"transformer.h.{layer}.{name}.weight"]
@@ -67,6 +78,8 @@ def reference_logits(config: GPTConfig, weights: dict, tokens: list[int]):
                 keys = [rms(turn((of("attn.c_k") @ inputs[s])[g * D:(g + 1) * D], s)) for s in range(t + 1)]
                 values = [(of("attn.c_v") @ inputs[s])[g * D:(g + 1) * D] for s in range(t + 1)]
                 scores = torch.stack([q @ key / math.sqrt(D) for key in keys])
+                if states:
+                    scores = scores + torch.stack([bias(layer, h, t, s) for s in range(t + 1)])
                 heads.append(scores.softmax(0) @ torch.stack(values))
             stream[t] = stream[t] + of("attn.c_proj") @ torch.cat(heads)
         for t, x in enumerate(stream):
@@ -80,6 +93,34 @@ def test_logits_are_those_of_the_formulas(config):
     x, _ = random_batch(config, 2, 11)
     expected = torch.stack([reference_logits(config, model.state_dict(), row.tolist()) for row in x])
     torch.testing.assert_close(model(x), expected.float(), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("config", SHAPES.values(), ids=SHAPES)
+def test_states_change_embeddings_and_scores_as_the_formulas_say(config):
+    model = random_model(replace(config, n_states=5, state_attention=True))
+    x, states = (tensor[0] for tensor in random_batch(replace(config, vocab_size=5), 1, 18))
+    lengths = [11, 7]
+    got = model(x[None], documents=Documents.of(lengths, 11, states=states[None]))[0].split(lengths)
+    for tokens, told, logits in zip(x.split(lengths), states.split(lengths), got):
+        expected = reference_logits(model.config, model.state_dict(), tokens.tolist(), told.tolist())
+        torch.testing.assert_close(logits, expected.float(), rtol=0, atol=1e-5)
+
+
+def test_attention_to_states_begins_as_none():
+    config = replace(SHAPES["grouped queries"], n_states=5)
+    models = []
+    for state_attention in (False, True):
+        torch.manual_seed(0)
+        models.append(GPT(replace(config, state_attention=state_attention)))
+    models[1].load_state_dict(models[0].state_dict(), strict=False)
+    for model in models:
+        torch.manual_seed(1)
+        for name, parameter in model.named_parameters():
+            if "proj" in name or "head" in name:  # zero at first
+                torch.nn.init.normal_(parameter)
+    x, states = random_batch(replace(config, vocab_size=5), 1, 9)
+    plain, told = (model(x, documents=Documents.of([9], 9, states=states)) for model in models)
+    torch.testing.assert_close(told, plain)
 
 
 @pytest.mark.parametrize("config", SHAPES.values(), ids=SHAPES)
@@ -183,10 +224,14 @@ def test_flops_are_counted_as_in_palm():
         model = GPT(config)
     products = 8 * (4 * 384**2 + 2 * 4 * 384**2) + 384 * 8192  # weights in matrix products
     assert model.estimate_flops() == 6 * products + 12 * 8 * 384 * 512
+    with torch.device("meta"):
+        model = GPT(replace(config, n_states=1000, state_attention=True))
+    assert model.estimate_flops() == 6 * products + 12 * 8 * 384 * 512 + 6 * 8 * (6 * 16) * 512
 
 
 @pytest.mark.parametrize("change, named", [({"n_embd": 30}, "n_embd 30"), ({"n_kv_head": 3}, "n_kv_head 3"),
-                                           ({"n_layer": 0}, "n_layer"), ({"vocab_size": 1.5}, "vocab_size")])
+                                           ({"n_layer": 0}, "n_layer"), ({"vocab_size": 1.5}, "vocab_size"),
+                                           ({"state_attention": True}, "n_states")])
 def test_a_shape_that_does_not_fit_together_is_refused(change, named):
     with pytest.raises(ValueError, match=named):
         GPTConfig(**{"n_head": 4, "n_kv_head": 4, "n_embd": 32, **change})

@@ -444,6 +444,11 @@ def test_every_fault_of_the_arguments_is_told_at_once(capsys):
         assert fault in message
 
 
+def test_attention_to_states_wants_their_embedding(data, tmp_path, capsys):
+    message = fails(["--data_dir", data, "--checkpoint_dir", tmp_path / "run", "--state_attention"], capsys)
+    assert "--state_attention wants --state_embedding" in message
+
+
 def test_flags_cannot_be_shortened_or_left_empty(capsys, data):
     assert "no flag --num_iter 3" in fails(["--num_iter", 3, "--data_dir", data], capsys)
     assert "--seed" in fails(["--data_dir", data, "--seed"], capsys)
