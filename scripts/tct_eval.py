@@ -31,10 +31,11 @@ def main(argv=None):
     device = choose_device(args.device)
     checkpoint = Path(args.checkpoint).expanduser()
     model, meta = load_model(checkpoint, device)
-    language = find_language(meta["data"]["tokenizer"], checkpoint)
+    language = find_language(meta["data"]["tokenizer"], checkpoint, model.config.n_states)
     metadata = read_metadata(args.data_dir)
     config = model.config
-    check_metadata(metadata, args.data_dir, config.sequence_len, config.vocab_size, meta["data"]["tokenizer"])
+    check_metadata(metadata, args.data_dir, config.sequence_len, config.vocab_size, meta["data"]["tokenizer"],
+                   config.n_states)
     tokenizer = open_tokenizer(args.data_dir, metadata)
     # That of the training run: a trial for the fastest could come out one way today and the other tomorrow.
     dtype = choose_dtype(args.dtype or meta.get("settings", {}).get("dtype", "float32"), device)

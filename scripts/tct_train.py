@@ -89,7 +89,7 @@ def train(flags, command, device, ranks, stop):
     fields = saved["model_config"] | {"dropout": settings.dropout} if saved else preset_config(settings, n_states)
     config = GPTConfig(**fields)
     if saved:
-        check_metadata(metadata, settings.data_dir, tokenizer=saved["data"]["tokenizer"])
+        check_metadata(metadata, settings.data_dir, tokenizer=saved["data"]["tokenizer"], n_states=config.n_states)
     share = {"vocab_size": config.vocab_size, "max_files": settings.max_files, "rank": ranks.rank,
              "with_states": settings.state_embedding, "world_size": ranks.world_size}
     loader, val_loader = (

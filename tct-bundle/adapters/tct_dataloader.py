@@ -159,8 +159,9 @@ def read_metadata(data_dir) -> dict:
     return metadata
 
 
-def check_metadata(metadata, data_dir, context_size=None, vocab_size=None, tokenizer=None):
-    """ValueError where the folder was prepared for another context size, vocabulary or tokenizer than given.
+def check_metadata(metadata, data_dir, context_size=None, vocab_size=None, tokenizer=None, n_states=0):
+    """ValueError where the folder was prepared for another context size, vocabulary or tokenizer than given, or with
+    states other than the n_states of a model that is told them.
 
     tokenizer is a dict of name and fingerprint, such as a checkpoint carries.
     """
@@ -173,6 +174,9 @@ def check_metadata(metadata, data_dir, context_size=None, vocab_size=None, token
     if tokenizer not in (None, metadata["tokenizer"]):
         raise ValueError(f"{data_dir} is prepared with tokenizer {describe(metadata['tokenizer'])} but the "
                          f"model was trained with {describe(tokenizer)}: prepare again with that tokenizer")
+    if n_states and n_states != metadata.get("n_states"):
+        raise ValueError(f"{data_dir} is prepared with {metadata.get('n_states') or 'no'} states but the model knows "
+                         f"{n_states}: prepare again with --states; if that does not help, train again")
 
 
 def load_rows(data_dir, split, metadata, max_files=None) -> torch.Tensor:

@@ -78,7 +78,7 @@ class WorkflowGenerator:
         """The model of a checkpoint: a file model_NNNNNN.pt or a folder. ValueError or OSError where there is
         none, or not the tokenizer that it was trained with. dtype is "float32", "bfloat16", or the faster."""
         model, meta = load_model(checkpoint, device)
-        language = find_language(meta["data"]["tokenizer"], checkpoint)
+        language = find_language(meta["data"]["tokenizer"], checkpoint, model.config.n_states)
         model = prepare_for_inference(model, choose_dtype(dtype, model.get_device()))
         return cls(model, meta["data"]["stride"], language)
 
@@ -256,11 +256,14 @@ def left_open(prompt: str | dict) -> str:
 # which of them
 
 
-def find_language(trained_with: dict[str, str], checkpoint) -> Language:
-    """That of the tokenizer which a checkpoint was trained with; one of BPE tokens is a file tokenizer.json beside the
-    checkpoint, or in the folder above. ValueError where it is another, or not there."""
+def find_language(trained_with: dict[str, str], checkpoint, n_states: int = 0) -> Language:
+    """That of the tokenizer which a checkpoint was trained with, perhaps told n_states of it; one of BPE tokens is a
+    file tokenizer.json beside the checkpoint, or in the folder above. ValueError where it is another, or not there."""
     if trained_with["name"] not in NAMES:
         check_tokenizer(trained_with, f"the checkpoint {checkpoint}")
+        if n_states not in (0, tct.n_states()):
+            raise ValueError(f"the checkpoint {checkpoint} was trained with {n_states} states, but the installed "
+                             f"tokenizer has {tct.n_states()}: train it again")
         return TctLanguage()
     path = Path(checkpoint).expanduser()
     folder = path if path.is_dir() else path.parent
