@@ -60,6 +60,26 @@ class ClosableBrackets(Brackets):
         return self.forced + [CLOSE] * self.depth if self.begun else [OPEN, CLOSE]
 
 
+class TellingBrackets(ClosableBrackets):
+    """Its states are how deep the brackets are, up to 5."""
+
+    def __init__(self):
+        super().__init__()
+        self.trail = [0]
+
+    def accept_token(self, token):
+        accepted = super().accept_token(token)
+        if accepted:
+            self.trail.append(min(self.depth, 5))
+        return accepted
+
+    def state_id(self):
+        return self.trail[-1]
+
+    def state_ids(self):
+        return list(self.trail)
+
+
 def is_complete(tokens: list[int]) -> bool:
     brackets = Brackets()
     return all(brackets.accept_token(token) for token in tokens) and brackets.is_terminated()
@@ -195,6 +215,28 @@ def test_generation_past_the_context_equals_the_slow_twin(model, engine, prompt_
         assert sample.finish_reason == "length"
 
 
+def test_a_model_that_is_told_states_sees_those_of_its_window():
+    torch.manual_seed(0)
+    model = GPT(replace(CONFIG, n_states=6, state_attention=True))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.25)
+    samples = Engine(model, stride=STRIDE).generate([], 20, max_tokens=360, constraint_factory=TellingBrackets)
+    index, tokens = max(enumerate(sample.tokens for sample in samples), key=lambda numbered: len(numbered[1]))
+    random, brackets = np.random.default_rng((0, index)), TellingBrackets()
+    for count, token in enumerate(tokens[:90]):
+        allowed = brackets.allowed()
+        if len(allowed) > 1:
+            start = window_start(count, CONFIG.sequence_len, STRIDE)
+            window = [start // STRIDE, *tokens[start:count]]
+            states = torch.tensor([brackets.trail[start:]])
+            with torch.no_grad():
+                logits = model(torch.tensor([window]), documents=Documents.of([len(window)], 32, states=states))[:, -1]
+            logits[:, [token for token in range(VOCAB) if token not in allowed]] = -math.inf
+            assert token == sample_tokens(logits, torch.tensor([random.random(dtype=np.float32)]))[0].item()
+        assert brackets.accept_token(token)
+    assert count == 89
+
+
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_forced_tokens_are_those_that_sampling_would_take(model, engine, temperature):
     samples = engine.generate([], 5, max_tokens=100, temperature=temperature, constraint_factory=Brackets)
@@ -231,17 +273,18 @@ def test_processes_can_share_the_samples_of_one_seed(engine):
     assert {step.index for step in engine.stream([], 4, first=4, **options)} == {4, 5, 6, 7}
 
 
+@pytest.mark.parametrize("told", [{}, {"n_states": 6, "state_attention": True}], ids=["plain", "told states"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_on_a_cpu_a_sample_is_the_same_to_the_bit_in_any_batch(dtype):
+def test_on_a_cpu_a_sample_is_the_same_to_the_bit_in_any_batch(dtype, told):
     torch.manual_seed(1)
-    model = GPT(GPTConfig(sequence_len=96, vocab_size=VOCAB, n_layer=3, n_head=4, n_kv_head=2, n_embd=64))
+    model = GPT(GPTConfig(sequence_len=96, vocab_size=VOCAB, n_layer=3, n_head=4, n_kv_head=2, n_embd=64, **told))
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     engine = Engine(prepare_for_inference(model, dtype), stride=STRIDE)
 
     def samples(batch_size):
         return engine.generate([OPEN], 24, max_tokens=150, batch_size=batch_size,
-                               constraint_factory=lambda: opened(ClosableBrackets()))
+                               constraint_factory=lambda: opened(TellingBrackets()))
 
     def opened(brackets):
         assert brackets.accept_token(OPEN)
