@@ -152,7 +152,9 @@ class Engine:
             row.window, row.seen = start, len(row.tokens)
 
         counts = [len(tokens) for tokens, _ in shown.values()]
-        cache.reserve(list(shown), counts, [states for _, states in shown.values()])
+        before = [rows[slot].tokens[-count - 1] if cache.lengths[slot] > 1 else rows[slot].window // self.stride
+                  for slot, count in zip(shown, counts)]
+        cache.reserve(list(shown), counts, [states for _, states in shown.values()], before)
         line = [token for tokens, _ in shown.values() for token in tokens]
         hidden = self.model.hidden(torch.tensor([line], device=self.model.get_device()), cache)  # (1, N, C)
         last = hidden[0, np.cumsum(counts) - 1]  # (rows shown, C)
@@ -291,9 +293,11 @@ class KVCache:
         self.k = self.v.new_zeros(*shape[:-1], config.head_dim + features)
         self.lengths = [0] * batch_size  # tokens held for each row
 
-    def reserve(self, rows: list[int], counts: list[int], states: Sequence[Sequence[int]] = ()):
+    def reserve(self, rows: list[int], counts: list[int], states: Sequence[Sequence[int]] = (),
+                before: Sequence[int] = ()):
         """The next forward has counts[i] more tokens, at least one, for rows[i]; rows in order. For a model that is
-        told, states[i] are the one before these tokens and those after each."""
+        told, states[i] are the one before these tokens and those after each; for one that looks at previous tokens,
+        before[i] is the token before these, if there is one."""
         device = self.k.device
         self.states = self.states_before = None
         if any(states):
@@ -307,6 +311,7 @@ class KVCache:
             [place for begin, count in zip(begins, counts) for place in range(begin, begin + count)], device=device)
         self._rows = torch.tensor([row for row, count in zip(rows, counts) for _ in range(count)], device=device)
         ends = np.cumsum(counts).tolist()
+        self._firsts, self._before = [0, *ends[:-1]], torch.tensor(before, device=device)
         # Rows with one new token are attended to together, among as many keys as the longest of them holds; the
         # others, which begin a window or were forced some tokens, one by one.
         self._several = [(row, slice(end - count, end), self.lengths[row])
@@ -319,6 +324,12 @@ class KVCache:
             bias = torch.where(torch.arange(keys, device=device) < lengths[:, None], 0.0, -math.inf)  # (B, T)
             bias[:, 0] = 0  # a row that holds nothing is not looked at
             self._bias = bias.repeat_interleave(self.k.size(2), dim=0)[:, None].to(self.k.dtype)  # (B * H_kv, 1, T)
+
+    def tokens_before(self, idx):
+        """The token before each of the new ones (1, N); of the first of a row, any."""
+        tokens = idx.roll(1, 1)
+        tokens[0, self._firsts] = self._before
+        return tokens
 
     def attend(self, layer: int, q, k, v):
         """Attention (N, H, D) of queries q (N, H, E) within their rows, to which k (N, H_kv, E) and v (N, H_kv, D)

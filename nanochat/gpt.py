@@ -33,6 +33,7 @@ class GPTConfig:
     dropout: float = 0.0          # of the embedding and of what each sublayer adds, in training
     resid_scalars: bool = False   # each block scales the stream that comes in by a learned number
     x0_scalars: bool = False      # and adds the embedding to it, scaled likewise
+    previous_token: bool = False  # the embedding of the token before is added, each channel weighed
     n_states: int = 0             # beside each token the model is told one of so many states that it leads to
     state_attention: bool = False  # and what it attends to depends on states, too
 
@@ -155,6 +156,8 @@ class GPT(nn.Module):
             self.state_embedding = nn.Embedding(config.n_states, config.n_embd)
         if config.state_attention:
             self.state_attention = StateAttention(config)
+        if config.previous_token:
+            self.previous_weight = nn.Parameter(torch.empty(config.n_embd))
         if config.resid_scalars:
             self.resid_scalars = nn.Parameter(torch.empty(config.n_layer))
         if config.x0_scalars:
@@ -178,6 +181,8 @@ class GPT(nn.Module):
             nn.init.normal_(self.state_embedding.weight, mean=0.0, std=1.0)
         if self.config.state_attention:
             self.state_attention.init_weights()
+        if self.config.previous_token:
+            nn.init.zeros_(self.previous_weight)
         nn.init.zeros_(self.lm_head.weight)
         for block in self.transformer.h:
             nn.init.zeros_(block.attn.c_proj.weight)
@@ -233,11 +238,12 @@ class GPT(nn.Module):
         T = line.longest if line else idx.size(1)
         if T > self.config.sequence_len:
             raise ValueError(f"{T} tokens do not fit the model's context of {self.config.sequence_len}")
-        if line:
-            cos, sin = self.cos[line.positions], self.sin[line.positions]  # (N, D / 2)
-        else:
-            cos, sin = self.cos[:T], self.sin[:T]  # (T, D / 2)
+        positions = line.positions if line else torch.arange(T, device=idx.device)  # (N,) or (T,)
+        cos, sin = self.cos[positions], self.sin[positions]  # (T, D / 2)
         x0 = self.transformer.wte(idx)  # (B, T, C)
+        if self.config.previous_token:
+            before = self.transformer.wte(kv_cache.tokens_before(idx) if kv_cache else idx.roll(1, 1))
+            x0 = x0 + self.previous_weight * before.masked_fill((positions == 0)[:, None], 0)
         if self.config.n_states:
             x0 = x0 + self.state_embedding(line.states)
         x0 = norm(x0)

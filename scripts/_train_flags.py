@@ -11,12 +11,12 @@ DEFAULTS = {"model_size": "small", "data_dir": None, "eval_every": 500, "eval_wi
             "save_every_minutes": None, "keep_last": None, "log_every": 10, "max_files": None,
             "gradient_checkpointing": False, "seed": 0, "dtype": "auto", "optimizer": "muon",
             "schedule": "linear", "warmdown_ratio": 0.5, "dropout": 0.0, "resid_scalars": False,
-            "x0_scalars": False, "state_embedding": False, "state_attention": False, "num_samples": 3,
-            "experiment": None, "run": None}
+            "x0_scalars": False, "previous_token": False, "state_embedding": False, "state_attention": False,
+            "num_samples": 3, "experiment": None, "run": None}
 PRESET_DEFAULTS = ("context_size", "num_iterations", "device_batch_size", "gradient_accumulation", "learning_rate",
                    "warmup_iters", "grad_clip", "weight_decay")
 FIXED_ON_RESUME = ("model_size", "context_size", "max_files", "seed", "optimizer", "resid_scalars", "x0_scalars",
-                   "state_embedding", "state_attention")
+                   "previous_token", "state_embedding", "state_attention")
 
 OPTIMIZERS = ("muon", "adamw")                # as in nanochat.optim, which would bring torch
 SCHEDULES = ("constant", "linear", "cosine")
@@ -77,6 +77,7 @@ def parse_arguments(argv) -> SimpleNamespace:
     decimal("--dropout", "share of each sublayer's output that is dropped", below=1)
     switch("--resid_scalars", "each block scales what comes in by a learned number")
     switch("--x0_scalars", "each block adds the embedding, scaled by a learned number")
+    switch("--previous_token", "each token is seen with the one before it, whose embedding is added by learned weights")
     switch("--state_embedding", "tell the model beside each token which place of the schema it leads to; the data is "
            "to be prepared with --states")
     switch("--state_attention", "with --state_embedding: what a token attends to depends on these places, too")
@@ -142,6 +143,7 @@ def preset_config(settings, n_states: int) -> dict:
             "n_layer": preset["n_layers"], "n_head": preset["n_heads"], "n_kv_head": preset["n_heads"],
             "n_embd": preset["d_model"], "dropout": settings.dropout,
             "resid_scalars": settings.resid_scalars, "x0_scalars": settings.x0_scalars,
+            "previous_token": settings.previous_token,
             "n_states": n_states if settings.state_embedding else 0, "state_attention": settings.state_attention}
 
 

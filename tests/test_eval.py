@@ -138,7 +138,8 @@ def test_a_model_of_byte_pairs_is_judged_as_the_others(tmp_path):
     assert 0 <= results["samples"]["schema_valid"] <= results["samples"]["json_valid"] <= 1
 
 
-@pytest.mark.parametrize("flags_of_states", [["--state_embedding"], ["--state_embedding", "--state_attention"]])
+@pytest.mark.parametrize("flags_of_states", [
+    ["--state_embedding"], ["--state_embedding", "--state_attention", "--previous_token"]])
 def test_a_model_with_states_is_trained_resumed_judged_and_writes(prepared, tmp_path, flags_of_states):
     folder, flags = tmp_path / "checkpoint", ["--device_batch_size=1", "--device=cpu", "--dtype=float32", "--eval_every=9"]
     common = [f"--data_dir={prepared}", f"--checkpoint_dir={folder}", *flags]

@@ -61,7 +61,9 @@ def reference_logits(config: GPTConfig, weights: dict, tokens: list[int], states
         key = before[states[s - 1] if s else 0] + after[states[s]]
         return (w["state_attention.weight"][layer, h] * query[states[t]] * key).sum() / math.sqrt(D + len(key))
 
-    stream = [w["transformer.wte.weight"][token] for token in tokens]
+    stream = words = [w["transformer.wte.weight"][token] for token in tokens]
+    if config.previous_token:
+        stream = [words[0], *(x + w["previous_weight"] * before for x, before in zip(words[1:], words))]
     if states:
         stream = [x + w["state_embedding.weight"][state] for x, state in zip(stream, states)]
     stream = [rms(x) for x in stream]
@@ -87,8 +89,10 @@ def reference_logits(config: GPTConfig, weights: dict, tokens: list[int], states
     return torch.stack([15 * torch.tanh(w["lm_head.weight"] @ rms(x) / 15) for x in stream])
 
 
+@pytest.mark.parametrize("previous_token", [False, True])
 @pytest.mark.parametrize("config", SHAPES.values(), ids=SHAPES)
-def test_logits_are_those_of_the_formulas(config):
+def test_logits_are_those_of_the_formulas(config, previous_token):
+    config = replace(config, previous_token=previous_token)
     model = random_model(config)
     x, _ = random_batch(config, 2, 11)
     expected = torch.stack([reference_logits(config, model.state_dict(), row.tolist()) for row in x])
@@ -97,7 +101,7 @@ def test_logits_are_those_of_the_formulas(config):
 
 @pytest.mark.parametrize("config", SHAPES.values(), ids=SHAPES)
 def test_states_change_embeddings_and_scores_as_the_formulas_say(config):
-    model = random_model(replace(config, n_states=5, state_attention=True))
+    model = random_model(replace(config, n_states=5, state_attention=True, previous_token=True))
     x, states = (tensor[0] for tensor in random_batch(replace(config, vocab_size=5), 1, 18))
     lengths = [11, 7]
     got = model(x[None], documents=Documents.of(lengths, 11, states=states[None]))[0].split(lengths)
@@ -106,12 +110,12 @@ def test_states_change_embeddings_and_scores_as_the_formulas_say(config):
         torch.testing.assert_close(logits, expected.float(), rtol=0, atol=1e-5)
 
 
-def test_attention_to_states_begins_as_none():
+def test_attention_to_states_and_the_previous_token_begin_as_none():
     config = replace(SHAPES["grouped queries"], n_states=5)
     models = []
-    for state_attention in (False, True):
+    for is_on in (False, True):
         torch.manual_seed(0)
-        models.append(GPT(replace(config, state_attention=state_attention)))
+        models.append(GPT(replace(config, state_attention=is_on, previous_token=is_on)))
     models[1].load_state_dict(models[0].state_dict(), strict=False)
     for model in models:
         torch.manual_seed(1)
