@@ -162,35 +162,6 @@ def test_a_window_starts_with_its_position_in_strides():
         tct.extract_window(tokens, 5, 10, stride=32)
 
 
-def states_by_token(with_inputs: str) -> dict[str, set[int]]:
-    step = f'{{"uses":"actions/setup-python@v5","with":{{{with_inputs}}}}}'
-    text = f'{{"on":"push","jobs":{{"test":{{"runs-on":"ubuntu-latest","steps":[{step}]}}}}}}'
-    found = {}
-    for token, state in zip(*tct.encode_with_states(text)):
-        found.setdefault(tct.id_to_token(token), set()).add(state)
-    return found
-
-
-def test_states_are_told_apart_by_open_keys_too():
-    one = states_by_token('"python-version":"a b","cache":"pip"')
-    same = states_by_token('"cache":"pip","python-version":"a b"')
-    other = states_by_token('"node-version":"a b","cache":"pip"')
-    assert one == same
-    assert one["<on:>"] == other["<on:>"] and one["cache<END_STRING>"] == other["cache<END_STRING>"]
-    assert one["a"].isdisjoint(other["a"])
-    for state in (*one["a"], *other["a"]):
-        assert 0 < state < tct.n_states() and tct.describe_state(state) == (None, "text")
-    with pytest.raises(ValueError, match="no state"):
-        tct.describe_state(tct.n_states())
-
-
-def test_items_have_the_state_of_their_arrays_key():
-    text = '{"on":"push","jobs":{"a":{"runs-on":"x","strategy":{"matrix":{"os":["p q"],"arch":["p q"]}}}}}'
-    tokens, states = tct.encode_with_states(text)
-    first, second = (state for token, state in zip(tokens, states) if tct.id_to_token(token) == "p")
-    assert first != second and tct.describe_state(first) == tct.describe_state(second) == (None, "text")
-
-
 def test_a_batch_is_encoded_as_its_texts_are():
     texts = [compact(EXAMPLE), compact(LARGER)] * 3
     assert [array.tolist() for array in tct.encode_batch(texts, 2)] == [tct.encode(text) for text in texts]

@@ -1,13 +1,10 @@
 """Numbers for the places of a document, for models that are told where they are.
 
 The class of a place is its key, if the schema names it, and the goals of its value. Items have the key of their
-array. A state's number combines the class of its innermost value with what is being read of it. Where that is text
-under a key that the schema leaves open, such as an input of an action, it stands for that key: by a hash, for there is
-no end of such keys.
+array. A state's number combines the class of its innermost value with what is being read of it.
 """
 
 from collections.abc import Hashable
-from zlib import crc32
 
 from tct.machine import TypeMachine
 from tct.reach import Goals
@@ -15,7 +12,6 @@ from tct.state import (
     DONE,
     ArrayFrame,
     Frame,
-    ItemFrame,
     KeyFrame,
     MemberFrame,
     NumberFrame,
@@ -27,8 +23,6 @@ from tct.state import (
 
 KINDS: tuple[type[Frame], ...] = (ValueFrame, TextFrame, NumberFrame, ArrayFrame, ObjectFrame, KeyFrame)
 KIND_NAMES = ("value", "text", "number", "array", "object", "key")
-OPEN_KINDS = ValueFrame, TextFrame, ArrayFrame  # of which there are numbers for open keys
-N_HASHES = 1024  # of open keys
 
 PathClass = tuple[str | None, Goals]
 
@@ -49,22 +43,14 @@ class PathClasses:
     @property
     def n_states(self) -> int:
         """The numbers of states are below this."""
-        return self._n_named + len(OPEN_KINDS) * N_HASHES
-
-    @property
-    def _n_named(self) -> int:
-        """How many numbers there are that no open key has a part in: the first ones."""
         return 1 + len(KINDS) * len(self._classes)
 
     def state_id(self, state: State) -> int:
         """The number of a state; 0 is that of a complete document."""
         if state is DONE:
             return 0
-        frame, kind = state.frame, type(state.frame)
-        outer = state.outer.outer if kind is KeyFrame else state.outer
-        if kind in OPEN_KINDS and frame.text and (key := open_key(outer)) is not None:
-            return self._n_named + len(OPEN_KINDS) * (crc32(key.encode()) % N_HASHES) + OPEN_KINDS.index(kind)
-        return 1 + len(KINDS) * self._class_of(outer) + KINDS.index(kind)
+        outer = state.outer.outer if isinstance(state.frame, KeyFrame) else state.outer
+        return 1 + len(KINDS) * self._class_of(outer) + KINDS.index(type(state.frame))
 
     def describe(self, state_id: int) -> tuple[str | None, str]:
         """(the key that the schema names the place by, or None; what is being read there, one of KIND_NAMES or "end")
@@ -73,8 +59,6 @@ class PathClasses:
             raise ValueError(f"there is no state {state_id}: they are below {self.n_states}")
         if state_id == 0:
             return None, "end"
-        if state_id >= self._n_named:
-            return None, KIND_NAMES[KINDS.index(OPEN_KINDS[(state_id - self._n_named) % len(OPEN_KINDS)])]
         number, kind = divmod(state_id - 1, len(KINDS))
         return self._classes[number][0], KIND_NAMES[kind]
 
@@ -111,11 +95,3 @@ class PathClasses:
             self._numbers[key, goals] = len(self._classes)
             self._classes.append((key, goals))
         return self._numbers[key, goals]
-
-
-def open_key(outer: State | None) -> str | None:
-    """The key of a value, given the state around it, or of the array that it is an item of; None where the schema
-    names it or there is none."""
-    while outer and isinstance(outer.frame, ItemFrame):
-        outer = outer.outer
-    return None if outer is None or isinstance(outer.frame.member.key, str) else outer.frame.key
