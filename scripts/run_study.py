@@ -194,7 +194,7 @@ def train_all(args, study: dict, settings: dict, results: dict):
                     progress.write(f"failed: {failed[-1]}")
                     continue
                 results[run.name] = outcome
-                progress.write(f"{run.name:<28}{outcome['val_bpb']:.4f} bits per byte, "
+                progress.write(f"{run.name:<28} {outcome['val_bpb']:.4f} bits per byte, "
                                f"{outcome['seconds'] / 60:.1f} minutes")
                 write_atomic(args.study / "results.json",
                              json.dumps(dict(sorted(results.items())), indent=1).encode() + b"\n")

@@ -10,6 +10,11 @@ PREPARED is a folder of prepare_training_data.py --states --window-step 256 (wit
 - renormalised: the loss in training is over the allowed tokens
 - targets: the model also predicts the state that the next token leads to, at a tenth of the weight of the token
 - unplaced: all windows begin with the same token, so that none says where in its workflow it lies
+- bias: attention scores get a bias by the state in which the query's next token will be read and the states before
+  and after the key, in each head of each layer by another weight of 16 features of a state (tct_train
+  --state_attention)
+- previous: the embedding of the token before is added, each channel weighed (tct_train --previous_token); byte pairs
+  can have this one, too
 
 A line of levers.jsonl for each trial. Validation is on every fourth batch of the validation split.
 """
@@ -23,8 +28,9 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from nanochat import gpt
 from nanochat.common import autocast, derive_seed, tune_process
-from nanochat.functional import IGNORE_INDEX, capped_cross_entropy
+from nanochat.functional import IGNORE_INDEX, attend_documents, capped_cross_entropy
 from nanochat.gpt import GPT, GPTConfig, norm
 from nanochat.loss_eval import ROWS_AT_A_TIME
 from nanochat.optim import build_optimizers, rate_at, set_rates
@@ -34,9 +40,10 @@ from tct_packing import PackedTrainLoader, pack, packed_data_loader
 from token_places import MaskTable, find_places
 
 TABLES = ("after", "before", "head")
-LEVERS = (*TABLES, "renormalised", "targets", "unplaced")
+LEVERS = (*TABLES, "renormalised", "targets", "unplaced", "bias", "previous")
 TARGETS, CONTEXT, RATE, WARMUP, DECAY = 4096, 512, 8e-3, 60, 0.4  # those of the preset
 STATE_WEIGHT = 0.1
+FEATURES = 16
 EVERY = 4  # th batch of the validation split
 
 
@@ -52,6 +59,19 @@ class Told(GPT):
         if "targets" in levers:
             self.state_head = torch.nn.Linear(config.n_embd, n_states, bias=False)
             torch.nn.init.zeros_(self.state_head.weight)
+        if "previous" in levers:
+            self.previous = torch.nn.Parameter(torch.zeros(config.n_embd))
+        if "bias" in levers:
+            self.asks, self.leads_to = (torch.nn.Parameter(torch.randn(n_states, FEATURES)) for _ in range(2))
+            self.is_read_in = torch.nn.Parameter(self.asks.detach().clone())  # at first like attends to like
+            self.weights = torch.nn.Parameter(torch.zeros(config.n_layer, config.n_head, FEATURES))
+            gpt.attend_documents = self.attend
+
+    def attend(self, q, k, v, documents):
+        """attend_documents with the bias of this layer's heads added to the scores."""
+        asks, keys = (features.to(q.dtype).transpose(0, 1)[None] for features in self.features)  # (1, H, N, F)
+        grown = math.sqrt((q.size(-1) + FEATURES) / q.size(-1))  # scores are scaled by the dimension of q
+        return attend_documents(torch.cat([q * grown, asks], -1), torch.cat([k, keys], -1), v, documents)
 
     def told_hidden(self, x, documents, before):
         """The output (N, C) for tokens x (1, N), of which the states before them are (1, N)."""
@@ -61,8 +81,16 @@ class Told(GPT):
             embedding = embedding + self.after(documents.states)
         if hasattr(self, "before"):
             embedding = embedding + self.before(before)
+        if hasattr(self, "previous"):
+            words = self.transformer.wte(x)
+            embedding = embedding + self.previous * words.roll(1, 1).masked_fill((documents.positions == 0)[:, None], 0)
         hidden = norm(embedding)
-        for block in self.transformer.h:
+        for layer, block in enumerate(self.transformer.h):
+            if hasattr(self, "weights"):
+                after = documents.states[0]
+                asks = F.embedding(after, self.asks)[:, None] * self.weights[layer]
+                keys = F.embedding(before[0], self.is_read_in) + F.embedding(after, self.leads_to)
+                self.features = asks, keys[:, None].expand_as(asks)  # each (N, H, F)
             hidden = block(hidden, cos, sin, None, documents)
         hidden = norm(hidden)
         if hasattr(self, "head"):
@@ -142,7 +170,8 @@ def main():
     split = metadata["splits"]["val"]
     scale = split["tokens"] / split["json_bytes"] / math.log(2)
     bits, renormalised = (nats * scale for nats in evaluate(model, val, allowed))
-    line = {"tokenizer": metadata["tokenizer"]["name"], "levers": args.levers, "iterations": args.iterations,
+    line = {"tokenizer": metadata["tokenizer"]["name"], "n_states": metadata.get("n_states", 0),
+            "levers": args.levers, "iterations": args.iterations,
             "seed": args.seed, "bits_per_byte": round(bits, 4), "renormalised": round(renormalised, 4),
             "parameters": model.num_parameters()}
     print(json.dumps(line))
