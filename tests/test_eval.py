@@ -15,7 +15,9 @@ from nanochat.checkpoint_manager import save_checkpoint
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.loss_eval import bootstrap_interval, score_batch
 from tct.tokenizer import compact
+from tct_dataloader import check_metadata, read_metadata
 from token_places import KINDS, MaskTable, find_places
+from workflow_generator import find_language
 
 from scripts import tct_eval, tct_train
 from scripts._eval_samples import compare_continuations, first_after, parts
@@ -149,6 +151,16 @@ def test_a_model_with_states_is_trained_resumed_judged_and_writes(prepared, tmp_
     assert config["n_states"] == tct.n_states()
     results = evaluate(folder, prepared, tmp_path / "eval")
     assert results["samples"]["schema_valid"] == 1 and results["held_out"]["val_loss"] < np.log(8192)
+
+
+def test_a_model_of_other_states_is_refused(prepared):
+    with pytest.raises(ValueError, match="out/old was trained with 7 states, but .* train it again"):
+        find_language({"name": tct.NAME, "fingerprint": tct.fingerprint()}, "out/old", 7)
+    metadata = read_metadata(prepared)
+    check_metadata(metadata, prepared, n_states=tct.n_states())
+    for theirs, told in (metadata, tct.n_states()), ({**metadata, "n_states": 0}, "no"):
+        with pytest.raises(ValueError, match=f"is prepared with {told} states but the model knows 7: prepare again"):
+            check_metadata(theirs, prepared, n_states=7)
 
 
 def test_states_are_asked_for_where_the_data_has_none(tmp_path, capsys):
