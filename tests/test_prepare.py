@@ -312,7 +312,7 @@ def test_prepared_rows_decode_to_the_workflows(tmp_path):
 
 
 def test_ctrl_c_leaves_what_resume_goes_on_with(tmp_path):
-    write_workflows(tmp_path / "in", [f"{i}.json" for i in range(3_000)])
+    write_workflows(tmp_path / "in", [f"{i}.json" for i in range(8_000)])
     flags = ["--input", tmp_path / "in", "--output", tmp_path / "out", "--num-workers", "2"]
     process = subprocess.Popen([sys.executable, SCRIPTS / "prepare_training_data.py", *flags],
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
