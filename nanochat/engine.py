@@ -301,8 +301,8 @@ class KVCache:
         device = self.k.device
         self.states = self.states_before = None
         if any(states):
-            self.states = torch.tensor([[state for after in states for state in after[1:]]], device=device)  # (1, N)
-            self.states_before = torch.tensor([[state for before in states for state in before[:-1]]], device=device)
+            self.states = torch.tensor([[state for row in states for state in row[1:]]], device=device)  # (1, N)
+            self.states_before = torch.tensor([[state for row in states for state in row[:-1]]], device=device)
         begins = [self.lengths[row] for row in rows]
         for row, count in zip(rows, counts):
             self.lengths[row] += count

@@ -10,9 +10,7 @@ PREPARED is a folder of prepare_training_data.py --states --window-step 256 (wit
 - renormalised: the loss in training is over the allowed tokens
 - targets: the model also predicts the state that the next token leads to, at a tenth of the weight of the token
 - unplaced: all windows begin with the same token, so that none says where in its workflow it lies
-- bias: attention scores get a bias by the state in which the query's next token will be read and the states before
-  and after the key, in each head of each layer by another weight of 16 features of a state (tct_train
-  --state_attention)
+- bias: with after, attention depends on states, too (tct_train --state_attention)
 - previous: the embedding of the token before is added, each channel weighed (tct_train --previous_token); byte pairs
   can have this one, too
 
@@ -28,9 +26,8 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from nanochat import gpt
 from nanochat.common import autocast, derive_seed, tune_process
-from nanochat.functional import IGNORE_INDEX, attend_documents, capped_cross_entropy
+from nanochat.functional import IGNORE_INDEX, capped_cross_entropy
 from nanochat.gpt import GPT, GPTConfig, norm
 from nanochat.loss_eval import ROWS_AT_A_TIME
 from nanochat.optim import build_optimizers, rate_at, set_rates
@@ -39,11 +36,10 @@ from tct_dataloader import read_metadata
 from tct_packing import PackedTrainLoader, pack, packed_data_loader
 from token_places import MaskTable, find_places
 
-TABLES = ("after", "before", "head")
-LEVERS = (*TABLES, "renormalised", "targets", "unplaced", "bias", "previous")
+TABLES = ("before", "head")
+LEVERS = ("after", *TABLES, "renormalised", "targets", "unplaced", "bias", "previous")
 TARGETS, CONTEXT, RATE, WARMUP, DECAY = 4096, 512, 8e-3, 60, 0.4  # those of the preset
 STATE_WEIGHT = 0.1
-FEATURES = 16
 EVERY = 4  # th batch of the validation split
 
 
@@ -59,39 +55,24 @@ class Told(GPT):
         if "targets" in levers:
             self.state_head = torch.nn.Linear(config.n_embd, n_states, bias=False)
             torch.nn.init.zeros_(self.state_head.weight)
-        if "previous" in levers:
-            self.previous = torch.nn.Parameter(torch.zeros(config.n_embd))
-        if "bias" in levers:
-            self.asks, self.leads_to = (torch.nn.Parameter(torch.randn(n_states, FEATURES)) for _ in range(2))
-            self.is_read_in = torch.nn.Parameter(self.asks.detach().clone())  # at first like attends to like
-            self.weights = torch.nn.Parameter(torch.zeros(config.n_layer, config.n_head, FEATURES))
-            gpt.attend_documents = self.attend
 
-    def attend(self, q, k, v, documents):
-        """attend_documents with the bias of this layer's heads added to the scores."""
-        asks, keys = (features.to(q.dtype).transpose(0, 1)[None] for features in self.features)  # (1, H, N, F)
-        grown = math.sqrt((q.size(-1) + FEATURES) / q.size(-1))  # scores are scaled by the dimension of q
-        return attend_documents(torch.cat([q * grown, asks], -1), torch.cat([k, keys], -1), v, documents)
-
-    def told_hidden(self, x, documents, before):
-        """The output (N, C) for tokens x (1, N), of which the states before them are (1, N)."""
+    def told_hidden(self, x, documents):
+        """The output (N, C) for tokens x (1, N)."""
         cos, sin = self.cos[documents.positions], self.sin[documents.positions]
         embedding = self.transformer.wte(x)
-        if hasattr(self, "after"):
-            embedding = embedding + self.after(documents.states)
+        if self.config.n_states:
+            embedding = embedding + self.state_embedding(documents.states)
         if hasattr(self, "before"):
-            embedding = embedding + self.before(before)
-        if hasattr(self, "previous"):
-            words = self.transformer.wte(x)
-            embedding = embedding + self.previous * words.roll(1, 1).masked_fill((documents.positions == 0)[:, None], 0)
+            embedding = embedding + self.before(documents.states_before)
+        if self.config.previous_token:
+            previous = self.transformer.wte(x.roll(1, 1)).masked_fill((documents.positions == 0)[:, None], 0)
+            embedding = embedding + self.previous_weight * previous
         hidden = norm(embedding)
-        for layer, block in enumerate(self.transformer.h):
-            if hasattr(self, "weights"):
-                after = documents.states[0]
-                asks = F.embedding(after, self.asks)[:, None] * self.weights[layer]
-                keys = F.embedding(before[0], self.is_read_in) + F.embedding(after, self.leads_to)
-                self.features = asks, keys[:, None].expand_as(asks)  # each (N, H, F)
-            hidden = block(hidden, cos, sin, None, documents)
+        features = [None] * self.config.n_layer
+        if self.config.state_attention:
+            features = self.state_attention(documents.states_before, documents.states)
+        for block, of_layer in zip(self.transformer.h, features):
+            hidden = block(hidden, cos, sin, None, documents, of_layer)
         hidden = norm(hidden)
         if hasattr(self, "head"):
             hidden = norm(hidden + self.head(documents.states))
@@ -117,16 +98,15 @@ class Data:
             self.masks, self.firsts = np.concatenate(self.masks), self.firsts + positions
 
     def batch(self, segments):
-        """(x, y, documents, states before the inputs, numbers of the masks of the targets that count)"""
+        """(x, y, documents, numbers of the masks of the targets that count)"""
         x, y, documents = pack(self.loader.rows, segments, self.loader.pad_token, states=self.loader.states)
         if not self.is_placed:
             x = x.masked_fill(documents.positions == 0, 0)
         if not self.has_states:
-            return x, y, documents, None, None
-        before = documents.states.roll(1, 1).masked_fill(documents.positions == 0, 0)
+            return x, y, documents, None
         numbers = np.concatenate([self.masks[self.firsts[row] + start:self.firsts[row] + stop]
                                   for row, start, stop in segments])
-        return x, y, documents, before, numbers
+        return x, y, documents, numbers
 
 
 def main():
@@ -142,16 +122,19 @@ def main():
     allowed = table.packed() if train.has_states else None
 
     torch.manual_seed(derive_seed(args.seed))
-    config = GPTConfig(sequence_len=CONTEXT, n_layer=4, n_head=2, n_kv_head=2, n_embd=128)
-    model = Told(config, args.levers, metadata.get("n_states", 0))
+    n_states = metadata.get("n_states", 0)
+    config = GPTConfig(sequence_len=CONTEXT, n_layer=4, n_head=2, n_kv_head=2, n_embd=128,
+                       n_states=n_states if "after" in args.levers else 0,
+                       state_attention="bias" in args.levers, previous_token="previous" in args.levers)
+    model = Told(config, args.levers, n_states)
     optimizers = build_optimizers(model, "muon", DECAY, torch.bfloat16)
     for step in range(1, args.iterations + 1):
         loader: PackedTrainLoader = train.loader
-        x, y, documents, before, numbers = train.batch(list(loader._segments(loader.drawn, loader.drawn + TARGETS)))
+        x, y, documents, numbers = train.batch(list(loader._segments(loader.drawn, loader.drawn + TARGETS)))
         loader.drawn += TARGETS
         set_rates(optimizers, RATE * rate_at(step, "linear", WARMUP, args.iterations, 0.5), step)
         with autocast(torch.device("cpu"), torch.bfloat16):
-            hidden = model.told_hidden(x, documents, before)
+            hidden = model.told_hidden(x, documents)
             if "renormalised" in args.levers:
                 loss = masked_loss(model, hidden, y[0], allowed[numbers])
             else:
@@ -170,7 +153,7 @@ def main():
     split = metadata["splits"]["val"]
     scale = split["tokens"] / split["json_bytes"] / math.log(2)
     bits, renormalised = (nats * scale for nats in evaluate(model, val, allowed))
-    line = {"tokenizer": metadata["tokenizer"]["name"], "n_states": metadata.get("n_states", 0),
+    line = {"tokenizer": metadata["tokenizer"]["name"], "n_states": n_states,
             "levers": args.levers, "iterations": args.iterations,
             "seed": args.seed, "bits_per_byte": round(bits, 4), "renormalised": round(renormalised, 4),
             "parameters": model.num_parameters()}
@@ -195,9 +178,9 @@ def evaluate(model, val: Data, allowed) -> tuple[float, float]:
     """Nats per token, as it is and over the allowed tokens."""
     sums, count = np.zeros(2), 0
     for segments in val.loader.batches[::EVERY]:
-        x, y, documents, before, numbers = val.batch(segments)
+        x, y, documents, numbers = val.batch(segments)
         with autocast(torch.device("cpu"), torch.bfloat16):
-            hidden = model.told_hidden(x, documents, before)
+            hidden = model.told_hidden(x, documents)
             sums[0] += float(capped_cross_entropy(hidden, model.lm_head.weight, y[0]))
             if numbers is not None:
                 sums[1] += float(masked_loss(model, hidden, y[0], allowed[numbers]))
