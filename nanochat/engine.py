@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from nanochat.gpt import GPT, STATE_FEATURES, GPTConfig
 
 CLOSING_HORIZON = 256     # with fewer tokens left, a row makes sure that it can still be ended
-LONGEST_BLOCK, LEAST_REPEATED = 256, 24  # tokens, of what counts as repeating
+LONGEST_BLOCK, LEAST_LOOP = 256, 24  # tokens, of what counts as a loop
 KEYS_AT_A_TIME = 64       # attention is to a multiple of so many keys
 LEAST_TEMPERATURE = 1e-6  # below it float32 cannot tell sampling from taking the likeliest token
 
@@ -44,8 +44,7 @@ class Sample:
     """A finished sequence, without its prompt."""
 
     tokens: list[int]
-    finish_reason: str  # "complete": by itself; "closed": by the constraint's shortest ending; "length": cut;
-                        # "repeating": ended by max_repeats
+    finish_reason: str  # "complete": by itself; "closed": by the constraint's shortest ending; "length": cut
     logprob: float      # nats, of the sampled tokens, under the model renormalised over the allowed ones
     allowed: float | None = None  # the probability the model gave to allowed tokens, on average, if measured
 
@@ -78,14 +77,15 @@ class Engine:
     def stream(self, prompt: list[int], num_samples: int, *, max_tokens: int, temperature: float = 1.0,
                top_k: int | None = None, top_p: float | None = None, min_p: float | None = None, seed: int = 0,
                constraint_factory: Callable[[], Constraint] | None = None, measure_allowed: bool = False,
-               max_repeats: int | None = None, batch_size: int = 16, first: int = 0) -> Iterator[Step]:
+               max_repeats: int = 0, batch_size: int = 16, first: int = 0) -> Iterator[Step]:
         """Yield the steps of `num_samples` continuations of `prompt`, at most `batch_size` in work at a time.
 
         Each has at most `max_tokens` tokens. `constraint_factory()` gives it a constraint of its own that
         stands right after the prompt; without one it ends at max_tokens. `temperature` 0 takes the likeliest
         token; `top_k` keeps the k likeliest, `top_p` the fewest that hold this share of the probability, `min_p`
-        those with this share of the likeliest one's. With `max_repeats` a sample is ended that says the same
-        thing so many times on end (see `is_repeating`). `measure_allowed` fills in Sample.allowed.
+        those with this share of the likeliest one's. With `max_repeats` above 0 the token is refused by which a
+        sample would say the same thing more times on end (see `Loops`), unless there is no other. `measure_allowed`
+        fills in Sample.allowed.
 
         Samples are numbered from `first` on, so that several processes can share those of one seed. Sample i depends
         on `seed` and i alone: to the bit on an x86 CPU with a model from `prepare_for_inference`; elsewhere up to
@@ -119,6 +119,7 @@ class Engine:
                     for row, share in zip(rows, (logits.softmax(dim=-1) * ~refused).sum(dim=-1).tolist()):
                         row.shares.append(share)
                 logits = logits.masked_fill(refused, -math.inf)
+            logits = leave_loops(logits, rows)
             uniforms = torch.tensor([row.draw() for row in rows], device=device)
             tokens, logprobs = sample_tokens(logits, uniforms, temperature, top_k, top_p, min_p)
 
@@ -180,8 +181,8 @@ class Engine:
             raise ValueError(f"top_p must be above 0 and at most 1, not {top_p}")
         if min_p is not None and not 0 <= min_p <= 1:
             raise ValueError(f"min_p must be from 0 to 1, not {min_p}")
-        if max_repeats is not None and max_repeats < 2:
-            raise ValueError(f"max_repeats must be at least 2, not {max_repeats}")
+        if max_repeats != 0 and max_repeats < 2:
+            raise ValueError(f"max_repeats must be at least 2, or 0 for no limit, not {max_repeats}")
         for name, value in {"seed": seed, "first": first}.items():
             if value < 0:
                 raise ValueError(f"{name} must be 0 or more, not {value}")
@@ -208,7 +209,7 @@ class Row:
         self.allowed = b""  # what may come next: a bit for each token, lowest bit first
         self._bitmask = np.zeros((1, math.ceil(config.vocab_size / 32)), dtype=np.int32)
         self.shares = []    # of the probability, that the allowed tokens had at each step, if measured
-        self._max_repeats = max_repeats
+        self.loops = Loops(max_repeats) if max_repeats else None
         self._random = np.random.default_rng((seed, index))
         self._begin = self._told = len(prompt)
         self._end = len(prompt) + max_tokens
@@ -228,6 +229,8 @@ class Row:
         if self.constraint and not self.constraint.accept_token(token):
             raise RuntimeError(f"the constraint refuses token {token}, which it had allowed")
         self.tokens.append(token)
+        if self.loops:
+            self.loops.append(token)
         if self._tells_states:
             self.states.append(self.constraint.state_id())
         self._logprob += logprob
@@ -255,11 +258,6 @@ class Row:
         left = self._end - len(self.tokens)
         if self.constraint and left >= 0 and self.constraint.is_terminated():
             return "complete"
-        if self._max_repeats and is_repeating(self.tokens[self._begin:], self._max_repeats):
-            ending = self.constraint.closing_tokens() if hasattr(self.constraint, "closing_tokens") else []
-            if len(ending) <= left:
-                self.tokens += ending
-                return "repeating"
         if len(self.tokens) >= self._look_at and hasattr(self.constraint, "closing_tokens"):
             ending = self.constraint.closing_tokens()
             if len(ending) <= left:
@@ -388,17 +386,41 @@ def window_start(length: int, context: int, stride: int) -> int:
     return max(0, (length - context) // hop + 1) * hop
 
 
-def is_repeating(tokens: list[int], times: int) -> bool:
-    """Whether the last tokens are one block, of up to LONGEST_BLOCK tokens, over and over so many times, and at least
-    LEAST_REPEATED tokens in all.
+class Loops:
+    """Knows by which tokens a sequence would go into a loop: its last tokens one block, of up to LONGEST_BLOCK tokens,
+    over and over more than `times` times, and more than LEAST_LOOP tokens in all.
 
-    >>> is_repeating([7] + [1, 2, 3, 4, 5, 6] * 4, 4), is_repeating([7] + [1, 2, 3, 4, 5, 6] * 4, 5)
-    (True, False)
+    >>> loops = Loops(4)
+    >>> for token in [7] + [1, 2, 3, 4, 5, 6] * 4:
+    ...     loops.append(token)
+    >>> loops.next_tokens()
+    [1]
     """
-    for length in range(max(1, -(-LEAST_REPEATED // times)), min(LONGEST_BLOCK, len(tokens) // times) + 1):
-        if tokens[-length * times:] == tokens[-length:] * times:
-            return True
-    return False
+
+    def __init__(self, times: int):
+        lengths = np.arange(1, LONGEST_BLOCK + 1)  # of blocks; the arrays have a place for each
+        self._most = np.maximum(times * lengths, LEAST_LOOP) - lengths
+        self._same = np.zeros(LONGEST_BLOCK, np.int64)  # how many of the last tokens are the one a block before
+        self._last = np.full(LONGEST_BLOCK, -1)         # the last tokens, the latest first
+
+    def append(self, token: int):
+        self._same = (self._same + 1) * (self._last == token)
+        self._last[1:] = self._last[:-1]
+        self._last[0] = token
+
+    def next_tokens(self) -> list[int]:
+        return self._last[self._same >= self._most].tolist()
+
+
+def leave_loops(logits, rows: list[Row]):
+    """The logits (B, V), -inf for tokens by which a row would go into a loop, but for a row that has no others."""
+    places = [(slot, token) for slot, row in enumerate(rows) if row.loops for token in row.loops.next_tokens()]
+    if not places:
+        return logits
+    refused = torch.zeros_like(logits, dtype=torch.bool)
+    refused[tuple(zip(*places))] = True
+    without = logits.masked_fill(refused, -math.inf)
+    return torch.where(without.isneginf().all(dim=-1, keepdim=True), logits, without)
 
 
 @lru_cache(maxsize=1024)  # of the masks in one document many are the same

@@ -52,10 +52,13 @@ class PackedBlock(nn.Module):
 
 @torch.no_grad()
 def prepare_for_inference(model: GPT, dtype: torch.dtype) -> GPT:
-    """The model itself, in dtype and evaluation mode. On an x86 CPU it is then good for generation only."""
+    """The model itself, in dtype and evaluation mode. On an x86 CPU it is then good for generation only; one that has
+    no products of bfloat16 makes them in float32, of weights rounded to bfloat16."""
     model.eval().to(dtype)
     on_x86 = model.get_device().type == "cpu" and platform.machine().lower() in ("x86_64", "amd64")
     if on_x86 and torch.backends.mkldnn.is_available():
+        if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+            model.float()
         model.transformer.h = nn.ModuleList(map(PackedBlock, model.transformer.h))
         model.lm_head = PackedLinear(model.lm_head.weight)
         model.cos, model.sin = model.cos.float(), model.sin.float()

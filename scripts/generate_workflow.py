@@ -88,8 +88,6 @@ def parse_arguments(argv):
         "log-probability, with --lint among those with the fewest findings (default 1)")
     add("--max_tokens", type=int, default=1024, metavar="N", help="most tokens of a sample, beyond the prompt; one that "
         "does not end by itself is closed in the shortest way, of BPE tokens cut (default 1024)")
-    add("--max_repeats", type=int, metavar="N", help="end a sample that says the same thing N times on end (default: "
-        "never)")
     add("--no_constraint", action="store_true", help="let the raw model write, valid or not (otherwise a model of BPE "
         "tokens needs llguidance)")
 
@@ -113,6 +111,8 @@ def add_sampling_flags(add, temperature: float):
     add("--top_p", type=float, metavar="P", help="sample among the fewest tokens with this probability (default: all)")
     add("--min_p", type=float, metavar="P", help="sample among tokens with this share of the likeliest one's (default: "
         "all)")
+    add("--max_repeats", type=int, default=4, metavar="N", help="let no sample say the same thing more than N times on "
+        "end, if that takes 24 tokens or more; 0 lets it (default 4)")
 
 
 # -----------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from pathlib import Path
 from nanochat.common import ArgumentParser, print0, user_errors, write_atomic
 from scripts.generate_workflow import add_sampling_flags
 
-SAMPLING = ("max_tokens", "temperature", "top_k", "top_p", "min_p")  # settings of the samples
+SAMPLING = ("max_tokens", "temperature", "top_k", "top_p", "min_p", "max_repeats")  # settings of the samples
 
 
 @user_errors

@@ -4,6 +4,7 @@ import math
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanochat.engine import Engine, KVCache, is_repeating, refused_tokens, sample_tokens, window_start
+from nanochat.engine import LEAST_LOOP, Engine, KVCache, Loops, leave_loops, refused_tokens, sample_tokens, window_start
 from nanochat.functional import Documents
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.inference import prepare_for_inference
@@ -494,20 +495,50 @@ def test_the_share_of_allowed_tokens_is_the_models(model, engine):
     assert engine.generate([], 1, max_tokens=20, constraint_factory=Brackets)[0].allowed is None
 
 
-def test_a_sample_that_repeats_itself_is_ended_where_that_is_asked_for():
+def test_no_sample_goes_into_a_loop_where_that_is_asked_for():
     engine = Engine(GPT(CONFIG), stride=STRIDE)  # all logits are 0: the likeliest token is the first one allowed
     options = dict(max_tokens=200, temperature=0, constraint_factory=ClosableBrackets)
-    [sample] = engine.generate([OPEN, OPEN_THREE], 1, max_repeats=30, **options)
-    assert (sample.finish_reason, sample.tokens) == ("repeating", [OPEN] * 30 + [CLOSE] * 30)
-    assert engine.generate([], 1, **options)[0].finish_reason == "closed"
+    assert engine.generate([], 1, **options)[0].tokens[:100] == [OPEN] * 100
+    assert engine.generate([], 1, max_repeats=30, **options)[0].tokens[:31] == [OPEN] * 30 + [OPEN_THREE]
 
 
-@pytest.mark.parametrize("length, times, expected", [(1, 24, True), (1, 23, False), (6, 4, True), (256, 2, True),
-                                                     (257, 2, False)])
-def test_what_counts_as_repeating(length, times, expected):
-    tokens = [9] + list(range(length)) * times
-    assert is_repeating(tokens, times) == expected
-    assert not is_repeating(tokens, times + 1) and not is_repeating([*tokens, length + 1], times)
+def test_without_a_constraint_no_sample_goes_into_a_loop_either(engine):
+    looping, leaving = (engine.generate([], 1, max_tokens=200, temperature=0, max_repeats=n)[0].tokens for n in (0, 2))
+    assert any(in_loop(looping[:end], 2) for end in range(200))
+    assert not any(in_loop(leaving[:end], 2) for end in range(200))
+
+
+def test_a_loop_goes_on_where_there_is_no_other_way():
+    rows = [SimpleNamespace(loops=loops_after([5] * 30)), SimpleNamespace(loops=None)]
+    logits = torch.zeros(2, 6)
+    assert leave_loops(logits, rows).tolist() == [[0, 0, 0, 0, 0, -math.inf], [0] * 6]
+    logits[0, :5] = -math.inf
+    assert leave_loops(logits, rows).equal(logits)
+
+
+@given(st.integers(1, 30), st.integers(20, 80), st.integers(2, 5), st.lists(st.integers(0, 1), max_size=30))
+def test_what_counts_as_a_loop(length, count, times, begun):
+    block = (begun or [0]) * length
+    tokens = begun + (block[:length] * count)[:count]
+    expected = {token for token in (0, 1) if in_loop([*tokens, token], times)}
+    assert set(loops_after(tokens, times).next_tokens()) == expected
+
+
+def loops_after(tokens: list[int], times: int = 4) -> Loops:
+    loops = Loops(times)
+    for token in tokens:
+        loops.append(token)
+    return loops
+
+
+def in_loop(tokens: list[int], times: int) -> bool:
+    """The definition, in words of its own: do the last tokens repeat at some distance for longer than allowed?"""
+    for distance in range(1, len(tokens)):
+        most = max(times * distance, LEAST_LOOP)
+        last = tokens[-most - 1:]
+        if len(last) > most and last[distance:] == last[:-distance]:
+            return True
+    return False
 
 
 def test_a_prompt_already_complete_gives_empty_samples(engine):

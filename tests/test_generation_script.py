@@ -52,7 +52,7 @@ def test_an_action_alone_comes_with_an_event(run):
 @pytest.mark.parametrize("flags, message", [
     (["--on", "pushh"], '$.on: "pushh" is not one of'), (["--on", "push,,x"], "--on 'push,,x': an entry is empty"),
     (["--prompt", "x.yml", "--name", "x"], "give one or the others"), (["--best_of", 0], "best_of must be at least 1"),
-    (["--min_p", 2], "min_p must be from 0 to 1"), (["--max_repeats", 1], "max_repeats must be at least 2")])
+    (["--min_p", 2], "min_p must be from 0 to 1"), (["--max_repeats", 1], "max_repeats must be at least 2, or 0")])
 def test_beginnings_and_options_without_sense_are_one_sentence(checkpoint, capsys, flags, message):  # noqa: F811
     assert message in refused(checkpoint, capsys, *flags)
 

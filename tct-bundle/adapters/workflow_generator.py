@@ -35,8 +35,8 @@ class GeneratedWorkflow:
     tokens: list[int]  # those of the prompt too
     json: str  # of TCT tokens compact, of an unfinished one closed so that it parses; of BPE tokens their text as it is
     finish_reason: str  # "complete": ended by the model; "closed": by the shortest ending, at max_tokens;
-    # "repeating": by max_repeats; "length": cut at max_tokens; "invalid": at a token that is not allowed. With TCT
-    # tokens the last two come without constraint only; BPE tokens have no "closed" and no "invalid"
+    # "length": cut at max_tokens; "invalid": at a token that is not allowed. With TCT tokens the last two come
+    # without constraint only; BPE tokens have no "closed" and no "invalid"
     logprob: float  # nats, of the sampled tokens among the allowed ones
     mean_logprob: float  # per token
     allowed: float | None  # the probability that the model gave to allowed tokens, on average, if measured
