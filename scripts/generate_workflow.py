@@ -112,7 +112,7 @@ def add_sampling_flags(add, temperature: float):
     add("--min_p", type=float, metavar="P", help="sample among tokens with this share of the likeliest one's (default: "
         "all)")
     add("--max_repeats", type=int, default=4, metavar="N", help="let no sample say the same thing more than N times on "
-        "end, if that takes 24 tokens or more; 0 lets it (default 4)")
+        "end in more than 24 tokens; 0: no limit (default 4)")
 
 
 # -----------------------------------------------------------------------------

@@ -1,10 +1,11 @@
 """Generation: the cache and the batch change nothing, the constraint always holds, samples end well."""
 
+import copy
 import math
 import os
+import platform
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,10 +13,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanochat.engine import LEAST_LOOP, Engine, KVCache, Loops, leave_loops, refused_tokens, sample_tokens, window_start
+from nanochat.engine import Engine, KVCache, window_start
 from nanochat.functional import Documents
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.inference import prepare_for_inference
+from nanochat.sampling import sample_tokens
+from test_sampling import brute_force, chi_square, in_loop
 
 VOCAB = 45  # no multiple of 32, so that the last word of a bitmask is a part
 CONFIG = GPTConfig(sequence_len=32, vocab_size=VOCAB, n_layer=2, n_head=4, n_kv_head=2, n_embd=32)
@@ -331,28 +334,6 @@ def test_the_stream_adds_up_to_the_samples(engine):
 # Sampling
 
 
-def chi_square(counts: np.ndarray, probs: np.ndarray) -> float:
-    """The statistic in standard deviations from its mean, over the outcomes that are possible."""
-    assert not counts[probs == 0].any()
-    expected, degrees = probs[probs > 0] * counts.sum(), (probs > 0).sum() - 1
-    statistic = ((counts[probs > 0] - expected) ** 2 / expected).sum()
-    return (statistic - degrees) / math.sqrt(2 * degrees)
-
-
-def brute_force(logits, allowed, temperature, top_k, top_p, min_p=None):
-    """The distribution that the options ask for, one token at a time."""
-    weights = {i: math.exp(logits[i] / temperature) for i in allowed}
-    ranked = sorted(weights, key=weights.get, reverse=True)[:top_k]
-    total, kept, held = sum(weights[i] for i in ranked), [], 0.0
-    for i in ranked:
-        if held < (top_p or 1.0):
-            kept.append(i)
-            held += weights[i] / total
-    kept = [i for i in kept if weights[i] >= (min_p or 0) * weights[ranked[0]]]
-    total = sum(weights[i] for i in kept)
-    return np.array([weights[i] / total if i in kept else 0.0 for i in range(len(logits))])
-
-
 def log_probability(model, tokens: list[int]) -> float:
     """Of tokens within one context from an empty prompt, each among what Brackets allows there."""
     brackets, total = Brackets(), 0.0
@@ -362,24 +343,6 @@ def log_probability(model, tokens: list[int]) -> float:
         total += math.log(brute_force(row.tolist(), brackets.allowed(), 1.0, None, None)[token])
         brackets.accept_token(token)
     return total
-
-
-@pytest.mark.parametrize("temperature, top_k, top_p, min_p", [
-    (1.0, None, None, None), (0.6, None, None, None), (2.0, 6, None, None), (1.0, None, 0.8, None),
-    (1.3, 9, 0.9, None), (1.0, 100, 1.0, 0.0), (1.0, None, None, 0.2), (1.5, 12, 0.95, 0.1)])
-def test_frequencies_are_those_of_the_renormalised_distribution(temperature, top_k, top_p, min_p):
-    random = np.random.default_rng(0)
-    logits, allowed = random.normal(0, 1.5, VOCAB), random.choice(VOCAB, 20, replace=False)
-    bits = np.zeros(64, dtype=np.uint8)
-    bits[allowed] = 1
-    rows = torch.tensor(logits, dtype=torch.float32).repeat(40_000, 1)
-    rows.masked_fill_(refused_tokens(np.packbits(bits, bitorder="little").tobytes(), VOCAB), -math.inf)
-    uniforms = torch.from_numpy(random.random(40_000, dtype=np.float32))
-    tokens, logprobs = sample_tokens(rows, uniforms, temperature, top_k, top_p, min_p)
-    probs = brute_force(logits, allowed, temperature, top_k, top_p, min_p)
-    assert chi_square(np.bincount(tokens, minlength=VOCAB), probs) < 4
-    plain = brute_force(logits, allowed, 1.0, None, None)
-    np.testing.assert_allclose(logprobs.numpy(), np.log(plain[tokens]), atol=1e-4)
 
 
 def test_the_engine_samples_the_model_renormalised_over_what_is_allowed(model, engine):
@@ -397,17 +360,6 @@ def test_the_log_probability_is_that_of_the_renormalised_model_at_temperature_on
         assert sample.logprob == pytest.approx(log_probability(model, sample.tokens), abs=1e-3)
 
 
-@pytest.mark.parametrize("uniform", [0.0, 1 - 2**-24])
-@pytest.mark.parametrize("temperature", [1e-40, 1e-5, 1.0, 1e6])
-def test_extreme_draws_and_temperatures_pick_a_token_that_is_allowed(uniform, temperature):
-    logits = torch.full((1, VOCAB), -math.inf)
-    logits[0, [7, 20]] = torch.tensor([-14.9, 14.9])
-    token = sample_tokens(logits, torch.tensor([uniform]), temperature)[0].item()
-    assert token in (7, 20)
-    if temperature < 1e-3:
-        assert token == 20
-
-
 def test_greedy_takes_the_likeliest_token_whatever_the_seed(model, engine):
     first, second = (engine.generate([1, 2], 2, max_tokens=40, temperature=0.0, seed=seed) for seed in (0, 1))
     assert first == second and first[0].tokens == first[1].tokens
@@ -416,6 +368,17 @@ def test_greedy_takes_the_likeliest_token_whatever_the_seed(model, engine):
         with torch.no_grad():
             tokens.append(model(torch.tensor([[0] + tokens]))[0, -1].argmax().item())
     assert first[0].tokens[:20] == tokens[2:]
+
+
+@pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="layers are packed on x86")
+def test_a_cpu_without_bfloat16_has_its_weights_rounded_and_products_in_float32(monkeypatch):
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    torch.manual_seed(0)
+    model = GPT(CONFIG)
+    rounded = copy.deepcopy(model).bfloat16().float()
+    first, second = (Engine(prepare_for_inference(part, dtype), stride=STRIDE).generate([OPEN], 4, max_tokens=70)
+                     for part, dtype in ((model, torch.bfloat16), (rounded, torch.float32)))
+    assert first == second
 
 
 def test_a_bfloat16_model_generates_with_a_bfloat16_cache():
@@ -506,39 +469,6 @@ def test_without_a_constraint_no_sample_goes_into_a_loop_either(engine):
     looping, leaving = (engine.generate([], 1, max_tokens=200, temperature=0, max_repeats=n)[0].tokens for n in (0, 2))
     assert any(in_loop(looping[:end], 2) for end in range(200))
     assert not any(in_loop(leaving[:end], 2) for end in range(200))
-
-
-def test_a_loop_goes_on_where_there_is_no_other_way():
-    rows = [SimpleNamespace(loops=loops_after([5] * 30)), SimpleNamespace(loops=None)]
-    logits = torch.zeros(2, 6)
-    assert leave_loops(logits, rows).tolist() == [[0, 0, 0, 0, 0, -math.inf], [0] * 6]
-    logits[0, :5] = -math.inf
-    assert leave_loops(logits, rows).equal(logits)
-
-
-@given(st.integers(1, 30), st.integers(20, 80), st.integers(2, 5), st.lists(st.integers(0, 1), max_size=30))
-def test_what_counts_as_a_loop(length, count, times, begun):
-    block = (begun or [0]) * length
-    tokens = begun + (block[:length] * count)[:count]
-    expected = {token for token in (0, 1) if in_loop([*tokens, token], times)}
-    assert set(loops_after(tokens, times).next_tokens()) == expected
-
-
-def loops_after(tokens: list[int], times: int = 4) -> Loops:
-    loops = Loops(times)
-    for token in tokens:
-        loops.append(token)
-    return loops
-
-
-def in_loop(tokens: list[int], times: int) -> bool:
-    """The definition, in words of its own: do the last tokens repeat at some distance for longer than allowed?"""
-    for distance in range(1, len(tokens)):
-        most = max(times * distance, LEAST_LOOP)
-        last = tokens[-most - 1:]
-        if len(last) > most and last[distance:] == last[:-distance]:
-            return True
-    return False
 
 
 def test_a_prompt_already_complete_gives_empty_samples(engine):

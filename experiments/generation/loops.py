@@ -3,17 +3,17 @@
     python experiments/generation/loops.py PREPARED
 """
 
-import argparse
-
-from nanochat.engine import LEAST_LOOP, Loops
+from nanochat.common import ArgumentParser, user_errors
+from nanochat.sampling import LEAST_LOOP, Loops
 from prepared_reader import read_split
 from tct_dataloader import read_metadata
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+@user_errors
+def main(argv=None):
+    parser = ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("prepared", help="prepared folder; its validation split is looked at")
-    folder = parser.parse_args().prepared
+    folder = parser.parse_args(argv).prepared
     workflows = [workflow.tokens.tolist() for workflow in read_split(folder, "val", read_metadata(folder))]
     for times in (2, 3, 4, 5, 8):
         count = sum(goes_into_loop(tokens, times) for tokens in workflows)
