@@ -44,7 +44,7 @@ def main(argv=None):
                 write_workflows(args.input.expanduser(), source, suffix, files)
                 results.append({"format": suffix, "files": files, "num_workers": args.num_workers,
                                 "flags": args.flags, **measure(source, Path(folder, "out"), args)})
-                print("{format:<5}{files:>9,} files{seconds:>8.1f} s{per_core:>8,.0f} files/s and core"
+                print("{format:<4} {files:>9,} files {seconds:>8.1f} s {per_core:>8,.0f} files/s and core "
                       "{peak_mib:>8,.0f} MiB".format(**results[-1]), flush=True)
     if args.output:
         write_atomic(args.output, json.dumps({"cpu": os.cpu_count(), "results": results}, indent=2).encode() + b"\n")
