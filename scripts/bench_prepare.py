@@ -70,11 +70,11 @@ def write_workflows(source: Path, target: Path, suffix: str, files: int):
         path.parent.mkdir(parents=True, exist_ok=True)
         name = f"Copy {number} of {Path(file).stem}"
         if suffix == "json":
-            path.write_text(json.dumps(texts[file] | {"name": name}, ensure_ascii=False))
+            path.write_text(json.dumps(texts[file] | {"name": name}, ensure_ascii=False), "utf-8")
         elif NAME.search(texts[file]):
-            path.write_text(NAME.sub(f"name: {name}", texts[file], count=1))
+            path.write_text(NAME.sub(f"name: {name}", texts[file], count=1), "utf-8")
         else:
-            path.write_text(f"name: {name}\n{texts[file]}")
+            path.write_text(f"name: {name}\n{texts[file]}", "utf-8")
 
 
 def measure(source: Path, output: Path, args) -> dict:

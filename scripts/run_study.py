@@ -251,7 +251,7 @@ def learn_merges(args) -> Path:
         corpus = artifact.with_suffix(".corpus")
         for i, workflow in enumerate(read_split(data, "train", metadata)):
             (corpus / workflow.group).mkdir(parents=True, exist_ok=True)
-            (corpus / workflow.group / f"{i:06d}.json").write_text(tokenizer.decode(workflow.tokens.tolist()))
+            (corpus / workflow.group / f"{i:06d}.json").write_text(tokenizer.decode(workflow.tokens.tolist()), "utf-8")
         call([sys.executable, BUILD, "--corpus", str(corpus), "--output", str(artifact)], dict(os.environ),
              artifact.with_suffix(".log"))
     return artifact

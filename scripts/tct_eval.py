@@ -199,7 +199,7 @@ def publish(folder: Path, results: dict, figures: dict, lengths: dict, samples: 
         old.unlink()
     for index, sample in enumerate(samples):
         name = f"sample_{index:03d}." + ("yml" if sample["yaml"] else "txt")
-        (folder / "samples" / name).write_text(sample["yaml"] or sample["text"], encoding="utf-8")
+        (folder / "samples" / name).write_text(sample["yaml"] or sample["text"], "utf-8")
     timing = {"seconds": seconds, "samples": len(samples), "processes": int(os.environ.get("WORLD_SIZE", "1"))}
     write_atomic(folder / "timing.json", json.dumps(timing).encode() + b"\n")  # apart: it differs from run to run
     try:

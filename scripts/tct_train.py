@@ -309,7 +309,7 @@ def write_samples(model, metadata: dict, count: int, folder: Path):
     folder.mkdir(parents=True, exist_ok=True)
     model.eval()
     for i, workflow in enumerate(WorkflowGenerator(model, metadata["stride"]).generate(count, max_tokens=512), 1):
-        (folder / f"sample_{i}.yml").write_text(workflow.yaml)
+        (folder / f"sample_{i}.yml").write_text(workflow.yaml, "utf-8")
     model.train()
 
 

@@ -115,7 +115,7 @@ def resumable_folder(output: Path, settings: dict, resume: bool, keeps: str, rep
         raise FileExistsError(f"{work} is needed for work, but holds files that are not of an unfinished run: move it "
                               "away, or name another output")
     work.mkdir(parents=True, exist_ok=True)
-    with open(work / "lock", "w") as lock:
+    with open(work / "lock", "wb") as lock:
         try:
             _lock(lock)  # goes with the process, however it ends
             os.stat(work / "lock")  # still there: no other run has ended since
@@ -125,7 +125,7 @@ def resumable_folder(output: Path, settings: dict, resume: bool, keeps: str, rep
             old.rename(output)
         begun = work / "settings.json"
         if resume and begun.exists():
-            _check_same(json.loads(begun.read_text()), settings, output)
+            _check_same(json.loads(begun.read_bytes()), settings, output)
             shutil.rmtree(new, ignore_errors=True)
         else:
             begun.unlink(missing_ok=True)  # first, here and below: what is then half removed is not resumed
