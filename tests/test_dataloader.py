@@ -267,7 +267,7 @@ def use(folder):
     """What training and evaluation read of a prepared folder."""
     metadata = read_metadata(folder)
     for split in ("train", "val"):
-        loader = packed_data_loader(1, C, split, folder, with_states=bool(metadata["n_states"]))
+        loader = packed_data_loader(1, C, split, folder, with_states="n_states" in metadata)
         for _, batch in zip(range(20), loader):
             assert batch[0].max() < 64
         list(read_split(folder, split, metadata))
@@ -296,7 +296,7 @@ def test_each_damage_is_one_sentence_with_the_remedy(sound, name):
 FILES = ("metadata.json", "train.pt", "val.pt", "train_states.pt", "val_states.pt", "workflows.jsonl")
 
 
-@settings(max_examples=200)
+@settings(max_examples=80)
 @given(st.data(), st.sampled_from(FILES), st.booleans())
 def test_damage_anywhere_is_an_error_for_the_user_or_harmless(tmp_path_factory, data, name, cuts):
     folder = tmp_path_factory.mktemp("sound")
@@ -316,7 +316,7 @@ JSON_VALUES = st.recursive(st.none() | st.booleans() | st.integers() | st.floats
                            st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3))
 
 
-@settings(max_examples=200)
+@settings(max_examples=80)
 @given(st.data(), JSON_VALUES)
 def test_any_value_in_its_json_is_an_error_for_the_user_or_harmless(tmp_path_factory, data, value):
     folder = tmp_path_factory.mktemp("sound")

@@ -142,7 +142,8 @@ def test_sampling_flags_shape_the_samples_and_are_reported(checkpoint, prepared,
 
 
 def test_the_figures_are_the_same_in_another_process_and_on_two_ranks(checkpoint, prepared, tmp_path):
-    flags = ["--checkpoint", checkpoint, "--data_dir", prepared, "--num_samples=5", "--max_tokens=60"]
+    flags = ["--checkpoint", checkpoint, "--data_dir", prepared, "--num_samples=3", "--max_tokens=40",
+             "--num_completions=2"]
     evaluate(checkpoint, prepared, tmp_path / "here", *map(str, flags))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "scripts.tct_eval",
                *flags, "--output", tmp_path / "there"]

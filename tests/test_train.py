@@ -19,6 +19,7 @@ from nanochat.common import write_atomic
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.loss_eval import bits_per_byte, evaluate_loss, perplexity
 from nanochat.report import RunLog, read_metrics
+from nanochat.trainer import Trainer
 from prepared_data import write_prepared
 from scripts import _train_flags, tct_train
 from tct_dataloader import tokenizing_distributed_data_loader
@@ -340,16 +341,22 @@ def wait_for_line(process, start):
 
 
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_saves_and_the_run_resumes(train, tmp_path, endless, number, code):
-    process = endless()
-    wait_for_line(process, "step 000003")
-    process.send_signal(number)
-    output, errors = process.communicate()
-    assert process.returncode == code and errors == ""
-    [step] = list_steps(tmp_path / "run")
-    assert f"Stopped after iteration {step}" in output and f"model_{step:06d}.pt" in output
-    train("run", resume_from_iteration=step, num_iterations=step + 2)
-    assert list_steps(tmp_path / "run") == [step, step + 2]
+def test_a_signal_saves_and_the_run_resumes(train, tmp_path, monkeypatch, capsys, number, code):
+    update = Trainer.update
+
+    def interrupted(self, step, *arguments):
+        if step == 3:
+            os.kill(os.getpid(), number)
+        return update(self, step, *arguments)
+    with monkeypatch.context() as context, pytest.raises(SystemExit) as exit:
+        context.setattr(Trainer, "update", interrupted)
+        train("run")
+    output, errors = capsys.readouterr()
+    assert exit.value.code == code and errors == "" and list_steps(tmp_path / "run") == [3]
+    assert "Stopped after iteration 3" in output and "model_000003.pt" in output
+    assert signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)  # as before
+    resumed = train("run", resume_from_iteration=3)
+    assert_equal_weights(weights(train("straight"), 8), weights(resumed, 8))
 
 
 def test_a_killed_run_goes_on_from_its_last_checkpoint(train, tmp_path, endless):
