@@ -15,7 +15,8 @@ from pathlib import Path
 from nanochat.common import ArgumentParser, print0, refuse_to_replace, user_errors, write_atomic
 from scripts.generate_workflow import add_sampling_flags
 
-FILES = ("eval.json", "timing.json", "report.md", "report.html", "kinds.png", "lengths.png", "fields.png", "findings.png")
+FILES = ("eval.json", "timing.json", "report.md", "report.html",
+         "kinds.png", "lengths.png", "fields.png", "findings.png")
 SAMPLING = ("max_tokens", "temperature", "top_k", "top_p", "min_p", "max_repeats")  # settings of the samples
 
 
@@ -194,7 +195,7 @@ def publish(folder: Path, results: dict, figures: dict, lengths: dict, samples: 
 
     results |= figures
     (folder / "samples").mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / "eval.json", json.dumps(results, indent=2).encode() + b"\n")  # first: it says that we were here
+    write_atomic(folder / "eval.json", json.dumps(results, indent=2).encode() + b"\n")  # first: says whose this is
     for old in samples_in(folder):
         old.unlink()
     for index, sample in enumerate(samples):

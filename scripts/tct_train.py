@@ -77,7 +77,8 @@ def train(flags, command, device, ranks, stop):
         print0(f"Loaded optimizer state from: {checkpoint_dir / f'optim_{first:06d}.pt'}")
     settings = settle(flags, saved and saved["settings"], first, ranks.world_size)
     record_dir = Path("experiments", settings.experiment) if settings.experiment else checkpoint_dir
-    refuse_foreign_files(record_dir, checkpoint_dir, "README.md" if settings.experiment else "report.md", resume is None)
+    report_name = "README.md" if settings.experiment else "report.md"
+    refuse_foreign_files(record_dir, checkpoint_dir, report_name, is_new=resume is None)
     dtype = choose_dtype(settings.dtype, device)
     settings.dtype = str(dtype).removeprefix("torch.")  # what a trial chose once, a resumed run keeps
     compiles = choose_compile(flags.compile or "auto", device)

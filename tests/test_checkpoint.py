@@ -171,8 +171,8 @@ def test_the_last_steps_are_kept_and_what_a_crash_left_goes(folder, model):
         for name, end in (("model", "pt"), ("optim", "pt"), ("meta", "json"))}
 
 
-FOREIGN = ["model_best_so_far.pt", "model_12.pt", "model_0000012.pt", "model_000012.pt.bak", "optim_.pt", "mymodel_000012.pt",
-           ".model_000012.tmp", ".model_mine.pt.tmp", "meta_mine.json", "model_000012.txt"]
+FOREIGN = ["model_best_so_far.pt", "model_12.pt", "model_0000012.pt", "model_000012.pt.bak", "optim_.pt",
+           "mymodel_000012.pt", ".model_000012.tmp", ".model_mine.pt.tmp", "meta_mine.json", "model_000012.txt"]
 
 
 @pytest.mark.parametrize("place", [".", "best"])

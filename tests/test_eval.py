@@ -124,8 +124,8 @@ def test_an_evaluation_replaces_its_own_files_only(checkpoint, prepared, evaluat
 
 
 def test_large_numbers_do_not_touch_their_neighbours(checkpoint, tmp_path, capsys):
-    held_out = {"val_workflows": 1, "val_tokens": 10, "val_loss": 7.6, "val_loss_interval": (7.4, 7.9), "val_perplexity": 1419.43811,
-                "val_perplexity_interval": (1181.2107, 98765.4321), "val_bits_per_byte": 1.6,
+    held_out = {"val_workflows": 1, "val_tokens": 10, "val_loss": 7.6, "val_loss_interval": (7.4, 7.9),
+                "val_perplexity": 1419.43811, "val_perplexity_interval": (1181.2107, 98765.4321), "val_bits_per_byte": 1.6,
                 "val_bits_per_byte_interval": (1.5, 1.7), "top1_accuracy": 0.2, "top5_accuracy": 0.4}
     tct_eval.publish(tmp_path, {"checkpoint": "x", "step": 1}, {"held_out": held_out, "left_out": []}, {}, [], 0.0)
     [line] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("perplexity")]
@@ -145,8 +145,8 @@ def test_the_figures_are_the_same_in_another_process_and_on_two_ranks(checkpoint
     flags = ["--checkpoint", checkpoint, "--data_dir", prepared, "--num_samples=3", "--max_tokens=40",
              "--num_completions=2"]
     evaluate(checkpoint, prepared, tmp_path / "here", *map(str, flags))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "scripts.tct_eval",
-               *flags, "--output", tmp_path / "there"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m",
+               "scripts.tct_eval", *flags, "--output", tmp_path / "there"]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert (tmp_path / "here/eval.json").read_text() == (tmp_path / "there/eval.json").read_text()
 

@@ -316,11 +316,12 @@ def test_the_report_of_an_experiment_is_its_readme(folder):
 # -----------------------------------------------------------------------------
 # plain tables
 
-CELLS = st.lists(st.lists(st.text("abc1,. ", min_size=1, max_size=30).map(str.strip).filter(bool), min_size=1, max_size=4),
-                 min_size=1, max_size=5)
+CELL = st.text("abc1,. ", min_size=1, max_size=30).map(str.strip).filter(bool)
 
 
-@given(CELLS)
+
+
+@given(st.lists(st.lists(CELL, min_size=1, max_size=4), min_size=1, max_size=5))
 def test_no_two_cells_of_a_row_touch(rows):
     rows = [[re.sub(" +", " ", cell) for cell in row] for row in rows]
     assert [re.split("  +", line.strip()) for line in report.columns(rows).split("\n")] == rows
@@ -346,7 +347,8 @@ def test_the_command_does_without_matplotlib(folder, log, no_matplotlib, capsys)
     (None, "there is no such folder"), ({}, "it has no config.json"),
     ({"config.json": "{"}, "is not that of a training run"),
     ({"config.json": '{"vocab_size": 1}'}, "is not that of a training run"),
-    ({"config.json": '{"report": "/etc/hosts"}'}, "is not that of a training run"), ({"config.json": "[]"}, "is not that of")])
+    ({"config.json": '{"report": "/etc/hosts"}'}, "is not that of a training run"),
+    ({"config.json": "[]"}, "is not that of a training run")])
 def test_a_folder_without_a_run_is_one_sentence(folder, capsys, content, message):
     if content is not None:
         folder.mkdir()

@@ -160,4 +160,5 @@ def test_a_listing_that_no_artifact_belongs_to_is_not_replaced(folder, tmp_path,
     (tmp_path / "x.vocab.txt").write_text("mine")
     assert build(folder, tmp_path / "x.json") == 2
     assert "x.vocab.txt would be replaced" in capsys.readouterr().err
-    assert [path.name for path in tmp_path.iterdir()] == ["x.vocab.txt"] and (tmp_path / "x.vocab.txt").read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["x.vocab.txt"]
+    assert (tmp_path / "x.vocab.txt").read_text() == "mine"

@@ -177,7 +177,8 @@ def test_an_experiment_has_all_that_a_reader_wants(tmp_path, monkeypatch, pictur
     metadata = json.loads(Path("data/metadata.json").read_text())
     metadata["tokenizer"] = {"name": tct.NAME, "fingerprint": tct.fingerprint()}
     Path("data/metadata.json").write_text(json.dumps(metadata))
-    flags = ["--data_dir=data", "--experiment=exp", "--save_every=4", "--num_samples=1", "--device=cpu", "--dtype=float32"]
+    flags = ["--data_dir=data", "--experiment=exp", "--save_every=4", "--num_samples=1", "--device=cpu",
+             "--dtype=float32"]
     tct_train.main(flags)
     folder = tmp_path / "experiments/exp"
     assert {path.name for path in folder.iterdir()} == {"README.md", "config.json", "curves.png", "generated_samples",

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 SOURCES = [ROOT / name for name in (
     "nanochat", "scripts", "tct-bundle/src", "tct-bundle/adapters", "tct-bundle/scripts", "tct-bundle/examples")]
 MODULES = {"fcntl", "resource", "termios", "tty", "pty", "pwd", "grp", "syslog", "posix", "readline", "curses"}
-SIGNALS = {"SIGINT", "SIGTERM", "SIGABRT", "SIGFPE", "SIGILL", "SIGSEGV", "SIG_DFL", "SIG_IGN"}  # those that Windows has
+SIGNALS = {"SIGINT", "SIGTERM", "SIGABRT", "SIGFPE", "SIGILL", "SIGSEGV", "SIG_DFL", "SIG_IGN"}  # that Windows has
 UNIX = {"fork", "forkpty", "getuid", "geteuid", "getgid", "getegid", "getpgid", "setsid", "killpg", "mkfifo", "nice",
         "uname", "sysconf", "statvfs", "getloadavg", "wait3", "wait4", "chown", "sync", "fchmod", "O_DIRECTORY",
         "posix_fallocate", "pread", "pwrite", "register_at_fork", "pthread_sigmask", "pthread_kill", "sigwait",
@@ -31,8 +31,10 @@ UNIX = {"fork", "forkpty", "getuid", "geteuid", "getgid", "getegid", "getpgid", 
 def without(module, **changed):
     """What Windows has of a module."""
     view = types.ModuleType(module.__name__)
-    is_there = (lambda name: name in SIGNALS or not name.startswith("SIG")) if module is signal else lambda name: True
-    vars(view).update({name: value for name, value in vars(module).items() if name not in UNIX and is_there(name)} | changed)
+    for name, value in vars(module).items():
+        if name not in UNIX and (name in SIGNALS or not name.startswith("SIG")):
+            setattr(view, name, value)
+    vars(view).update(changed)
     return view
 
 

@@ -30,14 +30,16 @@ def fault_of_metadata(metadata) -> str | None:
     if metadata["window_step"] % metadata["stride"] or metadata["window_step"] > metadata["context_size"]:
         return "says a window_step that is not a multiple of stride, or is more than context_size"
     tokenizer, splits = metadata["tokenizer"], metadata["splits"]
-    if not isinstance(tokenizer, dict) or not all(isinstance(tokenizer.get(key), str) for key in ("name", "fingerprint")):
+    names = [tokenizer.get(key) for key in ("name", "fingerprint")] if isinstance(tokenizer, dict) else [None]
+    if not all(isinstance(name, str) for name in names):
         return "says a tokenizer without name and fingerprint"
     if not isinstance(splits, dict) or not {"train", "val"} <= splits.keys() <= set(SPLITS):
         return f"says splits other than {', '.join(SPLITS)}"
     for name, split in splits.items():
         counts = [split.get(key) for key in SPLIT_COUNTS] if isinstance(split, dict) else [None]
         if not all(is_count(count, 0) for count in counts) or len({count > 0 for count in counts}) > 1:
-            return f"says of the split {name} no {', '.join(SPLIT_COUNTS)} that are whole numbers, all or none of them 0"
+            return (f"says of the split {name} no {', '.join(SPLIT_COUNTS)} that are whole numbers, all of them 0 or "
+                    "none")
     return None
 
 
@@ -56,10 +58,11 @@ def fault_of_rows(rows: torch.Tensor, split: str, metadata: dict) -> str | None:
         if (part[:, 1] == metadata["pad_token"]).any():
             return "has a window without tokens"
         positions.append(part[:, 0].clone())
-    return fault_of_positions(torch.cat(positions), metadata, metadata.get("max_windows_per_workflow") and split == "train")
+    are_thinned = split == "train" and metadata.get("max_windows_per_workflow") is not None
+    return fault_of_positions(torch.cat(positions), metadata, are_thinned)
 
 
-def fault_of_positions(positions: torch.Tensor, metadata: dict, are_thinned) -> str | None:
+def fault_of_positions(positions: torch.Tensor, metadata: dict, are_thinned: bool) -> str | None:
     """What is wrong with the order of positions (N,), which are in range."""
     steps = positions.int().diff() * metadata["stride"]  # (N - 1,) in tokens
     fits = (steps > 0) & (steps % metadata["window_step"] == 0)

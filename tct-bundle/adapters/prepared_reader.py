@@ -51,8 +51,8 @@ def stitch(rows: np.ndarray, length: int, stride: int, file: str) -> np.ndarray:
         seen = min(start + len(row) - 1, length)
         tokens[start:seen] = row[1:1 + seen - start]
     if seen < length:
-        raise ValueError(f"{file!r}: workflows.jsonl says {length:,} tokens, but its windows hold {seen:,}: prepare the "
-                         "folder again")
+        raise ValueError(f"{file!r}: workflows.jsonl says {length:,} tokens, but its windows hold {seen:,}: prepare "
+                         "the folder again")
     return tokens
 
 

@@ -131,7 +131,8 @@ def prepare(args):
 
 def is_earlier_result(output: Path) -> bool:
     """Whether a folder is a prepared set or a shard of one."""
-    for name, keys in ("metadata.json", {"context_size", "tokenizer", "splits"}), ("settings.json", {"shard", *SETTINGS}):
+    keys_of = {"metadata.json": {"context_size", "tokenizer", "splits"}, "settings.json": {"shard", *SETTINGS}}
+    for name, keys in keys_of.items():
         try:
             if keys <= json.loads((output / name).read_bytes()).keys():
                 return True
