@@ -27,7 +27,7 @@ CONTEXT = 256  # tokens of a row
 ROWS = 2  # rows of an update
 HEAD_CHUNK = 256  # tokens whose logits are held at a time: they stay in the cache of the processor
 WARMUP = 0.1  # share of the updates
-PER_OWNER = 5  # held-out documents scored, at most, of each owner ...
+PER_OWNER = 3  # held-out documents scored, at most, of each owner ...
 MAX_BYTES = 12_000  # ... and their size
 PAD = 0  # before each document, and the end of one in JSON text
 IGNORE = -1  # nanochat.gpt.IGNORE_INDEX
@@ -182,19 +182,19 @@ def tokens_of(documents: list, cache_folder: Path, recipe: str) -> dict:
 
 def encoded(documents: list, recipe: str) -> dict:
     """A recipe's tokens of the training documents and the scored ones, and its density."""
-    from recipes import JSON_SYMBOLS, RECIPES, VOCAB_SIZE, VOCAB_SIZES
+    from recipes import JSON_SYMBOLS, RECIPES, VOCAB_SIZE
 
     base_size = JSON_SYMBOLS if recipe.startswith("JSON") else machine().symbols.size
     training = [document for document in documents if not document.is_held_out]
     scored_bytes = [len(document.json.encode()) for document in documents if document.is_scored]
-    for_training, for_scoring = RECIPES[recipe](training, base_size)
+    encode = RECIPES[recipe](training, base_size)
     return {
-        "training": [list(for_training(document)) for document in training],
-        "scored": [list(for_scoring(document)) for document in documents if document.is_scored],
+        "training": [encode(document) for document in training],
+        "scored": [encode(document) for document in documents if document.is_scored],
         "bytes": sum(scored_bytes),
         "quarter_bytes": sum(scored_bytes[::4]),
-        "vocab_size": VOCAB_SIZES.get(recipe, VOCAB_SIZE),
-        "density": density(documents, for_scoring, recipe.startswith("JSON")),
+        "vocab_size": VOCAB_SIZE,
+        "density": density(documents, encode, recipe.startswith("JSON")),
     }
 
 
