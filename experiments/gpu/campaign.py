@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -34,7 +35,7 @@ def main():
         sys.exit(f"error: --output {args.output} is not empty: give a new folder, so that no result is lost")
     with tempfile.TemporaryDirectory() as work:
         log = (args.output / "log.txt").open("wb")
-        environment = environment_of(args, Path(work), log)
+        environment = environment_of(args, Path(work))
         data = args.data.resolve() if args.data else compose(Path(work), environment, log)
         failed = []
         for name, share in STEPS.items():
@@ -64,15 +65,11 @@ def parse_arguments():
     return args
 
 
-def environment_of(args, work: Path, log) -> dict[str, str]:
-    """Return the environment of the steps: this checkout and the wheels on the path, and no network."""
+def environment_of(args, work: Path) -> dict[str, str]:
+    """Unpack the wheels. Return the environment of the steps: this checkout and the wheels on the path, no network."""
     packages = work / "packages"
-    if args.wheels:
-        wheels = sorted(args.wheels.glob("*.whl"))
-        call(
-            [sys.executable, "-m", "pip", "install", "--no-index", "--no-deps", "--target", packages, *wheels],
-            os.environ, log, timeout=120,
-        )  # fmt: skip
+    for wheel in args.wheels.glob("*.whl") if args.wheels else ():
+        zipfile.ZipFile(wheel).extractall(packages)
     path = [ROOT, ROOT / "tct-bundle/src", ROOT / "tct-bundle/adapters", packages]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, path)), "HF_HUB_OFFLINE": "1"}
     if args.dry_run:

@@ -152,7 +152,7 @@ def samples(results: Path) -> str | None:
         return None
     texts = [dump_workflow(sample["workflow"]).rstrip() for sample in found[:SAMPLES_SHOWN]]
     shown = "\n\n".join(f"```yaml\n{text}\n```" for text in texts)
-    return f"## The first {SAMPLES_SHOWN} of {len(found)} samples\n\n{shown}"
+    return f"## The first {len(texts)} of {len(found)} samples\n\n{shown}"
 
 
 def profile(records: list[dict]) -> str | None:
