@@ -2,10 +2,11 @@
 
 import json
 import re
-from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, field
 
 import tct_github_workflow as tct
+from tct.errors import SchemaValidationError
 from tct_github_workflow.workflow_files import FileTooLargeError, load_text, read_file
 from tct_github_workflow.workflow_yaml import WorkflowSyntaxError
 
@@ -34,7 +35,7 @@ class Skipped:
 
 
 def clean(record: Record, repair: bool = False) -> Workflow | Skipped:
-    """Reads and judges a record; with `repair`, what GitHub accepts and the schema does not is mended."""
+    """Reads and judges a record; with `repair`, writes what GitHub accepts so that the schema accepts it too."""
     if record.fault:
         return Skipped(*record.fault)
     try:
@@ -47,17 +48,29 @@ def clean(record: Record, repair: bool = False) -> Workflow | Skipped:
         value = load_text(source, record.name)
         if not isinstance(value, dict) or value.keys().isdisjoint(("on", "jobs")):
             return Skipped("not_a_workflow", describe(value))
-        repairs = mend(value) if repair else []
-        text = compact_json(value)
-        if found := PLACEHOLDER.search(text):
+        if found := PLACEHOLDER.search(compact_json(value)):
             return Skipped("template", f"placeholder {found[1]}")
-        return Workflow(value, text, tct.encode(text), repairs)
+        return encode(value, repair)
     except RecursionError:
         return Skipped("syntax", "nested too deeply")
     except ValueError as error:
         if is_template(source):
             return Skipped("template", str(error))
         return Skipped("syntax" if isinstance(error, WorkflowSyntaxError) else "not_schema_valid", str(error))
+
+
+def encode(value: dict, repair: bool) -> Workflow:
+    """The workflow that a value is; SchemaValidationError if the schema rejects it and no repair helps."""
+    repairs = []
+    while True:
+        text = compact_json(value)
+        try:
+            return Workflow(value, text, tct.encode(text), repairs)
+        except SchemaValidationError as error:
+            name = apply_repair(value, error.steps) if repair and len(repairs) < MAX_REPAIRS else None
+            if name is None:
+                raise
+            repairs.append(name)
 
 
 def is_template(source: str | bytes) -> bool:
@@ -77,82 +90,127 @@ def compact_json(value, sort_keys: bool = False) -> str:
 
 
 # -----------------------------------------------------------------------------
-# repairs: each mends a workflow in place, and gives how often
+# repairs: each changes the value holder[key] that the schema rejects at a place, and says whether it did. What it
+# writes is what GitHub reads there: @actions/workflow-parser gives the same for the file and for the repaired one.
 
+MAX_REPAIRS = 100  # of one workflow: each takes another walk through it
 LISTS = ("branches", "branches-ignore", "tags", "tags-ignore", "paths", "paths-ignore", "types", "workflows")
-NUMBERS = ("timeout-minutes", "max-parallel")
+NAMED_BY_USERS = ("jobs", "services", "inputs", "outputs", "secrets", "env", "with")  # the keys in them, that is
+# Where GitHub takes null for the empty text. Elsewhere it refuses null, or null is a value of its own (a matrix).
+EMPTY_TEXTS = {("name",), ("run-name",), ("*", "name"), ("*", "run"), ("*", "if"), ("*", "working-directory"),
+               ("*", "description"), ("*", "default"), ("*", "value"), ("*", "options"), ("container", "options"),
+               ("env", "*"), ("with", "*"), ("outputs", "*"), ("secrets", "*")}
 
 
-def mend(workflow: dict) -> list[str]:
-    """Applies all repairs; the name of each, as often as it was needed."""
-    return [name for name, repair in REPAIRS.items() for _ in range(repair(workflow))]
+def apply_repair(workflow: dict, steps: tuple[str | int, ...]) -> str | None:
+    """Repairs the value at the end of a path, which the schema rejects. The name of the repair; None if none fits."""
+    if not steps:
+        return None
+    holder = workflow
+    for step in steps[:-1]:  # copied, because an alias may stand for the same object at another place
+        holder[step] = holder = copy(holder[step])
+    place = place_of(steps)
+    return next((repair.__name__ for repair in REPAIRS if repair(holder, steps[-1], place)), None)
 
 
-def list_of_one(workflow: dict) -> int:
-    """`branches: main` where the schema wants a list."""
-    count = 0
-    for filters in mappings(workflow.get("on")):
-        for key in LISTS:
-            if isinstance(filters.get(key), str):
-                filters[key] = [filters[key]]
-                count += 1
-    return count
+def place_of(steps: tuple[str | int, ...]) -> tuple[str, ...]:
+    """A path with * in place of indices, and of keys that users choose.
+
+    >>> place_of(("jobs", "env", "steps", 0, "env", "run"))
+    ('jobs', '*', 'steps', '*', 'env', '*')
+    """
+    place = []
+    for step in steps:
+        is_open = isinstance(step, int) or place and place[-1] in NAMED_BY_USERS
+        place.append("*" if is_open else step)
+    return tuple(place)
 
 
-def deprecated_event(workflow: dict) -> int:
-    """`on: pull_request_comment`, which GitHub replaced by `issue_comment`."""
-    text = json.dumps(workflow.get("on"))
-    renamed = re.sub('"pull_request_comment"(?=[],:]|$)', '"issue_comment"', text)
-    if renamed != text:
-        workflow["on"] = json.loads(renamed)
-    return renamed != text
+def list_of_one(holder, key, place) -> bool:
+    """`branches: main` if the schema requires a list."""
+    fits = place[0] == "on" and len(place) == 3 and key in LISTS and is_scalar(holder[key])
+    if fits := fits and holder[key] not in (None, ""):
+        holder[key] = [holder[key]]
+    return fits
 
 
-def empty_secret(workflow: dict) -> int:
+def deprecated_event(holder, key, place) -> bool:
+    """`pull_request_comment`, which GitHub replaced by `issue_comment`. With filters of both, none is certain."""
+    old, new = "pull_request_comment", "issue_comment"
+    if place == ("on", old) and new not in holder:
+        events = {new if event == old else event: filters for event, filters in holder.items()}
+        holder.clear()
+        holder.update(events)
+    elif place == ("on", "*") and holder[key] == old and new in holder:
+        del holder[key]
+    elif place in (("on",), ("on", "*")) and holder[key] == old:
+        holder[key] = new
+    else:
+        return False
+    return True
+
+
+def empty_secret(holder, key, place) -> bool:
     """A secret of a called workflow that is named and not described."""
-    called = workflow["on"].get("workflow_call") if isinstance(workflow.get("on"), dict) else None
-    secrets = called.get("secrets") if isinstance(called, dict) else None
-    empty = [name for name, secret in secrets.items() if secret is None] if isinstance(secrets, dict) else []
-    for name in empty:
-        secrets[name] = {}
-    return len(empty)
+    if fits := place == ("on", "workflow_call", "secrets", "*") and holder[key] is None:
+        holder[key] = {}
+    return fits
 
 
-def empty_needs(workflow: dict) -> int:
+def empty_needs(holder, key, place) -> bool:
     """`needs: []`, which says nothing."""
-    empty = [job for job in mappings(workflow.get("jobs")) if job.get("needs") == []]
-    for job in empty:
-        del job["needs"]
-    return len(empty)
+    if fits := place == ("jobs", "*", "needs") and holder[key] == []:
+        del holder[key]
+    return fits
 
 
-def strategy_without_matrix(workflow: dict) -> int:
+def strategy_without_matrix(holder, key, place) -> bool:
     """A strategy that has nothing to apply to."""
-    idle = [job for job in mappings(workflow.get("jobs"))
-            if isinstance(job.get("strategy"), dict) and "matrix" not in job["strategy"]]
-    for job in idle:
-        del job["strategy"]
-    return len(idle)
+    strategy = holder[key]
+    if fits := place == ("jobs", "*", "strategy") and isinstance(strategy, dict) and "matrix" not in strategy:
+        del holder[key]
+    return fits
 
 
-def quoted_number(workflow: dict) -> int:
-    """`timeout-minutes: "30"`."""
-    count = 0
-    for job in mappings(workflow.get("jobs")):
-        steps = job.get("steps") if isinstance(job.get("steps"), list) else []
-        for part in (job, job.get("strategy"), *steps):
-            for key in NUMBERS if isinstance(part, dict) else ():
-                if isinstance(part.get(key), str) and re.fullmatch("[0-9]{1,9}", part[key]):
-                    part[key] = int(part[key])
-                    count += 1
-    return count
+def workflow_description(holder, key, place) -> bool:
+    """`description` of the whole workflow: a text that changes nothing about its runs."""
+    if fits := place == ("description",) and is_scalar(holder[key]) and "${{" not in str(holder[key]):
+        del holder[key]
+    return fits
 
 
-REPAIRS: dict[str, Callable[[dict], int]] = {
-    repair.__name__: repair
-    for repair in (list_of_one, deprecated_event, empty_secret, empty_needs, strategy_without_matrix, quoted_number)}
+def scalar_as_text(holder, key, place) -> bool:
+    """`run: true` is the text `true`, and an `env` without a value the empty text."""
+    value = holder[key]
+    if isinstance(value, str) or not is_scalar(value) or "matrix" in place:
+        return False
+    if value is None:
+        fits = place[-2:] in EMPTY_TEXTS and not (key == "default" and holder.get("type") == "boolean")
+        text = "" if fits else None
+    else:
+        text = text_of(value) if key != "default" else None  # its type is that of the input
+    if text is not None:
+        holder[key] = text
+    return text is not None
 
 
-def mappings(parent) -> list[dict]:
-    """The values of a mapping that are mappings themselves; none of anything else."""
-    return [value for value in parent.values() if isinstance(value, dict)] if isinstance(parent, dict) else []
+REPAIRS = (list_of_one, deprecated_event, empty_secret, empty_needs, strategy_without_matrix, workflow_description,
+           scalar_as_text)
+
+
+def is_scalar(value) -> bool:
+    return not isinstance(value, (dict, list))
+
+
+def text_of(value: bool | float) -> str | None:
+    """What GitHub makes of a boolean or number that stands for a text; None where its parsers differ.
+
+    >>> text_of(True), text_of(3.10), text_of(1e20)
+    ('true', '3.1', None)
+    """
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if abs(value) >= 1e15:  # beyond the 15 digits that it keeps
+        return None
+    text = f"{value:.15g}"
+    return text if float(text) == value and "e" not in text and text != "-0" else None

@@ -353,15 +353,22 @@ def json_path(path: Path) -> str:
     '$.jobs.build[0]'
     """
     parts = []
-    while path is not None:
-        path, step = path
+    for step in _steps(path):
         plain = isinstance(step, str) and step.replace("_", "").replace("-", "").isalnum()
         parts.append(f".{step}" if plain else f"[{step!r}]")
-    return "$" + "".join(reversed(parts))
+    return "$" + "".join(parts)
+
+
+def _steps(path: Path) -> tuple[str | int, ...]:
+    steps = []
+    while path is not None:
+        path, step = path
+        steps.append(step)
+    return tuple(reversed(steps))
 
 
 def _error(path: Path, reason: str) -> SchemaValidationError:
-    return SchemaValidationError(json_path(path), reason)
+    return SchemaValidationError(json_path(path), reason, _steps(path))
 
 
 def _no_member(state: ObjectState, value: dict, key: Any, room: int) -> str:
