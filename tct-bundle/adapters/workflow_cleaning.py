@@ -35,7 +35,7 @@ class Skipped:
 
 
 def clean(record: Record, repair: bool = False) -> Workflow | Skipped:
-    """Reads and judges a record; with `repair`, writes what GitHub accepts so that the schema accepts it too."""
+    """Reads and judges a record; with `repair`, rewrites what GitHub accepts and the schema rejects."""
     if record.fault:
         return Skipped(*record.fault)
     try:
@@ -90,20 +90,20 @@ def compact_json(value, sort_keys: bool = False) -> str:
 
 
 # -----------------------------------------------------------------------------
-# repairs: each changes the value holder[key] that the schema rejects at a place, and says whether it did. What it
-# writes is what GitHub reads there: @actions/workflow-parser gives the same for the file and for the repaired one.
+# repairs: each changes the value holder[key] that the schema rejects at a place, and says whether it did. It
+# writes what GitHub reads there: @actions/workflow-parser gives the same for the file as it was.
 
 MAX_REPAIRS = 100  # of one workflow: each takes another walk through it
 LISTS = ("branches", "branches-ignore", "tags", "tags-ignore", "paths", "paths-ignore", "types", "workflows")
-NAMED_BY_USERS = ("jobs", "services", "inputs", "outputs", "secrets", "env", "with")  # the keys in them, that is
-# Where GitHub takes null for the empty text. Elsewhere it refuses null, or null is a value of its own (a matrix).
+NAMED_BY_USERS = ("jobs", "services", "inputs", "outputs", "secrets", "env", "with")  # the keys in them are
+# How the places end at which GitHub takes null for the empty text. It refuses null at most others.
 EMPTY_TEXTS = {("name",), ("run-name",), ("*", "name"), ("*", "run"), ("*", "if"), ("*", "working-directory"),
-               ("*", "description"), ("*", "default"), ("*", "value"), ("*", "options"), ("container", "options"),
-               ("env", "*"), ("with", "*"), ("outputs", "*"), ("secrets", "*")}
+               ("*", "description"), ("*", "default"), ("*", "value"), ("*", "options"),
+               ("container", "options"), ("env", "*"), ("with", "*"), ("outputs", "*"), ("secrets", "*")}
 
 
 def apply_repair(workflow: dict, steps: tuple[str | int, ...]) -> str | None:
-    """Repairs the value at the end of a path, which the schema rejects. The name of the repair; None if none fits."""
+    """Repairs the value at the end of a path, which the schema rejects; gives the repair's name, or None."""
     if not steps:
         return None
     holder = workflow
@@ -128,14 +128,14 @@ def place_of(steps: tuple[str | int, ...]) -> tuple[str, ...]:
 
 def list_of_one(holder, key, place) -> bool:
     """`branches: main` if the schema requires a list."""
-    fits = place[0] == "on" and len(place) == 3 and key in LISTS and is_scalar(holder[key])
-    if fits := fits and holder[key] not in (None, ""):
+    is_filter = place[0] == "on" and len(place) == 3 and key in LISTS
+    if fits := is_filter and is_scalar(holder[key]) and holder[key] not in (None, ""):
         holder[key] = [holder[key]]
     return fits
 
 
 def deprecated_event(holder, key, place) -> bool:
-    """`pull_request_comment`, which GitHub replaced by `issue_comment`. With filters of both, none is certain."""
+    """`pull_request_comment`, which GitHub replaced by `issue_comment`; left alone if both have filters."""
     old, new = "pull_request_comment", "issue_comment"
     if place == ("on", old) and new not in holder:
         events = {new if event == old else event: filters for event, filters in holder.items()}
@@ -166,8 +166,8 @@ def empty_needs(holder, key, place) -> bool:
 
 def strategy_without_matrix(holder, key, place) -> bool:
     """A strategy that has nothing to apply to."""
-    strategy = holder[key]
-    if fits := place == ("jobs", "*", "strategy") and isinstance(strategy, dict) and "matrix" not in strategy:
+    is_strategy = place == ("jobs", "*", "strategy") and isinstance(holder[key], dict)
+    if fits := is_strategy and "matrix" not in holder[key]:
         del holder[key]
     return fits
 
@@ -181,36 +181,34 @@ def workflow_description(holder, key, place) -> bool:
 
 def scalar_as_text(holder, key, place) -> bool:
     """`run: true` is the text `true`, and an `env` without a value the empty text."""
-    value = holder[key]
-    if isinstance(value, str) or not is_scalar(value) or "matrix" in place:
-        return False
+    value, is_default = holder[key], place[-1] == "default"
     if value is None:
-        fits = place[-2:] in EMPTY_TEXTS and not (key == "default" and holder.get("type") == "boolean")
-        text = "" if fits else None
+        is_text = place[-2:] in EMPTY_TEXTS and not (is_default and holder.get("type") == "boolean")
     else:
-        text = text_of(value) if key != "default" else None  # its type is that of the input
+        is_text = is_scalar(value) and not is_default  # a default has the type of its input
+    text = text_of(value) if is_text and "matrix" not in place else None  # in a matrix, types matter
     if text is not None:
         holder[key] = text
     return text is not None
 
 
-REPAIRS = (list_of_one, deprecated_event, empty_secret, empty_needs, strategy_without_matrix, workflow_description,
-           scalar_as_text)
+REPAIRS = (list_of_one, deprecated_event, empty_secret, empty_needs, strategy_without_matrix,
+           workflow_description, scalar_as_text)
 
 
 def is_scalar(value) -> bool:
     return not isinstance(value, (dict, list))
 
 
-def text_of(value: bool | float) -> str | None:
-    """What GitHub makes of a boolean or number that stands for a text; None where its parsers differ.
+def text_of(value) -> str | None:
+    """What GitHub makes of a scalar that stands for a text; None if it is one, or a number it might round.
 
-    >>> text_of(True), text_of(3.10), text_of(1e20)
-    ('true', '3.1', None)
+    >>> text_of(True), text_of(3.10), text_of(None), text_of(1e20)
+    ('true', '3.1', '', None)
     """
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if abs(value) >= 1e15:  # beyond the 15 digits that it keeps
+    if value is None or isinstance(value, bool):
+        return {None: "", True: "true", False: "false"}[value]
+    if isinstance(value, str) or abs(value) >= 1e15:  # it keeps 15 digits
         return None
     text = f"{value:.15g}"
     return text if float(text) == value and "e" not in text and text != "-0" else None
