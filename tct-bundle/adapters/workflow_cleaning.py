@@ -109,84 +109,84 @@ def apply_repair(workflow: dict, steps: tuple[str | int, ...]) -> str | None:
     holder = workflow
     for step in steps[:-1]:  # copied, because an alias may stand for the same object at another place
         holder[step] = holder = copy(holder[step])
-    place = place_of(steps)
-    return next((repair.__name__ for repair in REPAIRS if repair(holder, steps[-1], place)), None)
+    shape = shape_of(steps)
+    return next((repair.__name__ for repair in REPAIRS if repair(holder, steps[-1], shape)), None)
 
 
-def place_of(steps: tuple[str | int, ...]) -> tuple[str, ...]:
+def shape_of(steps: tuple[str | int, ...]) -> tuple[str, ...]:
     """A path with * in place of indices, and of keys that users choose.
 
-    >>> place_of(("jobs", "env", "steps", 0, "env", "run"))
+    >>> shape_of(("jobs", "env", "steps", 0, "env", "run"))
     ('jobs', '*', 'steps', '*', 'env', '*')
     """
-    place = []
+    shape = []
     for step in steps:
-        is_open = isinstance(step, int) or place and place[-1] in NAMED_BY_USERS
-        place.append("*" if is_open else step)
-    return tuple(place)
+        is_open = isinstance(step, int) or shape and shape[-1] in NAMED_BY_USERS
+        shape.append("*" if is_open else step)
+    return tuple(shape)
 
 
-def list_of_one(holder, key, place) -> bool:
+def list_of_one(holder, key, shape) -> bool:
     """`branches: main` if the schema requires a list."""
-    is_filter = place[0] == "on" and len(place) == 3 and key in LISTS
+    is_filter = shape[0] == "on" and len(shape) == 3 and key in LISTS
     if fits := is_filter and is_scalar(holder[key]) and holder[key] not in (None, ""):
         holder[key] = [holder[key]]
     return fits
 
 
-def deprecated_event(holder, key, place) -> bool:
+def deprecated_event(holder, key, shape) -> bool:
     """`pull_request_comment`, which GitHub replaced by `issue_comment`; left alone if both have filters."""
     old, new = "pull_request_comment", "issue_comment"
-    if place == ("on", old) and new not in holder:
+    if shape == ("on", old) and new not in holder:
         events = {new if event == old else event: filters for event, filters in holder.items()}
         holder.clear()
         holder.update(events)
-    elif place == ("on", "*") and holder[key] == old and new in holder:
+    elif shape == ("on", "*") and holder[key] == old and new in holder:
         del holder[key]
-    elif place in (("on",), ("on", "*")) and holder[key] == old:
+    elif shape in (("on",), ("on", "*")) and holder[key] == old:
         holder[key] = new
     else:
         return False
     return True
 
 
-def empty_secret(holder, key, place) -> bool:
+def empty_secret(holder, key, shape) -> bool:
     """A secret of a called workflow that is named and not described."""
-    if fits := place == ("on", "workflow_call", "secrets", "*") and holder[key] is None:
+    if fits := shape == ("on", "workflow_call", "secrets", "*") and holder[key] is None:
         holder[key] = {}
     return fits
 
 
-def empty_needs(holder, key, place) -> bool:
+def empty_needs(holder, key, shape) -> bool:
     """`needs: []`, which says nothing."""
-    if fits := place == ("jobs", "*", "needs") and holder[key] == []:
+    if fits := shape == ("jobs", "*", "needs") and holder[key] == []:
         del holder[key]
     return fits
 
 
-def strategy_without_matrix(holder, key, place) -> bool:
+def strategy_without_matrix(holder, key, shape) -> bool:
     """A strategy that has nothing to apply to."""
-    is_strategy = place == ("jobs", "*", "strategy") and isinstance(holder[key], dict)
+    is_strategy = shape == ("jobs", "*", "strategy") and isinstance(holder[key], dict)
     if fits := is_strategy and "matrix" not in holder[key]:
         del holder[key]
     return fits
 
 
-def workflow_description(holder, key, place) -> bool:
+def workflow_description(holder, key, shape) -> bool:
     """`description` of the whole workflow: a text that changes nothing about its runs."""
-    if fits := place == ("description",) and is_scalar(holder[key]) and "${{" not in str(holder[key]):
+    if fits := shape == ("description",) and is_scalar(holder[key]) and "${{" not in str(holder[key]):
         del holder[key]
     return fits
 
 
-def scalar_as_text(holder, key, place) -> bool:
+def scalar_as_text(holder, key, shape) -> bool:
     """`run: true` is the text `true`, and an `env` without a value the empty text."""
-    value, is_default = holder[key], place[-1] == "default"
+    value, is_default = holder[key], shape[-1] == "default"
     if value is None:
-        is_text = place[-2:] in EMPTY_TEXTS and not (is_default and holder.get("type") == "boolean")
+        is_text = shape[-2:] in EMPTY_TEXTS and not (is_default and holder.get("type") == "boolean")
     else:
         is_text = is_scalar(value) and not is_default  # a default has the type of its input
-    text = text_of(value) if is_text and "matrix" not in place else None  # in a matrix, types matter
+    text = text_of(value) if is_text and "matrix" not in shape else None  # in a matrix, types matter
     if text is not None:
         holder[key] = text
     return text is not None
