@@ -212,6 +212,12 @@ def test_where_no_workflow_starts_so_the_error_tells_where(text, message):
 # -- YAML
 
 
+@pytest.mark.parametrize("text", ["", "on: pu", '{"on":"pu', ' {"on"', "# on"])
+def test_a_byte_order_mark_says_nothing(text):
+    marked, plain = tct.encode_prefix("\ufeff" + text), tct.encode_prefix(text)
+    assert (marked, marked.alternatives) == (plain, plain.alternatives)
+
+
 @settings(max_examples=150)
 @given(st.sampled_from([ODD, *WORKFLOWS]), st.floats(0, 1))
 def test_yaml_cut_anywhere_is_kept(workflow, share):

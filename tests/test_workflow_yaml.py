@@ -7,6 +7,7 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tct_github_workflow.workflow_files import load_text
 from tct_github_workflow.workflow_yaml import (
     MAX_DEPTH,
     WorkflowSyntaxError,
@@ -133,6 +134,11 @@ def test_bad_json_is_refused_with_the_reason_in_one_line(text, message):
 
 def test_json_is_read_as_json():
     assert load_json(b'\xef\xbb\xbf{"on": "\\ud83d\\ude80", "x": 1e3}') == {"on": "🚀", "x": 1000.0}
+
+
+@pytest.mark.parametrize("text", ['\ufeff{"a": "\\ud83d\\ude80"}', b'\xef\xbb\xbf {"a": "\\ud83d\\ude80"}'])
+def test_a_byte_order_mark_does_not_hide_that_a_text_is_json(text):
+    assert load_text(text, "3") == {"a": "🚀"}  # YAML knows no escapes of halves
 
 
 # -----------------------------------------------------------------------------

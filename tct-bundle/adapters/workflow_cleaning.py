@@ -74,7 +74,8 @@ def encode(value: dict, repair: bool) -> Workflow:
 
 
 def is_template(source: str | bytes) -> bool:
-    return TEMPLATE.search(source if isinstance(source, str) else source.decode(errors="replace")) is not None
+    text = source if isinstance(source, str) else source.decode(errors="replace")
+    return TEMPLATE.search(text.removeprefix("\ufeff")) is not None
 
 
 def describe(value) -> str:

@@ -21,7 +21,6 @@ _BLANKS = " \t\r\n"
 
 def yaml_beginnings(text: str) -> list[Beginning]:
     """What a YAML text may say that is cut anywhere; WorkflowSyntaxError where it is not YAML up to there."""
-    text = text.removeprefix("\ufeff")
     if start := _CUT_DOCUMENT_START.fullmatch(text):
         text = start[1]
     if _ends_in_comment(text):

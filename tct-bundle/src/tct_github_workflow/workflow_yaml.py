@@ -44,7 +44,7 @@ def load_workflow(text: str | bytes):
     Mapping keys are always strings, the source text of the key. Nodes that aliases repeat are one shared
     object in the result. Raises WorkflowSyntaxError with line and column.
     """
-    text = _decode(text)
+    text = decode_text(text)
     try:
         return _compose(yaml.parse(text, Loader=yaml.CSafeLoader))
     except yaml.MarkedYAMLError as error:
@@ -60,7 +60,7 @@ def load_workflow(text: str | bytes):
 
 def load_json(text: str | bytes):
     """The value of one JSON document; duplicate keys, NaN and lone surrogates are refused."""
-    text = _decode(text)
+    text = decode_text(text)
     try:
         value = json.loads(text, object_pairs_hook=_unique_keys, parse_float=_finite, parse_constant=_finite)
         if "\\u" in text:  # the only way for a lone surrogate, which no UTF-8 file can hold, to come in
@@ -187,8 +187,8 @@ def _unique_keys(pairs):
     return value
 
 
-def _decode(text):
-    """Text without byte order mark, as valid UTF-8 (a str may hold lone surrogates)."""
+def decode_text(text: str | bytes) -> str:
+    """Text without its byte order mark. WorkflowSyntaxError if it is not UTF-8 (a str may hold lone surrogates)."""
     try:
         data = text.encode() if isinstance(text, str) else text
         return data.decode("utf-8-sig")
