@@ -39,9 +39,24 @@ def test_scalars_have_yaml_1_2_core_types(text, value):
     assert same(load_workflow(f"a: {text}"), {"a": value})
 
 
+@pytest.mark.parametrize("text, value", [
+    ("!!str 3.10", "3.10"), ("!!str null", "null"), ("!!str", ""), ("!!str 'x'", "x"), ("!!str >-\n  x", "x"),
+    ("!!int 017", 17), ("!!int 0x1F", 31), ("!!float 3.10", 3.1), ("!!float 3", 3.0), ("!!bool True", True),
+    ("!!null ~", None), ("!!null", None), ("!<tag:yaml.org,2002:str> 3", "3"), ("&x !!str 3", "3"),
+    ("!!map {b: 1}", {"b": 1}), ("!!seq [1]", [1]),
+])
+def test_core_tags_say_the_type(text, value):
+    assert same(load_workflow(f"a: {text}"), {"a": value})
+
+
 def test_keys_are_the_source_text():
-    text = "on: push\n3.10: a\ntrue: b\n~: c\n0x1F: d\n'q': e\n<<: {f: 1}\n"
-    assert list(load_workflow(text)) == ["on", "3.10", "true", "~", "0x1F", "q", "<<"]
+    text = "on: push\n3.10: a\ntrue: b\n0x1F: d\n'q': e\n<<: {f: 1}\n!!str 1.0: g\n'~': h\n"
+    assert list(load_workflow(text)) == ["on", "3.10", "true", "0x1F", "q", "<<", "1.0", "~"]
+
+
+@pytest.mark.parametrize("key", ["null", "Null", "~", "!!null null", "''", "&x ~", "*n "])
+def test_null_is_an_empty_key(key):
+    assert load_workflow(f"a: &n\n{key}: x") == {"a": None, "": "x"}
 
 
 def test_aliases_stand_for_their_anchors():
@@ -70,7 +85,17 @@ def test_bytes_byte_order_marks_and_windows_line_ends_are_read(text):
     ("a: &x [*x]", "line 1, column 8: alias *x stands inside its own anchor"),
     ("a: &x 1\nb: &x {c: *x}", "line 2, column 11: alias *x stands inside its own anchor"),
     ("if: !contains(x)", "line 1, column 5: tag !contains(x) is not allowed"),
-    ("a: !!binary aGk=", "line 1, column 4: tag tag:yaml.org,2002:binary is not allowed"),
+    ("a: !!binary aGk=", "line 1, column 4: tag !!binary is not allowed here; scalars may have !!str, "),
+    ("a: ! 3", "line 1, column 4: tag ! is not allowed"),
+    ("a: !!map x", "line 1, column 4: tag !!map is not allowed here"),
+    ("a: !!str [x]", "line 1, column 4: tag !!str is not allowed here"),
+    ("a: !!seq {}", "line 1, column 4: tag !!seq is not allowed here"),
+    ("a: !!int x", 'line 1, column 4: tag !!int does not fit "x"; remove it'),
+    ("a: !!int '3'", 'line 1, column 4: tag !!int does not fit "3"; remove it'),
+    ("a: !!int 3.0", "tag !!int does not fit"), ("a: !!float 0x1F", "tag !!float does not fit"),
+    ("a: !!bool yes", "tag !!bool does not fit"), ("a: !!null x", "tag !!null does not fit"),
+    ("a: !!int", 'tag !!int does not fit ""'), ("a: !!float " + "9" * 400, "has no JSON form"),
+    ("~: a\nnull: b", 'line 2, column 1: duplicate key ""'),
     ("a: .inf", "line 1, column 4: .inf has no JSON form"),
     ("a: [-.INF]", "line 1, column 5: -.INF has no JSON form"),
     ("a: .NaN", "line 1, column 4: .NaN has no JSON form"),
