@@ -226,7 +226,7 @@ def test_an_item_that_has_begun_has_to_come():
         ('{"env":{"A":' + "9" * 10_000, r"digits|number"),
         ("on: push: x", "^line 1, column 9: "),
         ("on: push\non: x", r'^line 2, column 1: duplicate key "on"'),
-        ("jobs: {null: {runs-on: x}}", r"^\$\.jobs\[''\]: this key does not fit here; allowed are keys that match"),
+        ("jobs: {null: {runs-on: x}}", r"^\$\.jobs\[''\]: this key does not fit here; allowed are keys"),
         ("jobs:\n  a:\n    runz: x\n", r"^\$\.jobs\.a\.runz: unknown key; allowed are"),
         ("jobs:\n  a:\n    runs-on: x\n   b", "^line 4, column"),
         ("jobs:\n  - ", r"^\$\.jobs: expected an object"),

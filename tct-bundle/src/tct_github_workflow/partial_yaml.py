@@ -92,9 +92,12 @@ def _after_tag(text: str, name: str, content: str) -> list[Beginning]:
     """Cut within a plain scalar that has a tag of this name, or before it; none if it has to be whole."""
     if name == "str":
         return yaml_beginnings(f"{text}'" + content.replace("'", "''"))
-    beginnings = yaml_beginnings(text + content)
-    hints = [tuple(hint for hint in beginning.hints if not isinstance(hint, String)) for beginning in beginnings]
-    return [Beginning(b.document, left) for b, left in zip(beginnings, hints) if left or not content]
+    beginnings = []
+    for document, hints in yaml_beginnings(text + content):
+        hints = tuple(hint for hint in hints if not isinstance(hint, String))
+        if hints or not content:
+            beginnings.append(Beginning(document, hints))
+    return beginnings
 
 
 def _not_begun(value: Any, text: str) -> Beginning:
