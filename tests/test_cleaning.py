@@ -92,6 +92,7 @@ def with_step(**step) -> dict:
 @pytest.mark.parametrize("name, value, repaired", [
     ("list_of_one", started_by({"push": {"branches": "main", "tags": ["v*"]}}),
      started_by({"push": {"branches": ["main"], "tags": ["v*"]}})),
+    ("scalar_as_text", started_by({"push": {"tags": [3.10]}}), started_by({"push": {"tags": ["3.1"]}})),
     ("deprecated_event", started_by("pull_request_comment"), started_by("issue_comment")),
     ("deprecated_event", started_by(["push", "pull_request_comment"]), started_by(["push", "issue_comment"])),
     ("deprecated_event", started_by(["issue_comment", "pull_request_comment"]),
@@ -130,6 +131,8 @@ def test_every_repair_is_tested():
     started_by({"workflow_call": {"inputs": {"x": {"type": "boolean", "default": None}}}}),
     started_by({"push": {"branches": None}}), started_by({"push": {"branches": ""}}),
     started_by("push", **{"timeout-minutes": "30"}), started_by("push", permissions=None),
+    started_by("push", strategy={"matrix": {"x": [1]}, "fail-fast": 5}),
+    started_by({"pull_request": {"types": True}}), with_step(run="x", id=5),
     with_step(run="x", shell=None), with_step(run="x", name=1e20), with_step(uses="x", run=True),
     {"on": "push", "jobs": {"env": {"runs-on": None}}}, {"on": None, "jobs": None}, {"on": 3, "jobs": []},
     {"on": {"push": 5}, "jobs": {"a": 6, "b": {"steps": 7, "strategy": 8, "needs": 9}}},
@@ -166,6 +169,12 @@ def test_a_repair_changes_nothing_but_what_the_schema_rejects():
     repaired["jobs"]["broken"] = {"runs-on": "x", "env": {"A": ""}, "steps": [{"run": "true"}]}
     result = judge(broken, repair=True)
     assert result.value == repaired and result.repairs == ["scalar_as_text"] * 2
+
+
+def test_a_place_may_need_two_repairs():
+    result = judge(started_by({"push": {"branches": 3.10}}), repair=True)
+    assert result.value == started_by({"push": {"branches": ["3.1"]}})
+    assert result.repairs == ["scalar_as_text", "list_of_one"]
 
 
 def test_a_repair_leaves_the_other_places_of_an_alias():

@@ -101,6 +101,10 @@ NAMED_BY_USERS = ("jobs", "services", "inputs", "outputs", "secrets", "env", "wi
 EMPTY_TEXTS = {("name",), ("run-name",), ("*", "name"), ("*", "run"), ("*", "if"), ("*", "working-directory"),
                ("*", "description"), ("*", "default"), ("*", "value"), ("*", "options"),
                ("container", "options"), ("env", "*"), ("with", "*"), ("outputs", "*"), ("secrets", "*")}
+# What GitHub reads as a boolean or number, or as a text that is never one.
+NEVER_TEXTS = {"background", "cancel-in-progress", "cancel-timeout-minutes", "continue-on-error", "cron",
+               "default", "deployment", "fail-fast", "id", "max-parallel", "required", "timeout-minutes", "type",
+               "types", "wait-all"}
 
 
 def apply_repair(workflow: dict, steps: tuple[str | int, ...]) -> str | None:
@@ -130,7 +134,7 @@ def shape_of(steps: tuple[str | int, ...]) -> tuple[str, ...]:
 def list_of_one(holder, key, shape) -> bool:
     """`branches: main` if the schema requires a list."""
     is_filter = shape[0] == "on" and len(shape) == 3 and key in LISTS
-    if fits := is_filter and is_scalar(holder[key]) and holder[key] not in (None, ""):
+    if fits := is_filter and isinstance(holder[key], str) and holder[key] != "":
         holder[key] = [holder[key]]
     return fits
 
@@ -182,11 +186,12 @@ def workflow_description(holder, key, shape) -> bool:
 
 def scalar_as_text(holder, key, shape) -> bool:
     """`run: true` is the text `true`, and an `env` without a value the empty text."""
-    value, is_default = holder[key], shape[-1] == "default"
+    value = holder[key]
     if value is None:
-        is_text = shape[-2:] in EMPTY_TEXTS and not (is_default and holder.get("type") == "boolean")
+        is_boolean = shape[-1] == "default" and holder.get("type") == "boolean"
+        is_text = shape[-2:] in EMPTY_TEXTS and not is_boolean
     else:
-        is_text = is_scalar(value) and not is_default  # a default has the type of its input
+        is_text = is_scalar(value) and shape[-1] not in NEVER_TEXTS
     text = text_of(value) if is_text and "matrix" not in shape else None  # in a matrix, types matter
     if text is not None:
         holder[key] = text
