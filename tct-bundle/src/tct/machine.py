@@ -20,6 +20,7 @@ from tct.reach import (
     Goals,
     Reachability,
     assertions,
+    names_of,
     number_vector,
     numbers_of,
     truth_vector,
@@ -39,14 +40,14 @@ class TypeMachine:
 
     def __init__(self, schema: Schema):
         compiler = SchemaCompiler(schema)
-        self.reach = Reachability(compiler.at)
+        self.reach = Reachability(compiler.formulas.__getitem__)
         declared = _all_assertions(compiler.formulas.values())
-        self.symbols = SymbolTable(_names(declared), map(literal, _values(declared)))
+        self.symbols = SymbolTable(names_of(declared), map(literal, _values(declared)))
         self.place = cache(lambda goals, accept: Place(self, goals, accept))
         self._object_state = cache(lambda *key: ObjectState(self, *key))
         self.array_state = cache(lambda goals, accept: ArrayState(self, goals, accept))
         self.text_machine = cache(lambda goals, accept: TextMachine(self.reach.text(goals), accept))
-        goals = (compiler.root,)
+        goals = (compiler.formulas["#"],)
         if self.reach.value(goals).get((True,), MAX_DEPTH + 1) > MAX_DEPTH:
             raise UnsupportedSchemaError("false", "#", f"no document of at most {MAX_DEPTH} levels is valid")
         self.root = self.place(goals, frozenset([(True,)]))
@@ -259,7 +260,9 @@ class ObjectState:
         if not after:
             return None
         place = self.machine.place(step.child, frozenset(after))
-        return Member(place, after, matching if key is None else key, self.machine.symbols.key.get(key))
+        if key is None:
+            return Member(place, after, matching)
+        return Member(place, after, key, self.machine.symbols.key[key])
 
     def _comes_to_an_end(self, goals: Goals, used: frozenset[str], room: int) -> bool:
         reach = self.machine.reach
@@ -314,11 +317,6 @@ def _all_assertions(formulas) -> list:
             inner = [*assertion.prefix, assertion.rest]
         todo += [a for formula in inner for a in formula.atoms]
     return list(found)
-
-
-def _names(declared: list) -> set[str]:
-    present = {a.key for a in declared if isinstance(a, Present)}
-    return present.union(*({name for name, _ in a.named} for a in declared if isinstance(a, Members)))
 
 
 def _values(declared: list) -> list[str | int | float]:

@@ -6,7 +6,7 @@ and for any half-read container, which vectors of truths some completion has, an
 completion must nest at the least; the type machine offers only what keeps an accepted vector in reach.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from itertools import count
 
@@ -151,13 +151,7 @@ class Reachability:
 
     def names(self, goals: Goals) -> tuple[str, ...]:
         """The keys that the goals know by name; all others are open keys."""
-        found = set()
-        for assertion in assertions(goals):
-            if isinstance(assertion, Present):
-                found.add(assertion.key)
-            elif isinstance(assertion, Members):
-                found.update(name for name, _ in assertion.named)
-        return tuple(sorted(found))
+        return tuple(sorted(names_of(assertions(goals))))
 
     def patterns(self, goals: Goals) -> tuple[str, ...]:
         """The patterns that open keys are sorted by."""
@@ -287,6 +281,17 @@ class Reachability:
 def assertions(goals: Goals) -> list:
     """All assertions within the goals, in an order that does not depend on the process."""
     return sorted(frozenset().union(*(goal.atoms for goal in goals)), key=lambda a: atom(a).number)
+
+
+def names_of(assertions: Iterable) -> set[str]:
+    """The keys that some assertions name."""
+    found = set()
+    for assertion in assertions:
+        if isinstance(assertion, Present):
+            found.add(assertion.key)
+        elif isinstance(assertion, Members):
+            found.update(name for name, _ in assertion.named)
+    return found
 
 
 def numbers_of(goals: Goals) -> list[int | float]:

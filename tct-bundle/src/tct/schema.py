@@ -6,6 +6,7 @@ assert nothing, are passed over.
 
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import unquote
 
 from tct.assertions import (
     TYPES,
@@ -52,34 +53,28 @@ Schema = dict[str, Any] | bool
 
 
 class SchemaCompiler:
-    """Compiles each sub-schema once; `formulas` maps JSON pointers to what the schema there asserts."""
+    """Compiles a whole document: `formulas` maps "#", the pointer of each definition at the root and the
+    target of each reference to what the schema there asserts. Nothing is compiled later."""
 
     def __init__(self, document: Schema):
         self.document = document
         self.formulas: dict[str, Formula] = {}
+        self._targets = ["#", *_definitions_of(document)]  # definitions too that nothing refers to
         try:
-            self.root = self.at("#")
-            if isinstance(document, dict):
-                for name in document.get("definitions", {}):  # also those that nothing refers to
-                    self.at(f"#/definitions/{_escape_pointer(name)}")
+            for pointer in self._targets:  # compile() appends the targets of references
+                if pointer not in self.formulas:
+                    self.formulas[pointer] = self.compile(self.find(pointer), pointer)
         except RecursionError:
             raise UnsupportedSchemaError("schema", "#", "its parts are nested too deeply") from None
-
-    def at(self, pointer: str) -> Formula:
-        """The formula of the schema at a JSON pointer within the document, such as #/definitions/env."""
-        if pointer not in self.formulas:
-            self.formulas[pointer] = TRUE  # recursion goes through Ref atoms: this placeholder is never read
-            self.formulas[pointer] = self.compile(self.find(pointer), pointer)
-        return self.formulas[pointer]
 
     def find(self, pointer: str) -> Schema:
         node: Any = self.document
         for part in pointer.split("/")[1:]:
             part = part.replace("~1", "/").replace("~0", "~")
-            try:
-                node = node[int(part)] if isinstance(node, list) else node[part]
-            except (KeyError, IndexError, ValueError, TypeError):
-                raise UnsupportedSchemaError("$ref", pointer, "points nowhere in this schema") from None
+            inner = {str(i): item for i, item in enumerate(node)} if isinstance(node, list) else node
+            if not isinstance(inner, dict) or part not in inner:
+                raise UnsupportedSchemaError("$ref", pointer, "points nowhere in this schema")
+            node = inner[part]
         return node
 
     def compile(self, schema: Schema, pointer: str) -> Formula:
@@ -101,7 +96,8 @@ class SchemaCompiler:
             raise UnsupportedSchemaError(
                 "$ref", pointer, f"only references within the schema, not {target!r}"
             )
-        self.find(target)
+        target = unquote(target)
+        self._targets.append(target)
         return atom(Ref(target))
 
     def children(self, schemas: list[Schema], pointer: str) -> list[Formula]:
@@ -276,6 +272,9 @@ def _keys(compiler: SchemaCompiler, formula: Formula, pointer: str) -> Formula:
         return TRUE
     if isinstance(assertion, Pattern):
         return compiler.compile(allowed | {"patternProperties": {assertion.regex: True}}, pointer)
+    if isinstance(assertion, Ref):
+        target = assertion.pointer
+        return _keys(compiler, compiler.compile(compiler.find(target), target), pointer)
     if isinstance(assertion, Text):
         return compiler.compile(allowed | {"properties": dict.fromkeys(sorted(assertion.values), True)}, pointer)
     raise UnsupportedSchemaError("propertyNames", pointer, "only pattern, lengths, enum and const are supported")
@@ -362,6 +361,12 @@ FORMS = {  # the Python type of a keyword's value, where another would be misrea
     "patternProperties": dict,
     "dependencies": dict,
 }
+
+
+def _definitions_of(document: Schema) -> list[str]:
+    """The pointers of the definitions at the root."""
+    definitions = document.get("definitions", {}) if isinstance(document, dict) else {}
+    return [f"#/definitions/{_escape_pointer(name)}" for name in definitions]
 
 
 def _escape_pointer(part: str) -> str:

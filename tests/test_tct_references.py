@@ -1,0 +1,81 @@
+"""References: wherever they stand and wherever they point, the verdict is that of jsonschema-rs."""
+
+import copy
+from urllib.parse import quote
+
+import jsonschema_rs
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from tct import UnsupportedSchemaError, compile_json_schema
+from test_tct_schema import KEYS, TYPES, VALUES, check_verdicts, check_walk, schemas_over
+
+DEFINITION_NAMES = st.sampled_from(["a", "b/c", "~1", "50%", ""])
+WITH_SCHEMAS = ("properties", "patternProperties", "dependencies", "definitions")  # name -> schema
+WITH_A_LIST = ("items", "allOf", "anyOf", "oneOf")
+WITH_A_SCHEMA = ("items", "additionalItems", "additionalProperties", "propertyNames", "not", "if", "then", "else")
+
+
+def defining(inner):
+    """Schemas over `inner`, some with definitions, and references with what is ignored next to them."""
+    definitions = st.dictionaries(DEFINITION_NAMES, inner, min_size=1, max_size=2)
+    reference = st.builds(lambda target, sibling: {"$ref": target, **sibling}, st.integers(0, 50), schemas_over(inner))
+    schema = schemas_over(inner) | reference
+    return schema | st.builds(lambda schema, inner: {**schema, "definitions": inner}, schema, definitions)
+
+
+def places(schema, pointer="#"):
+    """(JSON pointer, schema) of a schema and of all those within it."""
+    yield pointer, schema
+    if isinstance(schema, bool):
+        return
+    for keyword, value in schema.items():
+        at = f"{pointer}/{keyword}"
+        if keyword in WITH_SCHEMAS:
+            for name, inner in value.items():
+                if not isinstance(inner, list):
+                    yield from places(inner, f"{at}/{escaped(name)}")
+        elif keyword in WITH_A_LIST and isinstance(value, list):
+            for index, inner in enumerate(value):
+                yield from places(inner, f"{at}/{index}")
+        elif keyword in WITH_A_SCHEMA:
+            yield from places(value, at)
+
+
+def escaped(name: str) -> str:
+    return quote(name.replace("~", "~0").replace("/", "~1"), safe="")
+
+
+def with_targets(schema):
+    """A copy of a schema in which each reference, so far a number, is to one of the schemas within it."""
+    schema = copy.deepcopy(schema)
+    found = list(places(schema))
+    for _, inner in found:
+        if isinstance(inner, dict) and "$ref" in inner:
+            inner["$ref"] = found[inner["$ref"] % len(found)][0]
+    return schema
+
+
+LEAVES = st.booleans() | st.builds(lambda t: {"type": t}, TYPES) | st.builds(lambda n: {"$ref": n}, st.integers(0, 50))
+SCHEMAS = st.recursive(LEAVES, defining, max_leaves=10).map(with_targets)
+
+
+def judge_of(schema):
+    """jsonschema-rs on a schema; schemas with a reference in a circle, which we refuse, are not tried."""
+    try:
+        compile_json_schema(schema)
+    except UnsupportedSchemaError as error:
+        assume(error.keyword not in ("$ref", "propertyNames"))
+    return jsonschema_rs.Draft7Validator(schema)
+
+
+@settings(max_examples=300)
+@given(SCHEMAS, st.lists(VALUES, min_size=1, max_size=6))
+def test_references_mean_what_they_point_to(schema, values):
+    check_verdicts(schema, values, judge_of(schema))
+
+
+@settings(max_examples=300)
+@given(SCHEMAS, st.randoms(use_true_random=False))
+def test_walks_through_references_end_well(schema, random):
+    check_walk(schema, random, judge_of(schema))
