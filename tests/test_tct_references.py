@@ -7,7 +7,8 @@ import jsonschema_rs
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from tct import UnsupportedSchemaError, compile_json_schema
+from tct import Tokenizer, UnsupportedSchemaError, compile_json_schema
+from tct.symbols import END_STRING
 from test_tct_schema import KEYS, TYPES, VALUES, check_verdicts, check_walk, schemas_over
 
 DEFINITION_NAMES = st.sampled_from(["a", "b/c", "~1", "50%", ""])
@@ -61,7 +62,7 @@ SCHEMAS = st.recursive(LEAVES, defining, max_leaves=10).map(with_targets)
 
 
 def judge_of(schema):
-    """jsonschema-rs on a schema; schemas with a reference in a circle, which we refuse, are not tried."""
+    """jsonschema-rs on a schema; those with references in a circle, which we refuse, are not tried."""
     try:
         compile_json_schema(schema)
     except UnsupportedSchemaError as error:
@@ -69,13 +70,58 @@ def judge_of(schema):
     return jsonschema_rs.Draft7Validator(schema)
 
 
-@settings(max_examples=300)
+@settings(max_examples=200)
 @given(SCHEMAS, st.lists(VALUES, min_size=1, max_size=6))
 def test_references_mean_what_they_point_to(schema, values):
     check_verdicts(schema, values, judge_of(schema))
 
 
-@settings(max_examples=300)
+@settings(max_examples=200)
 @given(SCHEMAS, st.randoms(use_true_random=False))
 def test_walks_through_references_end_well(schema, random):
     check_walk(schema, random, judge_of(schema))
+
+
+NESTED = {"type": "object", "properties": {"n": {"enum": ["s", 7]}}, "required": ["n"]}
+
+
+@pytest.mark.parametrize(
+    "schema, reference",
+    [
+        ({"definitions": {"M": {"definitions": {"N": NESTED}}}}, "#/definitions/M/definitions/N"),
+        ({"definitions": {"M": {"$ref": "#", "definitions": {"N": NESTED}}}}, "#/definitions/M/definitions/N"),
+        ({"definitions": {"50% a/b~": NESTED}}, "#/definitions/50%25%20a~1b~0"),
+        ({"patternProperties": {"^x$": NESTED}}, "#/patternProperties/%5Ex$"),
+        ({"dependencies": {"x": {"items": [True, NESTED]}}}, "#/dependencies/x/items/1"),
+        ({"then": NESTED}, "#/then"),
+    ],
+)
+def test_what_only_a_reference_reaches_has_symbols_of_its_own(schema, reference):
+    schema = {**schema, "properties": {"C": {"$ref": reference}}}
+    assert min(compile_json_schema(schema).encode({"C": {"n": 7}})) >= END_STRING  # no bytes
+    documents = [{"C": {"n": 7}}, {"C": {"n": "s"}}, {"C": {"n": 8}}, {"C": {}}]
+    check_verdicts(schema, documents, jsonschema_rs.Draft7Validator(schema))
+
+
+@pytest.mark.parametrize("reference", ["#/anyOf/-1", "#/anyOf/00", "#/anyOf/2", "#/anyOf/x", "#/type/0"])
+def test_a_reference_that_points_nowhere_is_refused(reference):
+    schema = {"type": "object", "anyOf": [True, True], "properties": {"a": {"$ref": reference}}}
+    with pytest.raises(UnsupportedSchemaError, match="points nowhere") as error:
+        compile_json_schema(schema)
+    assert error.value.pointer == reference
+
+
+def test_keys_may_be_those_of_a_reference():
+    schema = {"propertyNames": {"$ref": "#/definitions/key"}, "definitions": {"key": {"pattern": "^[ab]+$"}}}
+    check_verdicts(schema, [{"ab": 1}, {"c": 1}, {}, "c"], jsonschema_rs.Draft7Validator(schema))
+
+
+def test_the_schema_position_of_a_member_does_not_depend_on_what_was_read_before():
+    branches = [
+        {"properties": {"a": {"const": 1}, "b": {"type": "string"}}, "patternProperties": {"^x?": {"type": "string"}}},
+        {"required": ["a"], "patternProperties": {"^y": {"type": "string"}}},
+    ]
+    tokenizer = Tokenizer({"type": "object", "anyOf": branches})
+    for key in ("b", "x", "y", "z"):
+        whole = [tokenizer.states_of(tokenizer.encode_value({"a": a, key: "t"})) for a in (1, 2)]
+        assert whole[0][-4:] == whole[1][-4:], key  # the value, its byte, its end, the object's end

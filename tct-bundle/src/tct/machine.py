@@ -68,10 +68,7 @@ class Member:
 
     place: "Place"
     after: dict[Vector, "ObjectState | ArrayState"]
-    key: str | frozenset[str] | None = (
-        None  # a name, or the patterns that an open key matches; of members only
-    )
-    symbol: int | None = None  # of the name
+    symbol: int | None = None  # of its key, if the schema names it
 
 
 class Place:
@@ -260,9 +257,7 @@ class ObjectState:
         if not after:
             return None
         place = self.machine.place(step.child, frozenset(after))
-        if key is None:
-            return Member(place, after, matching)
-        return Member(place, after, key, self.machine.symbols.key[key])
+        return Member(place, after, None if key is None else self.machine.symbols.key[key])
 
     def _comes_to_an_end(self, goals: Goals, used: frozenset[str], room: int) -> bool:
         reach = self.machine.reach
