@@ -9,20 +9,29 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tct import Tokenizer, UnsupportedSchemaError, compile_json_schema
 from tct.symbols import END_STRING
-from test_tct_schema import KEYS, TYPES, VALUES, check_verdicts, check_walk, schemas_over
+from test_tct_schema import TYPES, VALUES, check_verdicts, check_walk, schemas_over
 
 DEFINITION_NAMES = st.sampled_from(["a", "b/c", "~1", "50%", ""])
 WITH_SCHEMAS = ("properties", "patternProperties", "dependencies", "definitions")  # name -> schema
 WITH_A_LIST = ("items", "allOf", "anyOf", "oneOf")
 WITH_A_SCHEMA = ("items", "additionalItems", "additionalProperties", "propertyNames", "not", "if", "then", "else")
 
+REFERENCES = st.builds(lambda target: {"$ref": target}, st.integers(0, 99))  # with_targets() sets the target
 
-def defining(inner):
-    """Schemas over `inner`, some with definitions, and references with what is ignored next to them."""
-    definitions = st.dictionaries(DEFINITION_NAMES, inner, min_size=1, max_size=2)
-    reference = st.builds(lambda target, sibling: {"$ref": target, **sibling}, st.integers(0, 50), schemas_over(inner))
-    schema = schemas_over(inner) | reference
-    return schema | st.builds(lambda schema, inner: {**schema, "definitions": inner}, schema, definitions)
+
+def referring(leaves):
+    """Schemas with nested definitions, and with references next to `leaves` and to other keywords."""
+    small = st.recursive(leaves | REFERENCES, schemas_over, max_leaves=3)
+    with_siblings = st.builds(lambda siblings, reference: siblings | reference, schemas_over(small), REFERENCES)
+    definitions = st.dictionaries(DEFINITION_NAMES, small, min_size=1, max_size=2)
+    nested = st.builds(
+        lambda outer, inner: {**outer, "definitions": inner}, schemas_over(small) | with_siblings, definitions
+    )
+    roots = schemas_over(REFERENCES | REFERENCES | small) | with_siblings
+    return st.builds(
+        lambda root, name, nested: with_targets({**root, "definitions": {name: nested}}),
+        roots, DEFINITION_NAMES, nested,
+    )  # fmt: skip
 
 
 def places(schema, pointer="#"):
@@ -48,52 +57,51 @@ def escaped(name: str) -> str:
 
 
 def with_targets(schema):
-    """A copy of a schema in which each reference, so far a number, is to one of the schemas within it."""
+    """A copy of a schema in which each reference, so far a number, is to one of the schemas within it: with an
+    even number to one in nested definitions, if there are any."""
     schema = copy.deepcopy(schema)
     found = list(places(schema))
+    pointers = [pointer for pointer, _ in found]
+    nested = [pointer for pointer in pointers if pointer.count("/definitions/") > 1] or pointers
     for _, inner in found:
         if isinstance(inner, dict) and "$ref" in inner:
-            inner["$ref"] = found[inner["$ref"] % len(found)][0]
+            targets = pointers if inner["$ref"] % 2 else nested
+            inner["$ref"] = targets[inner["$ref"] // 2 % len(targets)]
     return schema
 
 
-LEAVES = st.booleans() | st.builds(lambda t: {"type": t}, TYPES) | st.builds(lambda n: {"$ref": n}, st.integers(0, 50))
-SCHEMAS = st.recursive(LEAVES, defining, max_leaves=10).map(with_targets)
+SCHEMAS = referring(st.booleans() | st.builds(lambda t: {"type": t}, TYPES))
 
 
-def judge_of(schema):
+def judge_of(schema, validator):
     """jsonschema-rs on a schema; those with references in a circle, which we refuse, are not tried."""
     try:
         compile_json_schema(schema)
     except UnsupportedSchemaError as error:
         assume(error.keyword not in ("$ref", "propertyNames"))
-    return jsonschema_rs.Draft7Validator(schema)
+    return validator(schema)
 
 
-@settings(max_examples=200)
-@given(SCHEMAS, st.lists(VALUES, min_size=1, max_size=6))
-def test_references_mean_what_they_point_to(schema, values):
-    check_verdicts(schema, values, judge_of(schema))
+@settings(max_examples=250)
+@given(SCHEMAS, st.lists(VALUES, min_size=1, max_size=6), st.randoms(use_true_random=False))
+def test_references_mean_what_they_point_to(schema, values, random):
+    judge = judge_of(schema, jsonschema_rs.Draft7Validator)
+    check_verdicts(schema, values, judge)
+    check_walk(schema, random, judge)
 
 
-@settings(max_examples=200)
-@given(SCHEMAS, st.randoms(use_true_random=False))
-def test_walks_through_references_end_well(schema, random):
-    check_walk(schema, random, judge_of(schema))
-
-
-NESTED = {"type": "object", "properties": {"n": {"enum": ["s", 7]}}, "required": ["n"]}
+LEAF = {"type": "object", "properties": {"n": {"enum": ["s", 7]}}, "required": ["n"]}
 
 
 @pytest.mark.parametrize(
     "schema, reference",
     [
-        ({"definitions": {"M": {"definitions": {"N": NESTED}}}}, "#/definitions/M/definitions/N"),
-        ({"definitions": {"M": {"$ref": "#", "definitions": {"N": NESTED}}}}, "#/definitions/M/definitions/N"),
-        ({"definitions": {"50% a/b~": NESTED}}, "#/definitions/50%25%20a~1b~0"),
-        ({"patternProperties": {"^x$": NESTED}}, "#/patternProperties/%5Ex$"),
-        ({"dependencies": {"x": {"items": [True, NESTED]}}}, "#/dependencies/x/items/1"),
-        ({"then": NESTED}, "#/then"),
+        ({"definitions": {"M": {"definitions": {"N": LEAF}}}}, "#/definitions/M/definitions/N"),
+        ({"definitions": {"M": {"$ref": "#", "definitions": {"N": LEAF}}}}, "#/definitions/M/definitions/N"),
+        ({"definitions": {"50% a/b~": LEAF}}, "#/definitions/50%25%20a~1b~0"),
+        ({"patternProperties": {"^x$": LEAF}}, "#/patternProperties/%5Ex$"),
+        ({"dependencies": {"x": {"items": [True, LEAF]}}}, "#/dependencies/x/items/1"),
+        ({"then": LEAF}, "#/then"),
     ],
 )
 def test_what_only_a_reference_reaches_has_symbols_of_its_own(schema, reference):

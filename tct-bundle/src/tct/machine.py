@@ -15,7 +15,7 @@ from itertools import islice
 from tct.assertions import TYPES, Items, Members, Number, Pattern, Present, Text
 from tct.errors import UnsupportedSchemaError
 from tct.formula import FALSE, Formula, atom
-from tct.numbers import endings, exact, is_whole, parse, spellings
+from tct.numbers import WHOLE, endings, exact, is_whole, kind, parse
 from tct.reach import (
     Goals,
     Reachability,
@@ -23,6 +23,7 @@ from tct.reach import (
     names_of,
     number_vector,
     numbers_of,
+    spelled_numbers,
     truth_vector,
     unnamed_numbers,
 )
@@ -163,33 +164,38 @@ class Place:
 
     @cached_property
     def has_free_numbers(self) -> bool:
-        return "number" in self.types and bool(self.free_numbers)
+        """Do numbers fit that have no symbol? Those that the schema does not name, or some that it names, if they
+        meet other goals than their symbol does: 3.0, which draft-04 does not take for an integer, but not 3."""
+        if "number" not in self.types or self.free_numbers:
+            return "number" in self.types
+        found = spelled_numbers(self._typed("number")).values()
+        return any(self.number(n) not in (None, self.number(exact(n))) for n in found)
 
     @cached_property
-    def free_numbers(self) -> list[bool]:
-        """Which numbers that the schema does not name fit: integral ones (True), others (False), both, or none."""
+    def free_numbers(self) -> list[int]:
+        """The kinds of numbers that fit without being named by the schema."""
         numbers = unnamed_numbers(self._typed("number"))
-        return [isinstance(number, int) for number in numbers if self.number(number) is not None]
+        return [kind(number) for number in numbers if self.number(number) is not None]
 
     def number(self, value: float) -> Vector | None:
         """The vector of a number that fits, else None."""
-        vector = number_vector(self._typed("number"), exact(value))
+        vector = number_vector(self._typed("number"), value)
         return vector if vector in self.accept else None
 
     def number_may_continue(self, text: str) -> bool:
         """Is there a spelling of a number that fits and starts with `text`?"""
-        return True in self.free_numbers and is_whole(text) or self.number_ending(text) is not None
+        return WHOLE in self.free_numbers and is_whole(text) or self.number_ending(text) is not None
 
     def number_ending(self, text: str) -> str | None:
         """A near ending that makes `text` the spelling of a number that fits; None where none does."""
-        likely_first = sorted(self.free_numbers, reverse="." not in text)
-        for integral in likely_first:  # only named numbers do not fit: few endings are tried
-            for ending in endings(text, integral):
+        likely_first = sorted(self.free_numbers, reverse="." in text)
+        for of_kind in likely_first:  # only named numbers do not fit: few endings are tried
+            for ending in endings(text, of_kind):
                 if self.number(parse(text + ending)) is not None:
                     return ending
-        named = (number for number in numbers_of(self._typed("number")) if self.number(number) is not None)
-        spelled = (spelling for number in named for spelling in spellings(number))
-        return next((spelling[len(text) :] for spelling in spelled if spelling.startswith(text)), None)
+        named = spelled_numbers(self._typed("number")).items()
+        fitting = (spelling for spelling, number in named if self.number(number) is not None)
+        return next((spelling[len(text) :] for spelling in fitting if spelling.startswith(text)), None)
 
     @cached_property
     def text(self) -> TextMachine:
