@@ -22,7 +22,7 @@ NUMBERS = INTEGERS | FLOATS | st.integers(-20, 20).map(lambda n: n / 2)
 LONG = 3.602879701896397e16  # 2**55, which is 36028797018963968: its repr has other digits
 FRACTION = {"type": "number", "not": {"type": "integer"}}
 VALUES = NUMBERS | st.booleans() | st.none() | st.sampled_from(["", "1", "1.5"])
-ENUMS = st.lists(VALUES, min_size=1, max_size=4, unique_by=lambda value: (type(value) is bool, value))  # as in JSON
+ENUMS = st.lists(VALUES, min_size=1, max_size=4, unique_by=lambda value: (type(value) is bool, value))
 TYPES = st.sampled_from(["integer", "number", "string", "boolean", "null"])
 DRAFT_04, DRAFT_07 = (f"http://json-schema.org/draft-{number}/schema#" for number in ("04", "07"))
 PARTS = st.recursive(
@@ -39,7 +39,9 @@ PARTS = st.recursive(
     ),
     max_leaves=5,
 )
-SCHEMAS = st.builds(lambda draft, part: {"$schema": draft, **part}, st.sampled_from([DRAFT_04, DRAFT_07]), PARTS)
+SCHEMAS = st.builds(
+    lambda draft, part: {"$schema": draft, **part}, st.sampled_from([DRAFT_04, DRAFT_07]), PARTS
+)
 
 
 def compiled(schema) -> Tokenizer | None:

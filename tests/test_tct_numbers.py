@@ -7,8 +7,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tct.numbers import (
-    CHARACTERS, FRACTION, KINDS, MAX_DIGITS, POINTED, WHOLE, ending, endings, exact, kind, parse, spell, spellings,
-)  # fmt: skip
+    CHARACTERS,
+    FRACTION,
+    KINDS,
+    MAX_DIGITS,
+    POINTED,
+    WHOLE,
+    ending,
+    endings,
+    exact,
+    kind,
+    parse,
+    spell,
+    spellings,
+)
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False) | st.integers() | st.integers(-(10**400), 10**400)
 

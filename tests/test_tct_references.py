@@ -14,7 +14,9 @@ from test_tct_schema import TYPES, VALUES, check_verdicts, check_walk, schemas_o
 DEFINITION_NAMES = st.sampled_from(["a", "b/c", "~1", "50%", ""])
 WITH_SCHEMAS = ("properties", "patternProperties", "dependencies", "definitions")  # name -> schema
 WITH_A_LIST = ("items", "allOf", "anyOf", "oneOf")
-WITH_A_SCHEMA = ("items", "additionalItems", "additionalProperties", "propertyNames", "not", "if", "then", "else")
+WITH_A_SCHEMA = (
+    "items", "additionalItems", "additionalProperties", "propertyNames", "not", "if", "then", "else",
+)  # fmt: skip
 
 REFERENCES = st.builds(lambda target: {"$ref": target}, st.integers(0, 99))  # with_targets() sets the target
 
@@ -22,7 +24,9 @@ REFERENCES = st.builds(lambda target: {"$ref": target}, st.integers(0, 99))  # w
 def referring(leaves):
     """Schemas with nested definitions, and with references next to `leaves` and to other keywords."""
     small = st.recursive(leaves | REFERENCES, schemas_over, max_leaves=3)
-    with_siblings = st.builds(lambda siblings, reference: siblings | reference, schemas_over(small), REFERENCES)
+    with_siblings = st.builds(
+        lambda siblings, reference: siblings | reference, schemas_over(small), REFERENCES
+    )
     definitions = st.dictionaries(DEFINITION_NAMES, small, min_size=1, max_size=2)
     nested = st.builds(
         lambda outer, inner: {**outer, "definitions": inner}, schemas_over(small) | with_siblings, definitions
@@ -86,7 +90,7 @@ def judge_of(schema):
     return judge
 
 
-@settings(max_examples=250)
+@settings(max_examples=150)
 @given(SCHEMAS, st.lists(VALUES, min_size=1, max_size=6), st.randoms(use_true_random=False))
 def test_references_mean_what_they_point_to(schema, values, random):
     judge = judge_of(schema)
@@ -130,7 +134,10 @@ def test_keys_may_be_those_of_a_reference():
 
 def test_the_schema_position_of_a_member_does_not_depend_on_what_was_read_before():
     branches = [
-        {"properties": {"a": {"const": 1}, "b": {"type": "string"}}, "patternProperties": {"^x?": {"type": "string"}}},
+        {
+            "properties": {"a": {"const": 1}, "b": {"type": "string"}},
+            "patternProperties": {"^x?": {"type": "string"}},
+        },
         {"required": ["a"], "patternProperties": {"^y": {"type": "string"}}},
     ]
     tokenizer = Tokenizer({"type": "object", "anyOf": branches})

@@ -73,8 +73,8 @@ class PathClasses:
             return 0
         around, frame = self._class_of(outer.outer), outer.frame
         if isinstance(frame, MemberFrame):
-            members = self._members[around]
-            return members[frame.key if frame.key in members else _matching(self._patterns[around], frame.key)]
+            members, key = self._members[around], frame.key
+            return members[key if key in members else _matching(self._patterns[around], key)]
         items = self._items[around]
         return items[min(frame.index, len(items) - 1)]
 

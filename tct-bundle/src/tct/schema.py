@@ -44,12 +44,10 @@ from tct.formula import (
 from tct.numbers import exact
 from tct.regex import PatternError, compile_pattern, finite_language
 
-ANNOTATIONS = frozenset(
-    [
-        "$id", "$comment", "title", "description", "default", "examples", "readOnly", "writeOnly", "deprecated",
-        "markdownDescription", "x-intellij-html-description", "definitions", "$defs",
-    ]  # fmt: skip
-)
+ANNOTATIONS = frozenset([
+    "$id", "$comment", "title", "description", "default", "examples", "readOnly", "writeOnly", "deprecated",
+    "markdownDescription", "x-intellij-html-description", "definitions", "$defs",
+])  # fmt: skip
 MAX_COUNT = 1000  # for keywords that count items or members, each number of which is a state of its own
 MAX_LENGTH = 256  # for those that count characters, which need several states each
 MAX_PATTERN_NAMES = 64  # a key pattern that matches no more keys than this is written out as named keys
@@ -58,8 +56,8 @@ Schema = dict[str, Any] | bool
 
 
 class SchemaCompiler:
-    """Compiles a whole document: `formulas` maps "#", the pointer of each definition at the root and the
-    target of each reference to what the schema there asserts. Nothing is compiled later."""
+    """Compiles all that a value may be checked against: `formulas` maps the JSON pointers of the root, of its
+    definitions and of the targets of references to what the schema there asserts."""
 
     def __init__(self, document: Schema):
         self.document = document
@@ -67,7 +65,7 @@ class SchemaCompiler:
         if isinstance(document, dict) and "$schema" in document:
             self.dialect = dialect_of(document["$schema"], "#")
         self.formulas: dict[str, Formula] = {}
-        self._targets = ["#", *_definitions_of(document)]  # definitions too that nothing refers to
+        self._targets = ["#", *_definitions_of(document)]  # also definitions that nothing refers to
         try:
             for pointer in self._targets:  # compile() appends the targets of references
                 if pointer not in self.formulas:
@@ -76,14 +74,14 @@ class SchemaCompiler:
             raise UnsupportedSchemaError("schema", "#", "its parts are nested too deeply") from None
 
     def find(self, pointer: str) -> Schema:
-        """What stands at a JSON pointer within the document, such as #/definitions/env."""
+        """Return what stands at a JSON pointer within the document, such as #/definitions/env."""
         for at, node in self.path(pointer):
             if isinstance(node, dict) and isinstance(node.get("$schema"), str):
                 self.check_dialect(node["$schema"], at)
         return node
 
     def path(self, pointer: str) -> Iterator[tuple[str, Any]]:
-        """(JSON pointer, what stands there) from the root of the document down to a pointer."""
+        """Yield (JSON pointer, what stands there) from the root of the document down to `pointer`."""
         at, node = "#", self.document
         yield at, node
         for part in pointer.split("/")[1:]:
@@ -96,19 +94,19 @@ class SchemaCompiler:
             yield at, node
 
     def base(self, pointer: str) -> str:
-        """The pointer that references from within the schema at `pointer` start from: that of the innermost schema
-        around it with an identifier, else the root."""
+        """Return the pointer that the references of the schema at `pointer` are relative to: that of the innermost
+        schema around them with an identifier, or the root."""
         return [at for at, node in self.path(pointer) if at == "#" or self.dialect.identifies(node)][-1]
 
     def check_dialect(self, uri: str, pointer: str) -> None:
         if dialect_of(uri, pointer) is not self.dialect:
-            raise UnsupportedSchemaError("$schema", pointer, "a part may not be of another draft than the whole")
+            raise UnsupportedSchemaError("$schema", pointer, "it names another draft than the root")
 
     def compile(self, schema: Schema, pointer: str) -> Formula:
         if isinstance(schema, bool) and self.dialect.has_boolean(pointer):
             return constant(schema)
         if not isinstance(schema, dict):
-            reason = "a schema is an object, or a boolean (in draft-04 only as additionalProperties or additionalItems)"
+            reason = "a schema is an object or a boolean (in draft-04 only as additionalProperties or -Items)"
             raise UnsupportedSchemaError(type(schema).__name__, pointer, reason)
         if "$ref" in schema and not self.dialect.ref_has_siblings:
             return _ref(self, schema, f"{pointer}/$ref")
@@ -116,12 +114,12 @@ class SchemaCompiler:
         for keyword, value in schema.items():
             if keyword not in KEYWORDS and keyword not in ANNOTATIONS and keyword != self.dialect.identifier:
                 raise UnsupportedSchemaError(keyword, pointer, "this keyword is not supported")
-            if not isinstance(value, (FORMS | self.dialect.forms).get(keyword, object)):
-                raise UnsupportedSchemaError(keyword, pointer, f"its value may not be {value!r:.60}")
+            if not isinstance(value, self.dialect.forms.get(keyword, FORMS.get(keyword, object))):
+                raise UnsupportedSchemaError(keyword, pointer, f"it may not be {value!r:.60} in this draft")
         return all_of(KEYWORDS[k](self, schema, f"{pointer}/{k}") for k in schema if k in KEYWORDS)
 
     def refer(self, target: str) -> Formula:
-        """The formula of a reference to a pointer, which is compiled in its turn."""
+        """Return the formula of a reference to a pointer; the schema there is compiled in its turn."""
         self._targets.append(target)
         return atom(Ref(target))
 
@@ -136,6 +134,7 @@ class SchemaCompiler:
 
 
 def _schema(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
+    """$schema, which chooses the draft at the root and may only repeat it in a part."""
     compiler.check_dialect(schema["$schema"], pointer.rsplit("/", 1)[0])
     return TRUE
 
@@ -313,8 +312,12 @@ def _keys(compiler: SchemaCompiler, formula: Formula, pointer: str) -> Formula:
         target = assertion.pointer
         return _keys(compiler, compiler.compile(compiler.find(target), target), pointer)
     if isinstance(assertion, Text):
-        return compiler.compile(allowed | {"properties": dict.fromkeys(sorted(assertion.values), True)}, pointer)
-    raise UnsupportedSchemaError("propertyNames", pointer, "only pattern, lengths, enum and const are supported")
+        return compiler.compile(
+            allowed | {"properties": dict.fromkeys(sorted(assertion.values), True)}, pointer
+        )
+    raise UnsupportedSchemaError(
+        "propertyNames", pointer, "only pattern, lengths, enum and const are supported"
+    )
 
 
 def _dependencies(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
@@ -408,12 +411,9 @@ FORMS = {  # the Python type of a keyword's value, where another would be misrea
 
 def _definitions_of(document: Schema) -> list[str]:
     """The pointers of the definitions at the root."""
-    if not isinstance(document, dict):
-        return []
-    found = ((keyword, document.get(keyword)) for keyword in ("definitions", "$defs"))
-    return [
-        f"#/{keyword}/{_escape_pointer(name)}" for keyword, names in found if isinstance(names, dict) for name in names
-    ]
+    root = document if isinstance(document, dict) else {}
+    keywords = [keyword for keyword in ("definitions", "$defs") if isinstance(root.get(keyword), dict)]
+    return [f"#/{keyword}/{_escape_pointer(name)}" for keyword in keywords for name in root[keyword]]
 
 
 def _escape_pointer(part: str) -> str:
