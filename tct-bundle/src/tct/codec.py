@@ -11,7 +11,7 @@ from typing import Any
 
 from tct.errors import SchemaValidationError
 from tct.machine import MAX_DEPTH, ArrayState, Member, ObjectState, Place, TypeMachine
-from tct.numbers import exact, parse, spell
+from tct.numbers import FRACTION, exact, parse, spell
 from tct.symbols import (
     ARRAY,
     END_ARRAY,
@@ -154,7 +154,8 @@ class Encoder:
                     out.append(NUMBER)
                 out += [_spelled(value, path), END_NUMBER]
                 return vector
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and exact(value) in place.choices:
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if is_number and exact(value) in place.choices and place.number(value) is not None:
             symbol, vector = place.choices[exact(value)]
             out.append(symbol)
             return vector
@@ -406,7 +407,7 @@ def _unfit(place: Place, value: Any) -> str:
 
 
 def _expected(place: Place) -> str:
-    number = "integer" if place.free_numbers == [True] else "number"
+    number = "integer" if place.free_numbers and FRACTION not in place.free_numbers else "number"
     types = (number if type == "number" else type for type in place.types)
     return " or ".join(_article(type) if type != "null" else type for type in types)
 
