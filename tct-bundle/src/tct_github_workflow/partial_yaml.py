@@ -29,7 +29,8 @@ _NOT_BEGUN = re.compile(
 )
 # A cut scalar after its tag, plain or not begun.
 _TAGGED = re.compile(
-    r"!!(str|int|float|bool|null)[ \t]+(?:&[\w-]+[ \t]+)?((?![\s&!*'\"|>])[^\n\[\]{},#:]*)\Z", re.ASCII)
+    r"!!(str|int|float|bool|null)[ \t]+(?:&[\w-]+[ \t]+)?((?![\s&!*'\"|>])[^\n\[\]{},#:]*)\Z", re.ASCII
+)
 
 
 def yaml_beginnings(text: str) -> list[Beginning]:
@@ -52,7 +53,7 @@ def yaml_beginnings(text: str) -> list[Beginning]:
         if isinstance(last, yaml.ScalarEvent) and last.style in ("|", ">"):
             return [left_open(value, levels), *_in_block_scalar(text, last)]
         if isinstance(last, yaml.ScalarEvent) and not last.value and not last.style:
-            beginnings = [_not_begun(value, text)]
+            beginnings = [_not_begun(value)]
         else:
             beginnings = [left_open(value, levels)]
     for colon in ("", ": "):  # without it a value or item, with it a key
@@ -100,14 +101,14 @@ def _after_tag(text: str, name: str, content: str) -> list[Beginning]:
     return beginnings
 
 
-def _not_begun(value: Any, text: str) -> Beginning:
-    """Cut before a value or item, of which a reader makes null."""
+def _not_begun(value: Any) -> Beginning:
+    """Cut before the last value or item, which a reader takes for null."""
     root = {"": value}
     holder, at = root, ""
     while isinstance(holder[at], (dict, list)):
         holder, at = holder[at], last_of(holder[at])
     holder[at] = CUT
-    return Beginning(root[""], (NotEnd(END_ARRAY),) if text.rstrip(_BLANKS).endswith("-") else ())
+    return Beginning(root[""], (NotEnd(END_ARRAY),) if isinstance(holder, list) else ())
 
 
 def _plain(text: str, ending: str) -> Iterator[Beginning]:
