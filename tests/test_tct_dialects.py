@@ -110,7 +110,7 @@ def test_a_draft_may_be_written_in_several_ways(uri):
     ],
 )
 def test_a_draft_that_is_not_known_is_refused_with_those_that_are(uri):
-    reason = f"{uri!r} is no draft that is supported: write http://json-schema.org/draft-04/schema# or "
+    reason = f"{uri!r} is not a supported draft: write http://json-schema.org/draft-04/schema# or "
     with pytest.raises(UnsupportedSchemaError, match=re.escape(reason)) as error:
         compile_json_schema({"$schema": uri})
     assert (error.value.keyword, error.value.pointer) == ("$schema", "#")

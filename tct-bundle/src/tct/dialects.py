@@ -66,7 +66,7 @@ def dialect_of(uri: Any, pointer: str) -> Dialect:
     named = {_bare(known): dialect for known, dialect in {**DIALECTS, LATEST: DRAFT_2020}.items()}
     if not isinstance(uri, str) or _bare(uri) not in named:
         drafts = " or ".join(DIALECTS)
-        reason = f"{uri!r:.100} is no draft that is supported: write {drafts}, or leave it out for draft-07"
+        reason = f"{uri!r:.100} is not a supported draft: write {drafts}, or leave it out for draft-07"
         raise UnsupportedSchemaError("$schema", pointer, reason)
     return named[_bare(uri)]
 
