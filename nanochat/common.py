@@ -5,6 +5,7 @@ import ctypes
 import functools
 import gc
 import importlib.util
+import inspect
 import os
 import shutil
 import signal
@@ -313,7 +314,9 @@ def data_parallel(model, device):
     from torch.nn.parallel import DistributedDataParallel
 
     device_ids = [device.index] if device.type == "cuda" else None
-    return DistributedDataParallel(model, device_ids=device_ids, forward_sync_buffers=False)
+    known = inspect.signature(DistributedDataParallel).parameters
+    syncs = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # since torch 2.13
+    return DistributedDataParallel(model, device_ids=device_ids, **{syncs: False})
 
 
 def derive_seed(*numbers: int) -> int:

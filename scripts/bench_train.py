@@ -38,6 +38,7 @@ WARM_UP = 2         # updates before the clock starts: the first allocates, the 
 RANDOM_ROWS = 256   # where there is no data
 IGNORE_INDEX = -1   # a target that does not count, to every nanochat
 CEILING_SECONDS = 2
+CEILING_SIZES, GPU_CEILING_SIZES = (1024, 2048, 4096), (4096, 8192)  # of square matrices
 
 
 def main(argv=None):
@@ -222,7 +223,7 @@ def matmul_flops(job: dict, device, synchronize) -> float:
 
     dtype = choose_dtype(job["dtype"], device)
     best, deadline = 0.0, time.perf_counter() + CEILING_SECONDS
-    for size in (4096, 8192) if device.type == "cuda" else (1024, 2048, 4096):
+    for size in GPU_CEILING_SIZES if device.type == "cuda" else CEILING_SIZES:
         a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
         for _ in range(10):
             synchronize()

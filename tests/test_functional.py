@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings, strategies as st
 
-from nanochat.functional import CappedCrossEntropy, Documents, attend_documents, cap, capped_cross_entropy
+from nanochat.functional import CappedCrossEntropy, Documents, attend_documents, capped_cross_entropy
 from nanochat.gpt import GPT, GPTConfig
 
 CONFIG = GPTConfig(sequence_len=16, vocab_size=50, n_layer=2, n_head=4, n_kv_head=2, n_embd=32)
@@ -166,36 +166,3 @@ def test_dropout_acts_in_training_only_and_follows_the_seed():
 def test_a_dropout_that_makes_no_sense_is_refused(dropout):
     with pytest.raises(ValueError, match="dropout"):
         GPTConfig(dropout=dropout)
-
-
-# -----------------------------------------------------------------------------
-# what a GPU would run
-
-def test_compiled_for_a_gpu_all_batches_of_one_shape_share_one_graph(monkeypatch):
-    """The code of a GPU is traced, with its kernel for packed attention replaced by a plain one of the same
-    arguments: whatever the lengths of the documents, there is one graph, without a break."""
-    import torch._dynamo
-    from torch._dynamo.testing import CompileCounter
-
-    def attend(q, k, v, documents):
-        N = q.size(2)
-        index = torch.searchsorted(documents.offsets, torch.arange(N, dtype=torch.int32), right=True)
-        mask = (index[:, None] == index) & torch.ones(N, N, dtype=torch.bool).tril()
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True)
-
-    def loss(x, weight, targets):
-        return F.cross_entropy(cap(F.linear(x, weight)), targets, ignore_index=-1, reduction="sum")
-
-    monkeypatch.setattr("nanochat.gpt.attend_documents", attend)
-    monkeypatch.setattr("nanochat.gpt.capped_cross_entropy", loss)
-    torch._dynamo.reset()
-    counter = CompileCounter()
-    model = random_model()
-    compiled = torch.compile(model, backend=counter, fullgraph=True, dynamic=False)
-    for lengths in ([16, 16], [5, 11, 16], [1, 2, 3, 10, 16]):
-        x, y = torch.randint(0, 50, (2, 1, 32))
-        documents = Documents.of(lengths, longest=16, spare=8)
-        mine = compiled(x, y, loss_reduction="sum", documents=documents)
-        alone = sum(model(a, b, loss_reduction="sum") for a, b in zip(x.split(lengths, 1), y.split(lengths, 1)))
-        torch.testing.assert_close(mine, alone, rtol=1e-5, atol=1e-4)
-    assert counter.frame_count == 1
