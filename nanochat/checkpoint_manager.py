@@ -16,6 +16,11 @@ import torch
 from nanochat.common import write_atomic
 from nanochat.gpt import GPT, GPTConfig
 
+STEP = r"(?P<step>\d{6}|[1-9]\d{6,})"  # as {step:06d} writes it
+TENSOR_FILE = re.compile(rf"(?P<kind>model|optim)_{STEP}\.pt")
+TEMPORARY_FILE = re.compile(rf"\.(model|optim)_{STEP}\.pt\.tmp")
+META_FILE = re.compile(rf"meta_{STEP}\.json")
+
 
 def save_checkpoint(checkpoint_dir, step: int, model_state: dict, optim_state: dict | None, meta: dict):
     """Write a checkpoint, without an optimizer where its state is None. meta must be fit for JSON and have
@@ -63,15 +68,21 @@ def keep_last(checkpoint_dir, count: int, newest: int):
 
 
 def keep_only(checkpoint_dir, kept: list[int]):
-    """Remove all steps but those kept, whole or half there."""
+    """Remove all steps but those kept, whole or half there. Files with other names than a save gives stay."""
     folder = Path(checkpoint_dir)
     for step in set(list_steps(folder)) - set(kept):
         meta_path(folder, step).unlink(missing_ok=True)  # first, so that no step is half there
-    names = "|".join(f"model_{step:06d}|optim_{step:06d}" for step in kept)
-    for path in [*folder.glob("model_*.pt"), *folder.glob("optim_*.pt"), *folder.glob(".model_*.tmp"),
-                 *folder.glob(".optim_*.tmp")]:
-        if not re.fullmatch(rf"({names})\.pt", path.name):
+    for path in folder.glob("*"):
+        match = TENSOR_FILE.fullmatch(path.name)
+        if match and int(match["step"]) not in kept or TEMPORARY_FILE.fullmatch(path.name):
             path.unlink(missing_ok=True)
+
+
+def has_step_files(checkpoint_dir) -> bool:
+    """Whether a folder or its best/ has a file with a name that a save gives, of a whole step or not."""
+    folder = Path(checkpoint_dir)
+    names = [path.name for path in (*folder.glob("*"), *best_dir(folder).glob("*"))]
+    return any(TENSOR_FILE.fullmatch(name) or META_FILE.fullmatch(name) for name in names)
 
 
 def load_checkpoint(checkpoint_dir, step: int, device="cpu"):
@@ -89,10 +100,10 @@ def load_model(path, device="cpu", step: int | None = None):
     the one given. Errors as in load_checkpoint."""
     folder = Path(path).expanduser()
     if not folder.is_dir():
-        match = re.fullmatch(r"model_(\d{6,})\.pt", folder.name)
-        if not match:
+        match = TENSOR_FILE.fullmatch(folder.name)
+        if not match or match["kind"] != "model":
             raise FileNotFoundError(f"{path} is neither a checkpoint folder nor a file model_NNNNNN.pt")
-        folder, step = folder.parent, int(match[1])
+        folder, step = folder.parent, int(match["step"])
     if step is None:
         step = find_last_step(folder)
     meta = load_meta(folder, step)
@@ -104,8 +115,8 @@ def load_model(path, device="cpu", step: int | None = None):
 def list_steps(checkpoint_dir) -> list[int]:
     """The steps that exist in a folder, in order; none where there is no such folder."""
     names = (path.name for path in Path(checkpoint_dir).glob("meta_*.json"))
-    matches = (re.fullmatch(r"meta_(\d{6,})\.json", name) for name in names)
-    steps = sorted(int(match[1]) for match in matches if match)
+    matches = (META_FILE.fullmatch(name) for name in names)
+    steps = sorted(int(match["step"]) for match in matches if match)
     return [step for step in steps if Path(checkpoint_dir, f"model_{step:06d}.pt").is_file()]
 
 

@@ -4,6 +4,7 @@ import argparse
 import ctypes
 import functools
 import gc
+import hashlib
 import importlib.util
 import inspect
 import os
@@ -12,7 +13,7 @@ import signal
 import sys
 import time
 import uuid
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,22 +30,49 @@ PEAK_BF16_FLOPS = (
 # users
 
 def user_errors(main):
-    """Decorator for a script's main: what is the user's to mend becomes one sentence and exit code 2.
+    """Decorator for a script's main: turn an error of the user into one sentence and exit code 2.
 
-    ValueError and OSError carry a message for the user wherever they are raised; any other exception is our
-    bug and keeps its traceback. Ctrl-C exits with 130.
+    ValueError and OSError carry a message for the user. Any other exception is our bug and keeps its traceback.
+    Ctrl-C exits with 130. The processes of one torchrun print a message once, and after an error that a restart
+    cannot change they end at once when torchrun starts them again.
     """
     @functools.wraps(main)
     def guarded(argv=None):
+        hopeless = torchrun_file("hopeless")
+        if hopeless and hopeless.exists():
+            raise SystemExit(2)
         try:
             return main(argv)
         except (ValueError, OSError) as error:
-            print(f"error: {sentence(error)}", file=sys.stderr)
+            print_once(f"error: {sentence(error)}")
+            if hopeless and isinstance(error, (ValueError, FileNotFoundError)):
+                with suppress(OSError):
+                    hopeless.touch()
             raise SystemExit(2) from None
         except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
+            print_once("interrupted")
             raise SystemExit(130) from None
     return guarded
+
+
+def print_once(text: str):
+    """Print to stderr, unless a process of the same torchrun has printed the same before."""
+    said = torchrun_file(f"said-{hashlib.sha256(text.encode(errors='replace')).hexdigest()[:16]}")
+    if said:
+        try:
+            said.touch(exist_ok=False)
+        except FileExistsError:
+            return
+        except OSError:  # twice is better than not at all
+            pass
+    print(text, file=sys.stderr)
+
+
+def torchrun_file(name: str) -> Path | None:
+    """The path of a file that all processes and restarts of one torchrun on this machine share; None without it."""
+    error_file = os.environ.get("TORCHELASTIC_ERROR_FILE")  # FOLDER/attempt_N/RANK/error.json
+    folder = Path(error_file).absolute().parents[2] if error_file else None
+    return folder / name if folder and folder.is_dir() else None
 
 
 def sentence(error: Exception) -> str:
@@ -98,7 +126,7 @@ class StopSignals:
 
 def write_atomic(path, content):
     """Write bytes, or what content(file) writes to a binary file, so that a crash at any moment leaves the
-    old file or the new one, whole: a temporary file beside it, fsync, rename. OSError where that fails."""
+    old file or the new one, whole: a temporary file next to it, fsync, rename. OSError if that fails."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.tmp")
     try:
@@ -107,15 +135,36 @@ def write_atomic(path, content):
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # the rename itself
-        finally:
-            os.close(folder)
+        if hasattr(os, "O_DIRECTORY"):  # Windows opens no folder
+            folder = os.open(path.parent, os.O_DIRECTORY)
+            try:
+                os.fsync(folder)  # the rename itself
+            finally:
+                os.close(folder)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_new_files(folder, files: dict[str, bytes]):
+    """Write files, by their paths in a folder, but none of them if one is there already with other content, which
+    may be somebody's work: then FileExistsError. Other OSErrors as in write_atomic."""
+    for name, content in files.items():
+        path = Path(folder, name)
+        if path.exists() and not (path.is_file() and path.read_bytes() == content):
+            raise FileExistsError(f"{path} exists with other content and was not replaced: name a new folder")
+    for name, content in files.items():
+        Path(folder, name).parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(Path(folder, name), content)
+
+
+def refuse_to_replace(folder, names):
+    """FileExistsError if one of the names is in a folder in which our earlier results, which may be replaced, are not."""
+    for path in (Path(folder, name) for name in names):
+        if path.exists():
+            raise FileExistsError(f"{path} exists and is not an earlier result of this command: move it away, or name "
+                                  "another folder")
 
 
 # -----------------------------------------------------------------------------
@@ -143,8 +192,8 @@ def choose_device(name: str = "auto"):
 
 
 def choose_dtype(name: str, device):
-    """The torch.dtype of matrix products. "auto" is bfloat16 on a GPU that has it, and on a CPU where a quick
-    trial finds it clearly faster; else float32. All ranks get what rank 0 finds."""
+    """The torch.dtype of matrix products. "auto" is bfloat16 on a GPU that has it, and on a CPU if a quick trial finds
+    it clearly faster; else float32. All ranks get what rank 0 finds."""
     import torch
     import torch.distributed as dist
 
@@ -152,7 +201,7 @@ def choose_dtype(name: str, device):
         if device.type == "cuda":
             gains = torch.cuda.is_bf16_supported(including_emulation=False)
         else:
-            gains = device.type == "cpu" and matmul_seconds(torch.float32) > 1.3 * matmul_seconds(torch.bfloat16)
+            gains = device.type == "cpu" and cpu_gains_from_bfloat16()
         if dist.is_initialized():
             choice = torch.tensor(int(gains), device=device)
             dist.broadcast(choice, src=0)
@@ -160,6 +209,14 @@ def choose_dtype(name: str, device):
         name = "bfloat16" if gains else "float32"
     torch.set_float32_matmul_precision("high")  # TF32 on a GPU: what stays in float32 need not be exact there
     return getattr(torch, name)
+
+
+def cpu_gains_from_bfloat16() -> bool:
+    import torch
+
+    if torch.backends.mkldnn.is_available() and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return False  # a product takes a hundred times as long then: even the trial would take seconds
+    return matmul_seconds(torch.float32) > 1.3 * matmul_seconds(torch.bfloat16)
 
 
 def matmul_seconds(dtype) -> float:
@@ -203,14 +260,6 @@ def peak_flops(device) -> float | None:
     return next((peak for part, peak in PEAK_BF16_FLOPS if part in name), None)
 
 
-def calm_collector():
-    """What is loaded by now stays, so Python's collector need not look at it again, and seldom at the rest. For a
-    script, before long work that makes many small objects."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000)
-
-
 def tune_process():
     """Two settings of the C libraries that a CPU trains faster with; to be called before torch is loaded.
 
@@ -222,7 +271,7 @@ def tune_process():
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
         mallopt = ctypes.CDLL(None).mallopt
-    except AttributeError:  # not glibc
+    except (AttributeError, TypeError):  # not glibc; the latter on Windows
         return
     M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
     mallopt(M_MMAP_MAX, 0)         # all from the heap ...

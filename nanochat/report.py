@@ -13,12 +13,15 @@ import statistics
 import sys
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from itertools import zip_longest
 from pathlib import Path
 from urllib.parse import quote
 
 from nanochat.common import ArgumentParser, sentence, user_errors, write_atomic
 
 CONFIG, METRICS, CURVES = "config.json", "metrics.jsonl", "curves.png"
+REPORTS = ("report.md", "README.md")  # the latter of an experiment
+KEYS = {"command", "date", "first_step", "history", "status", "report", "settings", "checkpoint_dir"}  # of every config
 MOST_ROWS = 20  # of the table of validations
 
 
@@ -63,7 +66,7 @@ class RunLog:
             earlier = read_config(self.folder)
             history = earlier["history"] + [{key: earlier[key] for key in ("command", "date", "first_step")}]
         self.config = {**config, "first_step": first_step, "history": history, "status": "running",
-                       "report": "README.md" if is_experiment else "report.md"}
+                       "report": REPORTS[is_experiment]}
         self.wandb_run = start_wandb(wandb_name, self.config) if wandb_name else None
 
         self._save_config()
@@ -158,7 +161,7 @@ def start_wandb(name: str, config: dict):
 # files
 
 def read_config(folder) -> dict:
-    """The config.json of a run. ValueError where there is none."""
+    """The config.json of a run. ValueError if there is none."""
     path = Path(folder) / CONFIG
     if not path.parent.is_dir():
         raise ValueError(f"{folder}: there is no such folder")
@@ -166,9 +169,11 @@ def read_config(folder) -> dict:
         raise ValueError(f"{folder} is not the folder of a run: it has no {CONFIG}")
     try:
         config = json.loads(path.read_bytes())
-        config["report"]
-    except (ValueError, KeyError, TypeError):
-        raise ValueError(f"{path} is not that of a training run") from None
+        is_ours = KEYS <= config.keys() and config["report"] in REPORTS
+    except (ValueError, AttributeError, TypeError):
+        is_ours = False
+    if not is_ours:
+        raise ValueError(f"{path} is not that of a training run: name another folder")
     return config
 
 
@@ -372,6 +377,23 @@ def table(header: tuple, rows) -> str:
     rule = ["---"] * len(header)
     lines = [[str(cell).replace("|", r"\|") for cell in line] for line in (header, rule, *rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def columns(rows) -> str:
+    """The rows as plain text: columns as wide as they need with two blanks between, the first to the left and the
+    others to the right. An empty row is an empty line.
+
+    >>> print(columns([("", "first", "second"), ("a", 12.5, ""), (), ("longer", 1, "2 to 3")]))
+            first  second
+    a        12.5
+    <BLANKLINE>
+    longer      1  2 to 3
+    """
+    rows = [list(map(str, row)) for row in rows]
+    widths = [max(map(len, column)) for column in zip_longest(*rows, fillvalue="")]
+    lines = ("  ".join([cell.rjust(width) if place else cell.ljust(width)
+                        for place, (cell, width) in enumerate(zip(row, widths))]) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def fenced(text: str, language: str = "") -> str:

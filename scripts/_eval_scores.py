@@ -37,20 +37,24 @@ def read_held_out(data_dir, metadata: dict, tokenizer) -> HeldOut:
     from token_places import MaskTable, find_places
     from tqdm import tqdm
 
-    table, places, workflows = MaskTable(), [], []
+    table, places, workflows, texts = MaskTable(), [], [], []
     has_places = hasattr(tokenizer, "matcher")
     for workflow in tqdm(read_split(data_dir, "val", metadata), "read", metadata["splits"]["val"]["workflows"],
                          unit="workflow", disable=None):
         workflows.append(workflow)
-        if has_places:
-            places.append(find_places(workflow.tokens.tolist(), table))
+        try:
+            texts.append(tokenizer.decode(workflow.tokens.tolist()))
+            if has_places:
+                places.append(find_places(workflow.tokens.tolist(), table))
+        except ValueError as error:
+            raise ValueError(f"the tokens of {workflow.file!r} in {data_dir} are damaged ({error}): prepare the folder "
+                             "again") from None
     ends = np.cumsum([len(workflow.tokens) for workflow in workflows])
     positions = load_rows(data_dir, "val", metadata)[:, 0].numpy().astype(np.int64)
     begins = np.concatenate([[0], ends[:-1]])
     rows = begins[(positions == 0).cumsum() - 1] + positions * metadata["stride"]
     kinds, _, mask_of = map(np.concatenate, zip(*places)) if has_places else (None,) * 3
     tokens = [workflow.tokens for workflow in workflows]
-    texts = [tokenizer.decode(ids.tolist()) for ids in tokens]
     return HeldOut(texts, tokens, ends, rows, kinds, table.packed() if has_places else None, mask_of)
 
 

@@ -30,7 +30,7 @@ def write_report(folder: Path, study: dict, done: list[dict]):
              "![Bits per byte over compute, and at the end](study.png)",
              *held_out_parts(study, done), *sample_parts(study, done),
              *(["\n".join(notes)] if notes else []),
-             *([conclusion.read_text().strip()] if conclusion.is_file() else []),
+             *([conclusion.read_text("utf-8").strip()] if conclusion.is_file() else []),
              "## Method",
              "Owners are held out, a fifth of them or what the flags say; at the end each of their tokens "
              "counts once. Curves are of few of their workflows, and not of the same ones where arms cut "
@@ -42,7 +42,7 @@ def write_report(folder: Path, study: dict, done: list[dict]):
              f"Trained on {done[0]['device']} ({platform.machine()}), one thread a run; {versions}.",
              fenced(f"python -m scripts.run_study {folder.as_posix()} --workflows WORKFLOWS"),
              fenced(json.dumps(flags, indent=2), "json")]
-    (folder / "README.md").write_text("\n\n".join(parts) + "\n")
+    (folder / "README.md").write_text("\n\n".join(parts) + "\n", "utf-8")
 
 
 def row_of(arm: str, study: dict, done: list[dict]) -> tuple:

@@ -16,6 +16,7 @@ from pathlib import Path
 from statistics import median
 
 from nanochat.common import ArgumentParser, user_errors, write_atomic
+from nanochat.report import columns
 
 BATCHES = (1, 16, 64)
 
@@ -26,6 +27,8 @@ def main(argv=None):
     add = parser.add_argument
     add("--checkpoint", metavar="PATH", help="a file model_NNNNNN.pt or a folder (default: random weights)")
     add("--model_size", default="small", choices=("tiny", "small", "medium", "large"), help="of random weights (small)")
+    for flag in ("--previous_token", "--state_embedding", "--state_attention"):
+        add(flag, action="store_true", help="of random weights: as in scripts.tct_train")
     add("--batches", type=int, nargs="+", default=list(BATCHES), metavar="B", help="(default: 1 16 64)")
     add("--new_tokens", type=int, default=256, metavar="N", help="of each sample, in mid-document (default 256)")
     add("--rounds", type=int, default=5, metavar="N", help="(default 5)")
@@ -35,30 +38,18 @@ def main(argv=None):
     args = parser.parse_args(argv)
 
     import torch
-    from nanochat.common import calm_collector, choose_device, choose_dtype, tune_process
+    from nanochat.common import choose_device, choose_dtype, tune_process
 
     tune_process()
-    torch.set_grad_enabled(False)
     device = choose_device(args.device)
     ways = {}
     for dtype in dict.fromkeys(choose_dtype(name, device) for name in args.dtypes):
         ways |= our_ways(load_generator(args, device, dtype), args.new_tokens, str(dtype).removeprefix("torch."))
     config = load_config(args)
     ways |= hugging_face_ways(config, device, args.new_tokens)
-    calm_collector()
-
     results = []
     for batch in args.batches:
-        rounds = {name: [] for name in ways}
-        for _ in range(args.rounds + 1):
-            for name, generate in ways.items():
-                if "no cache" in name and batch > 1:
-                    continue  # known to be slow
-                started = time.perf_counter()
-                tokens = generate(batch)
-                synchronize(device)
-                rounds[name].append(tokens / (time.perf_counter() - started))
-        rounds = {name: speeds[1:] for name, speeds in rounds.items() if speeds}  # the first warms up
+        rounds = measure(ways, batch, args.rounds, device)
         results.append(report(batch, rounds, config, device, args.new_tokens))
     if args.output:
         write_atomic(args.output, json.dumps(
@@ -66,10 +57,23 @@ def main(argv=None):
              torch.get_num_threads(), "results": results}, indent=2).encode() + b"\n")
 
 
+def measure(ways: dict, batch: int, count: int, device) -> dict[str, list[float]]:
+    """Tokens a second of each way, in each of `count` rounds."""
+    rounds = {name: [] for name in ways if "no cache" not in name or batch == 1}  # which is known to be slow
+    for _ in range(count + 1):
+        for name in rounds:
+            started = time.perf_counter()
+            tokens = ways[name](batch)
+            synchronize(device)
+            rounds[name].append(tokens / (time.perf_counter() - started))
+    return {name: speeds[1:] for name, speeds in rounds.items()}  # the first warms up
+
+
 # -----------------------------------------------------------------------------
 # ours
 
 def load_config(args):
+    import tct_github_workflow as tct
     from model_config import get_config
     from nanochat.checkpoint_manager import find_last_step, load_meta
     from nanochat.gpt import GPTConfig
@@ -80,7 +84,8 @@ def load_config(args):
         return GPTConfig(**load_meta(folder, find_last_step(folder))["model_config"])
     preset = get_config(args.model_size)
     return GPTConfig(preset["context_size"], preset["vocab_size"], preset["n_layers"], preset["n_heads"],
-                     preset["n_heads"], preset["d_model"])
+                     preset["n_heads"], preset["d_model"], previous_token=args.previous_token,
+                     n_states=tct.n_states() if args.state_embedding else 0, state_attention=args.state_attention)
 
 
 def load_generator(args, device, dtype):
@@ -99,17 +104,19 @@ def load_generator(args, device, dtype):
 
 def our_ways(generator, new_tokens: int, dtype: str) -> dict:
     """(batch -> tokens made) with and without constraint; and one token at a time without a cache."""
-    import tct_github_workflow as tct
     import torch
 
-    seeds = iter(range(10**9))
+    model, seeds = generator.engine.model, iter(range(10**9))
 
     def generate(constrained):
+        prompt, factory = generator.language.start(None, None, constrained)
+        # The raw model needs nothing that watches it, unless it takes schema positions, which something has to know.
+        factory = factory if constrained or model.config.n_states else None
+
         def run(batch):
             # max_tokens leaves room: what is measured is writing, not the closing of a document.
-            steps = generator.engine.stream(
-                [], 8 * batch, max_tokens=new_tokens + 300, seed=next(seeds), batch_size=batch,
-                constraint_factory=tct.matcher if constrained else None)
+            steps = generator.engine.stream(prompt, 8 * batch, max_tokens=new_tokens + 300, seed=next(seeds),
+                                            batch_size=batch, constraint_factory=factory)
             tokens = 0
             for step in steps:
                 tokens += len(step.tokens)
@@ -118,14 +125,15 @@ def our_ways(generator, new_tokens: int, dtype: str) -> dict:
             return tokens
         return run
 
+    @torch.inference_mode()
     def without_cache(batch):
         from nanochat.engine import KVCache
 
-        model = generator.engine.model
         tokens = [[0] for _ in range(batch)]
         for _ in range(32):  # the whole window each time: a few are enough
             cache = KVCache(model.config, batch, model.transformer.wte.weight.dtype, model.get_device())
-            cache.reserve(list(range(batch)), [len(row) for row in tokens])
+            states = [[0] * (len(row) + 1) for row in tokens] if model.config.n_states else ()
+            cache.reserve(list(range(batch)), [len(row) for row in tokens], states, before=[0] * batch)
             line = torch.tensor([[token for row in tokens for token in row]], device=model.get_device())
             model.logits(model.hidden(line, cache)[:, -1]).argmax()
             for row in tokens:
@@ -195,21 +203,21 @@ def limit(batch: int, config, dtype_bytes: int, cache_bytes: int, rate: float, n
 
 def report(batch: int, rounds: dict[str, list[float]], config, device, new_tokens: int) -> dict:
     """Prints the speeds of one batch size, and gives them."""
-    rate = read_rate(device)
-    print(f"\nbatch {batch}, tokens per second of all rows{'':<8}{'median':>9}{'worst':>9}{'best':>9}{'of the limit':>14}")
+    rate, rows = read_rate(device), [(f"batch {batch}, tokens per second of all rows", "median", "worst", "best",
+                                      "of the limit")]
     result = {"batch": batch, "read_gb_per_second": rate / 1e9, "ways": {}}
     for name, speeds in rounds.items():
-        ours = name.startswith("ours")
         dtype_bytes = 4 if "float32" in name else 2
-        cache_bytes = 4 if ours and device.type == "cpu" else dtype_bytes
+        cache_bytes = 4 if name.startswith("ours") and device.type == "cpu" else dtype_bytes
         share = median(speeds) / limit(batch, config, dtype_bytes, cache_bytes, rate, new_tokens)
-        spread = "".join(f"{speed:>9,.0f}" for speed in (median(speeds), min(speeds), max(speeds)))
-        print(f"{name:<47}{spread}{share:>14.0%}", flush=True)
+        spread = (f"{speed:,.0f}" for speed in (median(speeds), min(speeds), max(speeds)))
+        rows.append((name, *spread, f"{share:.0%}"))
         result["ways"][name] = {"tokens_per_second": speeds, "share_of_limit": share}
+    print(f"\n{columns(rows)}")
     for name in rounds:
         if name.endswith("constraint"):
             ratios = [on / off for on, off in zip(rounds[name], rounds[name.removesuffix(", constraint")])]
-            print(f"{name}: {median(ratios):.3f} of the speed without, round by round")
+            print(f"{name}: {median(ratios):.3f} of the speed without, round by round", flush=True)
             result["ways"][name]["of_unconstrained"] = ratios
     return result
 

@@ -44,7 +44,7 @@ def main(argv=None):
                 write_workflows(args.input.expanduser(), source, suffix, files)
                 results.append({"format": suffix, "files": files, "num_workers": args.num_workers,
                                 "flags": args.flags, **measure(source, Path(folder, "out"), args)})
-                print("{format:<5}{files:>9,} files{seconds:>8.1f} s{per_core:>8,.0f} files/s and core"
+                print("{format:<4} {files:>9,} files {seconds:>8.1f} s {per_core:>8,.0f} files/s and core "
                       "{peak_mib:>8,.0f} MiB".format(**results[-1]), flush=True)
     if args.output:
         write_atomic(args.output, json.dumps({"cpu": os.cpu_count(), "results": results}, indent=2).encode() + b"\n")
@@ -70,11 +70,11 @@ def write_workflows(source: Path, target: Path, suffix: str, files: int):
         path.parent.mkdir(parents=True, exist_ok=True)
         name = f"Copy {number} of {Path(file).stem}"
         if suffix == "json":
-            path.write_text(json.dumps(texts[file] | {"name": name}, ensure_ascii=False))
+            path.write_text(json.dumps(texts[file] | {"name": name}, ensure_ascii=False), "utf-8")
         elif NAME.search(texts[file]):
-            path.write_text(NAME.sub(f"name: {name}", texts[file], count=1))
+            path.write_text(NAME.sub(f"name: {name}", texts[file], count=1), "utf-8")
         else:
-            path.write_text(f"name: {name}\n{texts[file]}")
+            path.write_text(f"name: {name}\n{texts[file]}", "utf-8")
 
 
 def measure(source: Path, output: Path, args) -> dict:

@@ -25,6 +25,7 @@ from statistics import median
 from typing import Any
 
 from nanochat.common import ArgumentParser, user_errors, write_atomic
+from nanochat.report import columns
 
 PACKAGES = ("tct-github-workflow", "tokenizers", "tiktoken", "llguidance", "xgrammar", "numpy")
 
@@ -60,6 +61,13 @@ def main(argv=None):
     bpe = train_bpe(texts)
     gc.collect()
     gc.freeze()  # the documents are none of the collector's business while we measure
+    try:
+        measured = {
+            "codecs": measure_codecs(texts, bpe, args.tiktoken, args.passes),
+            "masks": measure_masks(workflows, bpe, reader, args.passes),
+        }
+    finally:
+        gc.unfreeze()  # what is frozen when Python ends is never freed, and nanobind says so of each of its objects
     results = {
         "documents": len(texts),
         "bytes": size,
@@ -68,8 +76,7 @@ def main(argv=None):
         "python": platform.python_version(),
         "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
         "versions": {name: installed(name) for name in PACKAGES},
-        "codecs": measure_codecs(texts, bpe, args.tiktoken, args.passes),
-        "masks": measure_masks(workflows, bpe, reader, args.passes),
+        **measured,
     }
     if args.profile:
         profile_encode(texts)
@@ -187,7 +194,7 @@ def print_codecs(way: str, results: dict) -> None:
                 *(f"{ours[which] / speeds[which]:.2f}" for which in ("first", "median")),
             ]
         )
-    print_table(head, rows)
+    print(f"\n{columns([head, *rows])}")
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -315,7 +322,7 @@ def print_masks(result: dict) -> None:
         ]
         for row in result["rows"]
     ]
-    print_table([*head, "accept: mean", "median"], rows)
+    print(f"\n{columns([[*head, 'accept: mean', 'median'], *rows])}")
     for cache, ratio in result.get("mean_of_tct_by_its_mean", {}).items():
         print(f"our mean / mean of {result['engine']}, {cache}: {ratio:.2f}")
     print(f"documents refused: {result['refused_documents']}")
@@ -343,15 +350,6 @@ def profile_encode(texts: list[str]) -> None:
             tokenizer.encode(text)
         profile.disable()
         pstats.Stats(profile).strip_dirs().sort_stats("tottime").print_stats(15)
-
-
-def print_table(head: list[str], rows: list[list[str]]) -> None:
-    """Columns as wide as they need, the first to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(head, *rows)]
-    print()
-    for row in (head, *rows):
-        _, *others = (f"{cell:>{width}}" for cell, width in zip(row, widths))
-        print("  ".join([f"{row[0]:<{widths[0]}}", *others]))
 
 
 def installed(package: str) -> str | None:

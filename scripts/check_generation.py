@@ -14,6 +14,8 @@ from itertools import islice
 
 from nanochat.common import ArgumentParser, user_errors
 
+LONG = 2500  # tokens: of a sample that outgrows the model's window again and again
+
 
 @user_errors
 def main(argv=None):
@@ -25,7 +27,7 @@ def main(argv=None):
     add("--temperatures", type=float, nargs="+", default=[1.0, 2.0], metavar="T", help="(default: 1.0 2.0)")
     add("--max_tokens", type=int, default=512, metavar="N", help="of a sample (default 512)")
     add("--prompts", type=int, default=500, metavar="N", help="workflows to cut (default 500)")
-    add("--long", type=int, default=4, metavar="N", help="samples of 2,500 tokens (default 4)")
+    add("--long", type=int, default=4, metavar="N", help=f"samples of {LONG:,} tokens (default 4)")
     add("--seed", type=int, default=0, help="of samples and cuts (default 0)")
     args = parser.parse_args(argv)
 
@@ -39,7 +41,7 @@ def main(argv=None):
         for temperature in args.temperatures:
             check_samples(f"{name}, temperature {temperature}", generator, args.num_samples, args.max_tokens,
                           temperature=temperature, seed=args.seed, batch_size=64)
-    check_samples("untrained model, long", untrained, args.long, 2500, seed=args.seed)
+    check_samples("untrained model, long", untrained, args.long, LONG, seed=args.seed)
     if args.workflows:
         check_prompts(trained, args.workflows, args.prompts, args.seed)
 

@@ -65,7 +65,7 @@ def die_and_resume(flags: list, output: Path, count: int, seconds: float, chance
         try:
             process.wait(chance.uniform(0.3, seconds / 2))
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+            kill(process)
             process.wait()
             kills += 1
             where[place(output)] += 1
@@ -76,6 +76,14 @@ def die_and_resume(flags: list, output: Path, count: int, seconds: float, chance
     prepare(*flags)
     compare(f"{count} kills, {ends + 1} runs that came to their end", output, expected)
     print("killed " + ", ".join(f"{times} times {stage}" for stage, times in sorted(where.items())))
+
+
+def kill(process: subprocess.Popen):
+    """Kills a run and its workers; on Windows these end with it."""
+    if hasattr(os, "killpg"):
+        os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.kill()
 
 
 def place(output: Path) -> str:

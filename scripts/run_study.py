@@ -27,7 +27,7 @@ from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
-from nanochat.common import ArgumentParser, StopSignals, user_errors, write_atomic
+from nanochat.common import ArgumentParser, StopSignals, refuse_to_replace, user_errors, write_atomic
 
 PREPARE = "tct-bundle/scripts/prepare_training_data.py"
 BUILD = "tct-bundle/scripts/build_tokenizer.py"
@@ -79,6 +79,8 @@ def main(argv=None):
         return
     results = {run.name: result for run in runs if (result := read_results(args.study).get(run.name))
                and result.get("flags", flags_of(run)) == flags_of(run)}  # others are of an earlier study.json
+    if not (args.study / "results.json").is_file():
+        refuse_to_replace(args.study, ["README.md", "study.png"])
     if not args.report_only:
         if not args.workflows or not args.workflows.is_dir():
             raise ValueError("--workflows is needed: a folder of workflows, in folders OWNER__REPOSITORY")
@@ -145,17 +147,18 @@ def list_runs(settings: dict) -> str:
     """A line for each run: iterations, tokens trained on, FLOPs of training."""
     import torch
     from nanochat.gpt import GPT, GPTConfig
+    from nanochat.report import columns
     from scripts._train_flags import preset_config
 
-    lines = [f"{'run':<32}{'iterations':>11}{'tokens':>13}{'PFLOPs':>9}"]
+    rows = [("run", "iterations", "tokens", "PFLOPs")]
     for run, found in settings.items():
         with torch.device("meta"):
             model = GPT(GPTConfig(**preset_config(found, n_states=1)))  # an embedding, which costs no FLOPs
         contexts = found.num_iterations * found.device_batch_size * found.gradient_accumulation
         tokens = contexts * found.context_size
         flops = tokens * model.estimate_flops() / 1e15
-        lines.append(f"{run.name:<32}{found.num_iterations:>11,}{tokens:>13,}{flops:>9.3f}")
-    return "\n".join(lines)
+        rows.append((run.name, f"{found.num_iterations:,}", f"{tokens:,}", f"{flops:.3f}"))
+    return columns(rows)
 
 
 # -----------------------------------------------------------------------------
@@ -245,10 +248,10 @@ def learn_merges(args) -> Path:
         data = prepare(args, {}, dict(os.environ), "shipped")
         metadata = read_metadata(data)
         tokenizer = open_tokenizer(data, metadata)
-        corpus = args.work / "training"
+        corpus = artifact.with_suffix(".corpus")
         for i, workflow in enumerate(read_split(data, "train", metadata)):
             (corpus / workflow.group).mkdir(parents=True, exist_ok=True)
-            (corpus / workflow.group / f"{i:06d}.json").write_text(tokenizer.decode(workflow.tokens.tolist()))
+            (corpus / workflow.group / f"{i:06d}.json").write_text(tokenizer.decode(workflow.tokens.tolist()), "utf-8")
         call([sys.executable, BUILD, "--corpus", str(corpus), "--output", str(artifact)], dict(os.environ),
              artifact.with_suffix(".log"))
     return artifact

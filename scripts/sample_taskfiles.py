@@ -10,7 +10,7 @@ import json
 import random
 from pathlib import Path
 
-from nanochat.common import ArgumentParser, user_errors, write_atomic
+from nanochat.common import ArgumentParser, user_errors, write_new_files
 from scripts.sample_workflows import resolve
 
 OWNERS = (
@@ -129,10 +129,8 @@ def main(argv=None):
 
     from tct_github_workflow.workflow_yaml import dump_workflow
 
-    for name, taskfile in compose_taskfiles(args.count, args.seed):
-        path = args.output / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, dump_workflow(taskfile).encode())
+    write_new_files(args.output, {name: dump_workflow(taskfile).encode()
+                                  for name, taskfile in compose_taskfiles(args.count, args.seed)})
     print(f"{args.count} Taskfiles in {args.output}")
 
 

@@ -11,7 +11,7 @@ import random
 import re
 from pathlib import Path
 
-from nanochat.common import ArgumentParser, user_errors, write_atomic
+from nanochat.common import ArgumentParser, user_errors, write_new_files
 from scripts._sample_chores import CHORES
 from scripts._sample_parts import TOOLS, Filled
 from scripts._sample_recipes import SITE_RECIPES, SITES, TOOL_RECIPES
@@ -52,15 +52,14 @@ def main(argv=None):
 
     from tct_github_workflow.workflow_yaml import dump_workflow
 
-    workflows = compose_workflows(args.count, args.seed)
+    files = {name: dump_workflow(workflow).encode() for name, workflow in compose_workflows(args.count, args.seed)}
     args.output.mkdir(parents=True, exist_ok=True)
     names = {path.name for path in args.output.iterdir() if not path.name.startswith(".")}
-    if others := names - {name for name, _ in workflows}:
+    if others := names - files.keys():
         raise ValueError(f"{args.output} holds {len(others)} files that are not of this sample, "
                          f"such as {min(others)}: choose an empty folder, or one with the same sample")
-    for name, workflow in workflows:
-        write_atomic(args.output / name, dump_workflow(workflow).encode())
-    print(f"{len(workflows)} workflows in {args.output}")
+    write_new_files(args.output, files)
+    print(f"{len(files)} workflows in {args.output}")
 
 
 def compose_workflows(count: int, seed: int = 0) -> list[tuple[str, dict]]:

@@ -8,12 +8,14 @@ process or several (torchrun --standalone --nproc_per_node=2 -m scripts.tct_eval
 
 import json
 import os
+import re
 import time
 from pathlib import Path
 
-from nanochat.common import ArgumentParser, print0, user_errors, write_atomic
+from nanochat.common import ArgumentParser, print0, refuse_to_replace, user_errors, write_atomic
 from scripts.generate_workflow import add_sampling_flags
 
+FILES = ("eval.json", "timing.json", "report.md", "report.html", "kinds.png", "lengths.png", "fields.png", "findings.png")
 SAMPLING = ("max_tokens", "temperature", "top_k", "top_p", "min_p", "max_repeats")  # settings of the samples
 
 
@@ -22,7 +24,7 @@ def main(argv=None):
     args = parse_arguments(argv)
 
     from nanochat.checkpoint_manager import load_model
-    from nanochat.common import calm_collector, choose_device, choose_dtype, process_group, tune_process
+    from nanochat.common import choose_device, choose_dtype, process_group, tune_process
     from prepared_reader import open_tokenizer
     from tct_dataloader import check_metadata, read_metadata
     from workflow_generator import find_language
@@ -30,6 +32,8 @@ def main(argv=None):
     tune_process()
     device = choose_device(args.device)
     checkpoint = Path(args.checkpoint).expanduser()
+    output = args.output or (checkpoint if checkpoint.is_dir() else checkpoint.parent) / "eval"
+    refuse_foreign_files(output)
     model, meta = load_model(checkpoint, device)
     language = find_language(meta["data"]["tokenizer"], checkpoint, model.config.n_states)
     metadata = read_metadata(args.data_dir)
@@ -44,10 +48,9 @@ def main(argv=None):
                "constrained": not args.no_constraint, "seed": args.seed,
                **{name: getattr(args, name) for name in SAMPLING}}
     with process_group(device) as ranks:
-        calm_collector()
         evaluation = evaluate(args, model, meta, language, metadata, tokenizer, dtype, ranks)
     if ranks.rank == 0:
-        publish(args.output or (checkpoint if checkpoint.is_dir() else checkpoint.parent) / "eval", results, *evaluation)
+        publish(output, results, *evaluation)
 
 
 def parse_arguments(argv):
@@ -170,30 +173,43 @@ def share(answers) -> float:
 # -----------------------------------------------------------------------------
 # the output
 
+def refuse_foreign_files(folder: Path):
+    """FileExistsError if the folder has files, with names that we give, that no evaluation wrote."""
+    try:
+        is_ours = {"checkpoint", "held_out"} <= json.loads((folder / "eval.json").read_bytes()).keys()
+    except (OSError, ValueError, AttributeError):
+        is_ours = False
+    if not is_ours:
+        refuse_to_replace(folder, [*FILES, *(path.relative_to(folder) for path in samples_in(folder))])
+
+
+def samples_in(folder: Path) -> list[Path]:
+    """The samples that an evaluation has written there."""
+    return [path for path in (folder / "samples").glob("*") if re.fullmatch(r"sample_\d{3,}\.(yml|txt)", path.name)]
+
+
 def publish(folder: Path, results: dict, figures: dict, lengths: dict, samples: list[dict], seconds: float):
+    from nanochat.report import columns
     from scripts._eval_report import held_out_rows, judged_rows, write_report
 
     results |= figures
     (folder / "samples").mkdir(parents=True, exist_ok=True)
-    for old in (folder / "samples").glob("sample_*"):
+    write_atomic(folder / "eval.json", json.dumps(results, indent=2).encode() + b"\n")  # first: it says that we were here
+    for old in samples_in(folder):
         old.unlink()
     for index, sample in enumerate(samples):
         name = f"sample_{index:03d}." + ("yml" if sample["yaml"] else "txt")
-        (folder / "samples" / name).write_text(sample["yaml"] or sample["text"])
-    write_atomic(folder / "eval.json", json.dumps(results, indent=2).encode() + b"\n")
+        (folder / "samples" / name).write_text(sample["yaml"] or sample["text"], "utf-8")
     timing = {"seconds": seconds, "samples": len(samples), "processes": int(os.environ.get("WORLD_SIZE", "1"))}
     write_atomic(folder / "timing.json", json.dumps(timing).encode() + b"\n")  # apart: it differs from run to run
     try:
         write_report(folder, results, lengths, [sample["yaml"] or sample["text"] for sample in samples])
     except ImportError as error:
         print0(f"no report: {error.name} is not installed")
-    for rows in (held_out_rows(results["held_out"]),
-                 judged_rows(results["samples"], results["real"]) if samples else (),
-                 [(f"the next {name}", f"{found['right']} of {found['asked']}", "")
-                  for name, found in results.get("completion", {}).items() if name != "workflows"]):
-        print0()
-        for name, *cells in rows:
-            print0(f"{name:<62}" + "".join(f"{cell:>22}" for cell in cells))
+    judged = judged_rows(results["samples"], results["real"]) if samples else []
+    completed = [(f"the next {name}", f"{found['right']} of {found['asked']}")
+                 for name, found in results.get("completion", {}).items() if name != "workflows"]
+    print0(f"\n{columns([*held_out_rows(results['held_out']), (), *judged, (), *completed])}".rstrip())
     for reason in results["left_out"]:
         print0(f"left out: {reason}")
     print0(f"\nwritten to {folder}: eval.json, report.html, report.md, samples")

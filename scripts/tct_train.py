@@ -5,6 +5,7 @@
     torchrun --standalone --nproc_per_node=8 -m scripts.tct_train --model_size small --data_dir prepared/
 """
 
+import math
 import os
 import platform
 import shlex
@@ -36,7 +37,7 @@ def main(argv=None):
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-            raise ValueError(f"out of memory on {device}: lower --device_batch_size and raise "
+            raise ValueError(f"out of memory on {device.type}: lower --device_batch_size and raise "
                              "--gradient_accumulation to match, which trains the same; or give "
                              "--gradient_checkpointing, or a smaller --model_size") from None
     if stop.signal:
@@ -48,7 +49,7 @@ def train(flags, command, device, ranks, stop):
     from nanochat.checkpoint_manager import (best_val_loss, find_last_step, keep_last, list_steps, load_checkpoint,
                                              save_best, save_checkpoint)
     from nanochat.common import (autocast, choose_compile, choose_dtype, derive_seed, peak_flops, sum_over_ranks,
-                                 write_atomic)
+                                 write_new_files)
     from nanochat.gpt import GPT, GPTConfig
     from nanochat.loss_eval import bits_per_byte, evaluate_loss, perplexity
     from nanochat.optim import build_optimizers, rate_at
@@ -75,6 +76,8 @@ def train(flags, command, device, ranks, stop):
         print0(f"Loaded model weights from: {checkpoint_dir / f'model_{first:06d}.pt'}")
         print0(f"Loaded optimizer state from: {checkpoint_dir / f'optim_{first:06d}.pt'}")
     settings = settle(flags, saved and saved["settings"], first, ranks.world_size)
+    record_dir = Path("experiments", settings.experiment) if settings.experiment else checkpoint_dir
+    refuse_foreign_files(record_dir, checkpoint_dir, "README.md" if settings.experiment else "report.md", resume is None)
     dtype = choose_dtype(settings.dtype, device)
     settings.dtype = str(dtype).removeprefix("torch.")  # what a trial chose once, a resumed run keeps
     compiles = choose_compile(flags.compile or "auto", device)
@@ -120,9 +123,9 @@ def train(flags, command, device, ranks, stop):
         checkpoint_dir.mkdir(parents=True, exist_ok=True)
         tokenizer_file = Path(settings.data_dir).expanduser() / "tokenizer.json"
         if tokenizer_file.is_file():  # of BPE tokens: the checkpoint is of no use without it
-            write_atomic(checkpoint_dir / "tokenizer.json", tokenizer_file.read_bytes())
+            write_new_files(checkpoint_dir, {"tokenizer.json": tokenizer_file.read_bytes()})
         log = RunLog(
-            Path("experiments", settings.experiment) if settings.experiment else checkpoint_dir, first_step=first,
+            record_dir, first_step=first,
             config={**meta, "command": command, "date": datetime.now().isoformat(timespec="seconds"),
                     "device": str(device), "parameters": model.num_parameters(),
                     "checkpoint_dir": str(checkpoint_dir)},
@@ -140,7 +143,7 @@ def train(flags, command, device, ranks, stop):
                                     f"{loader.epoch_targets / targets:,.1f}",
             "validation": f"{len(val_loader.visited):,} windows every {settings.eval_every} iterations",
         }.items():
-            log.line(f"{name:<24}{value}")
+            log.line(f"{name:<23} {value}")
 
     # -------------------------------------------------------------------------
     # what happens between updates
@@ -201,7 +204,7 @@ def train(flags, command, device, ranks, stop):
     # the loop
 
     stop.catch()
-    best = best_val_loss(checkpoint_dir)
+    best = best_val_loss(checkpoint_dir) if saved else math.inf
     saved_at = time.monotonic()
     seconds = saved.get("seconds", 0.0) if saved else 0.0  # of training since the run began
     logged = first, seconds
@@ -279,6 +282,24 @@ def refuse_used_folder(checkpoint_dir: Path, steps: list[int]):
                          "--checkpoint_dir")
 
 
+def refuse_foreign_files(record_dir: Path, checkpoint_dir: Path, report: str, is_new: bool):
+    """ValueError or OSError if the run would replace files that no run wrote, or, if it is new, another's record."""
+    from nanochat.checkpoint_manager import has_step_files
+    from nanochat.common import refuse_to_replace
+    from nanochat.report import CONFIG, CURVES, METRICS, read_config
+
+    record = read_config(record_dir) if (record_dir / CONFIG).exists() else {}
+    if is_new and record.get("status", "").startswith(("finished", "stopped")):
+        raise ValueError(f"{record_dir} holds the record of a run that is {record['status']}: name another folder")
+    if is_new and record.get("checkpoint_dir") != str(checkpoint_dir) and has_step_files(checkpoint_dir):
+        raise ValueError(f"{checkpoint_dir} holds files of checkpoints that are not of this run: name another "
+                         "--checkpoint_dir")
+    if record and record["report"] != report:
+        refuse_to_replace(record_dir, [report])
+    if not record and (is_new or record_dir != checkpoint_dir):
+        refuse_to_replace(record_dir, [METRICS, CURVES, report, "generated_samples"])
+
+
 def write_samples(model, metadata: dict, count: int, folder: Path):
     """Workflows from scratch, for the eye, as folder/sample_N.yml; none of a model of other tokens."""
     from workflow_generator import WorkflowGenerator, is_installed
@@ -288,7 +309,7 @@ def write_samples(model, metadata: dict, count: int, folder: Path):
     folder.mkdir(parents=True, exist_ok=True)
     model.eval()
     for i, workflow in enumerate(WorkflowGenerator(model, metadata["stride"]).generate(count, max_tokens=512), 1):
-        (folder / f"sample_{i}.yml").write_text(workflow.yaml)
+        (folder / f"sample_{i}.yml").write_text(workflow.yaml, "utf-8")
     model.train()
 
 

@@ -116,12 +116,14 @@ def summarize(name: str, size: int, counts: list[int], texts: list[str]) -> dict
 
 
 def print_table(results: dict[str, dict]):
+    from nanochat.report import columns
+
     ours = results["tct"]["tokens_per_workflow"]
-    print(f"\n{'':<24}{'vocabulary':>12}{'tokens/workflow':>18}{'median':>9}{'chars/token':>13}{'of ours':>10}")
-    for name, result in results.items():
-        print(f"{name[-24:]:<24}{result['vocab_size']:>12,}{result['tokens_per_workflow']:>18.1f}"
-              f"{result['median']:>9.0f}{result['characters_per_token']:>13.2f}"
-              f"{result['tokens_per_workflow'] / ours:>10.2f}")
+    rows = [(name, f"{result['vocab_size']:,}", f"{result['tokens_per_workflow']:.1f}", f"{result['median']:.0f}",
+             f"{result['characters_per_token']:.2f}", f"{result['tokens_per_workflow'] / ours:.2f}")
+            for name, result in results.items()]
+    head = "", "vocabulary", "tokens/workflow", "median", "chars/token", "of ours"
+    print(f"\n{columns([head, *rows])}")
 
 
 def plot(results: dict[str, dict], path: Path):

@@ -1,5 +1,6 @@
-"""What all tests share: one thread for each process, and the real workflows, where they are."""
+"""What all tests share: one thread for each process, a full disk, and the real workflows, where they are."""
 
+import contextlib
 import os
 import subprocess
 from pathlib import Path
@@ -21,3 +22,19 @@ def corpus() -> Path:
         pytest.skip("the corpus of real workflows is not here")
     folder = subprocess.run(["bash", str(UNPACK)], check=True, capture_output=True, text=True).stdout.strip()
     return Path(folder)
+
+
+@pytest.fixture
+def file_size_limit():
+    """A context in which no file may grow beyond a number of bytes, as when the disk is full."""
+    resource = pytest.importorskip("resource")
+
+    @contextlib.contextmanager
+    def limit(size: int):
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    return limit

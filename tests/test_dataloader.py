@@ -1,13 +1,17 @@
 """The data loader: one global order of rows, and every validation token once."""
 
 import json
+import re
+from contextlib import suppress
 
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
 from prepared_data import write_prepared
-from tct_dataloader import TrainLoader, create_dataloader, tokenizing_distributed_data_loader
+from prepared_reader import read_split
+from tct_dataloader import TrainLoader, create_dataloader, read_metadata, tokenizing_distributed_data_loader
+from tct_packing import packed_data_loader
 
 C = 16
 METADATA = {"pad_token": 0, "context_size": C, "stride": 4, "window_step": 4}
@@ -166,25 +170,181 @@ def test_torchrun_says_which_part_is_ours(tmp_path, monkeypatch):
     assert (loader.rank, loader.world_size) == (1, 4)
 
 
+# -----------------------------------------------------------------------------
+# damage
+
 def spoil(name, content):
     return lambda folder: (folder / name).write_bytes(content)
 
 
-@pytest.mark.parametrize("damage, message", [
-    (spoil("metadata.json", b"{"), "not a JSON object"),
-    (spoil("metadata.json", b"[]"), "not a JSON object"),
-    (spoil("metadata.json", b'{"stride": 32}'), "does not say context_size, pad_token"),
-    (spoil("train.pt", b"no tensor"), "train.pt cannot be read"),
-    (lambda folder: torch.save(torch.zeros(3, 9, dtype=torch.int16), folder / "train.pt"), "rows of 17"),
-    (lambda folder: (folder / "train.pt").unlink(), "there is no .*train.pt"),
-    (lambda folder: (folder / "metadata.json").unlink(), "no prepared folder"),
-])
-def test_a_damaged_folder_is_refused_with_the_remedy(tmp_path, damage, message):
-    write_prepared(tmp_path, [5], [5])
-    damage(tmp_path)
+def cut(name):
+    return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[:-100])
+
+
+def table(name, change):
+    """A change of the tensor in a file: in place, or to what the function returns."""
+    def damage(folder):
+        rows = torch.load(folder / name, weights_only=True)
+        changed = change(rows)
+        torch.save(rows if changed is None else changed, folder / name)
+    return damage
+
+
+def value(name, row, column, number):
+    return table(name, lambda rows: rows[row].__setitem__(column, number))
+
+
+def says(**changes):
+    """Other values in metadata.json; with a value of None, none."""
+    def damage(folder):
+        metadata = json.loads((folder / "metadata.json").read_text()) | changes
+        (folder / "metadata.json").write_text(json.dumps({k: v for k, v in metadata.items() if v is not None}))
+    return damage
+
+
+def line(**changes):
+    """Other values in the first line of workflows.jsonl."""
+    def damage(folder):
+        first, *others = (folder / "workflows.jsonl").read_text().splitlines()
+        lines = [json.dumps(json.loads(first) | changes), *others]
+        (folder / "workflows.jsonl").write_text("\n".join(lines))
+    return damage
+
+
+SPLITS = {"train": {"workflows": 2, "windows": 3, "tokens": 27, "json_bytes": 108}}
+SPLITS["val"] = SPLITS["train"]
+DAMAGES = {
+    "not JSON": (spoil("metadata.json", b"{"), "metadata.json is not a JSON object"),
+    "not UTF-8": (spoil("metadata.json", b"\xff"), "metadata.json is not a JSON object"),
+    "nested without end": (spoil("metadata.json", b"[" * 100_000), "metadata.json is not a JSON object"),
+    "not an object": (spoil("metadata.json", b"[]"), "metadata.json is not a JSON object"),
+    "no metadata": (lambda folder: (folder / "metadata.json").unlink(), "is not a prepared folder"),
+    "missing key": (says(stride=None), "does not say stride"),
+    "text for a number": (says(context_size="16"), "says context_size '16', which is not a whole number from 1 up"),
+    "float for a number": (says(vocab_size=64.0), "says vocab_size 64.0"),
+    "boolean for a number": (says(stride=True), "says stride True"),
+    "stride of 0": (says(stride=0), "says stride 0"),
+    "negative padding": (says(pad_token=-1), "says pad_token -1"),
+    "padding outside": (says(pad_token=64), "sizes that do not fit together"),
+    "too many ids": (says(vocab_size=40_000), "sizes that do not fit together"),
+    "wrong step": (says(window_step=6), "a window_step that is not a multiple of stride"),
+    "wrong tokenizer": (says(tokenizer="tct"), "a tokenizer without name and fingerprint"),
+    "wrong splits": (says(splits=[]), "says splits other than"),
+    "unknown split": (says(splits=SPLITS | {"dev": {}}), "says splits other than"),
+    "wrong counts": (says(splits=SPLITS | {"val": {"windows": 3}}), "says of the split val no workflows"),
+    "bytes missing": (says(splits=SPLITS | {"val": SPLITS["val"] | {"json_bytes": 0}}), "says of the split val no"),
+    "wrong states": (says(n_states="many"), "says n_states 'many'"),
+    "no table": (lambda folder: (folder / "train.pt").unlink(), "there is no .*train.pt"),
+    "not a table": (spoil("train.pt", b"no tensor"), "train.pt cannot be read"),
+    "cut table": (cut("train.pt"), "train.pt cannot be read"),
+    "a dict": (table("train.pt", lambda rows: {"rows": rows}), "train.pt cannot be read"),
+    "other type": (table("train.pt", lambda rows: rows.int()), "train.pt is not an int16 tensor with rows of 17"),
+    "other width": (table("train.pt", lambda rows: rows[:, 1:].clone()), "train.pt is not an int16 tensor with rows of 17"),
+    "one dimension": (table("train.pt", lambda rows: rows.flatten()), "train.pt is not an int16 tensor"),
+    "fewer rows": (table("val.pt", lambda rows: rows[:2].clone()), "val.pt has 2 windows, but its metadata.json says 3"),
+    "id too large": (value("train.pt", 2, 3, 64), "train.pt has the token id 64, which is not from 0 to 63"),
+    "negative id": (value("val.pt", 2, 3, -3), "val.pt has the token id -3, which"),
+    "position too large": (value("train.pt", 1, 0, 64), "train.pt has the position 64, which is not from 0 to 63"),
+    "negative position": (value("train.pt", 1, 0, -1), "train.pt has the position -1, which"),
+    "other position": (value("train.pt", 1, 0, 5), "train.pt has the position 5 in row 1, which does not follow"),
+    "no beginning": (value("val.pt", 0, 0, 1), "val.pt has the position 1 in row 0"),
+    "only padding": (value("train.pt", 2, slice(1, None), 0), "train.pt has a window without tokens"),
+    "no states": (lambda folder: (folder / "val_states.pt").unlink(), "there is no .*val_states.pt"),
+    "cut states": (cut("train_states.pt"), "train_states.pt cannot be read"),
+    "fewer states": (table("train_states.pt", lambda rows: rows[:2].clone()), "train_states.pt has 2 rows"),
+    "state too large": (value("train_states.pt", 0, 0, 7), "train_states.pt has the schema position 7, which"),
+    "negative state": (value("val_states.pt", 0, 0, -1), "val_states.pt has the schema position -1, which"),
+    "no lines": (lambda folder: (folder / "workflows.jsonl").unlink(), "there is no .*workflows.jsonl"),
+    "line not JSON": (spoil("workflows.jsonl", b'{"file": "a.yml"\n'), "workflows.jsonl, line 1, is not a JSON object"),
+    "line without count": (line(tokens="20"), "workflows.jsonl, line 1, does not say first_window, windows, tokens"),
+    "line without split": (line(split="dev"), "workflows.jsonl, line 1, does not say file"),
+    "too many tokens": (line(tokens=40), "says 40 tokens, but its windows hold 20"),
+    "other windows": (line(first_window=1), "that its windows are 1 to 3, but train.pt does not"),
+}
+
+
+def use(folder):
+    """What training and evaluation read of a prepared folder."""
+    metadata = read_metadata(folder)
+    for split in ("train", "val"):
+        loader = packed_data_loader(1, C, split, folder, with_states=bool(metadata["n_states"]))
+        for _, batch in zip(range(20), loader):
+            assert batch[0].max() < 64
+        list(read_split(folder, split, metadata))
+    create_dataloader(folder / "val.pt", 2, shuffle=True)
+
+
+@pytest.fixture
+def sound(tmp_path):
+    write_prepared(tmp_path, [20, 7], [20, 7], n_states=7)
+    return tmp_path
+
+
+def test_a_sound_folder_can_be_used(sound):
+    use(sound)
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_each_damage_is_one_sentence_with_the_remedy(sound, name):
+    damage, message = DAMAGES[name]
+    damage(sound)
     with pytest.raises((ValueError, FileNotFoundError), match=message) as error:
-        tokenizing_distributed_data_loader(1, C, "train", tmp_path)
-    assert "prepare" in str(error.value)
+        use(sound)
+    assert str(error.value).count("\n") == 0 and re.search("[Pp]repare", str(error.value))
+
+
+FILES = ("metadata.json", "train.pt", "val.pt", "train_states.pt", "val_states.pt", "workflows.jsonl")
+
+
+@settings(max_examples=200)
+@given(st.data(), st.sampled_from(FILES), st.booleans())
+def test_damage_anywhere_is_an_error_for_the_user_or_harmless(tmp_path_factory, data, name, cuts):
+    folder = tmp_path_factory.mktemp("sound")
+    write_prepared(folder, [20, 7], [20, 7], n_states=7)
+    content = bytearray((folder / name).read_bytes())
+    place = data.draw(st.integers(0, len(content) - 1))
+    if cuts:
+        del content[place:]
+    else:
+        content[place] = data.draw(st.integers(0, 255))
+    (folder / name).write_bytes(content)
+    with suppress(ValueError, OSError):
+        use(folder)
+
+
+JSON_VALUES = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5), lambda inner:
+                           st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3))
+
+
+@settings(max_examples=200)
+@given(st.data(), JSON_VALUES)
+def test_any_value_in_its_json_is_an_error_for_the_user_or_harmless(tmp_path_factory, data, value):
+    folder = tmp_path_factory.mktemp("sound")
+    write_prepared(folder, [20, 7], [20, 7], n_states=7)
+    metadata = json.loads((folder / "metadata.json").read_text())
+    place = metadata
+    for _ in range(data.draw(st.integers(0, 2))):
+        inner = [child for child in place.values() if isinstance(child, dict) and child]
+        place = data.draw(st.sampled_from(inner)) if inner else place
+    place[data.draw(st.sampled_from(sorted(place)))] = value
+    (folder / "metadata.json").write_text(json.dumps(metadata))
+    with suppress(ValueError, OSError):
+        use(folder)
+
+
+def test_windows_that_were_thinned_may_leave_gaps(sound):
+    write_prepared(sound, [100], [20], n_states=7)
+    rows, states = (torch.load(sound / name, weights_only=True) for name in ("train.pt", "train_states.pt"))
+    kept = torch.tensor([0, 10, len(rows) - 1])
+    torch.save(rows[kept], sound / "train.pt")
+    torch.save(states[kept], sound / "train_states.pt")
+    splits = json.loads((sound / "metadata.json").read_text())["splits"]
+    splits["train"]["windows"] = 3
+    says(splits=splits, max_windows_per_workflow=3)(sound)
+    next(packed_data_loader(1, C, "train", sound, with_states=True))
+    says(max_windows_per_workflow=None)(sound)
+    with pytest.raises(ValueError, match="has the position 10 in row 1"):
+        packed_data_loader(1, C, "train", sound)
 
 
 def test_a_folder_that_does_not_fit_the_model_is_refused(tmp_path):

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -91,6 +93,32 @@ def test_the_report_is_one_file_with_its_pictures(checkpoint, prepared, tmp_path
     assert "http" not in page.split("<h2>4 samples")[0]
     assert "## Held-out workflows" in text and "Sample 3:" in text
     assert len(list((tmp_path / "eval/samples").glob("*.yml"))) == 4
+
+
+def test_an_evaluation_replaces_its_own_files_only(checkpoint, prepared, tmp_path, capsys):
+    output = tmp_path / "eval"
+    evaluate(checkpoint, prepared, output, "--num_completions=0")
+    own = [path.relative_to(output) for path in output.rglob("*") if path.is_file()]
+    (output / "samples/sample_notes.txt").write_text("mine")
+    evaluate(checkpoint, prepared, output, "--num_samples=0")
+    assert [path.name for path in (output / "samples").iterdir()] == ["sample_notes.txt"]
+    for path in own:
+        shutil.rmtree(output)
+        (output / path).parent.mkdir(parents=True)
+        (output / path).write_text("mine")
+        with pytest.raises(SystemExit) as exit:
+            evaluate(checkpoint, prepared, output, "--num_samples=0")
+        assert exit.value.code == 2 and "is not an earlier result of this command" in capsys.readouterr().err
+        assert (output / path).read_text() == "mine"
+
+
+def test_large_numbers_do_not_touch_their_neighbours(checkpoint, tmp_path, capsys):
+    held_out = {"val_workflows": 1, "val_tokens": 10, "val_loss": 7.6, "val_loss_interval": (7.4, 7.9), "val_perplexity": 1419.43811,
+                "val_perplexity_interval": (1181.2107, 98765.4321), "val_bits_per_byte": 1.6,
+                "val_bits_per_byte_interval": (1.5, 1.7), "top1_accuracy": 0.2, "top5_accuracy": 0.4}
+    tct_eval.publish(tmp_path, {"checkpoint": "x", "step": 1}, {"held_out": held_out, "left_out": []}, {}, [], 0.0)
+    [line] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("perplexity")]
+    assert re.split("  +", line) == ["perplexity", "1419.4381", "1181.2107 to 98765.4321"]
 
 
 def test_sampling_flags_shape_the_samples_and_are_reported(checkpoint, prepared, tmp_path):

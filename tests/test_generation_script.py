@@ -1,5 +1,6 @@
 """What generate_workflow can be told: how samples begin, which are chosen, in what form they come, what a linter says."""
 
+import gc
 import io
 import json
 import sys
@@ -7,9 +8,12 @@ import sys
 import jsonschema_rs
 import pytest
 import tct_github_workflow as tct
-from scripts import _lint, check_generation, generate_workflow
+import torch
+from nanochat.checkpoint_manager import save_checkpoint
+from nanochat.gpt import GPT, GPTConfig
+from scripts import _lint, bench_generate, check_generation, generate_workflow
 from tct_github_workflow.workflow_yaml import load_workflow
-from test_generate import checkpoint  # noqa: F401, the fixture
+from test_generate import TOKENIZER, checkpoint  # noqa: F401, the fixture
 from workflow_generator import Observer, WorkflowGenerator
 
 SHORT = ["--max_tokens", "60", "--temperature", "1.0"]
@@ -107,6 +111,15 @@ def test_jsonl_has_what_there_is_to_know(run, tmp_path):
     assert [line["tokens"] for line in written] == [line["tokens"] for line in lines]
 
 
+def test_a_file_with_other_content_is_not_replaced(run, checkpoint, capsys, tmp_path):  # noqa: F811
+    for _ in range(2):  # the same again is no other content
+        run("--num_samples", 2, "--output", tmp_path)
+    (tmp_path / "workflow_0001.yml").write_text("mine")
+    message = refused(checkpoint, capsys, *SHORT, "--num_samples", 2, "--output", tmp_path)
+    assert "workflow_0001.yml exists with other content and was not replaced: name a new folder" in message
+    assert (tmp_path / "workflow_0001.yml").read_text() == "mine"
+
+
 def test_colours_are_for_terminals_and_change_nothing_else(run):
     from types import SimpleNamespace
 
@@ -144,6 +157,39 @@ def test_the_best_of_several_is_the_likeliest(checkpoint):  # noqa: F811
         assert workflow.tokens == max(candidates, key=lambda candidate: candidate.mean_logprob).tokens
 
 
+def test_nothing_stays_frozen_after_a_command(run):
+    run("--num_samples", 1)  # or nanobind, with which triton is built, reports each of its objects at the end
+    assert gc.get_freeze_count() == 0
+
+
+# -----------------------------------------------------------------------------
+# models that take schema positions as input
+
+@pytest.fixture(scope="module")
+def recommended(tmp_path_factory):
+    """An untrained model with --previous_token --state_embedding --state_attention."""
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(sequence_len=64, n_layer=1, n_head=1, n_kv_head=1, n_embd=16, previous_token=True,
+                          n_states=tct.n_states(), state_attention=True))
+    folder = tmp_path_factory.mktemp("recommended")
+    meta = {"model_config": vars(model.config), "data": {"stride": 32, "tokenizer": TOKENIZER}}
+    save_checkpoint(folder, 1, model.state_dict(), {}, meta)
+    return folder
+
+
+@pytest.mark.parametrize("weights", ["checkpoint", "random"])
+def test_generation_of_the_recommended_kind_of_model_is_measured(recommended, tmp_path, monkeypatch, weights):
+    monkeypatch.setattr(bench_generate, "read_rate", lambda device: 1e10)  # which reads a gigabyte
+    monkeypatch.setattr(bench_generate, "hugging_face_ways", lambda *arguments: {})
+    which = (["--checkpoint", str(recommended)] if weights == "checkpoint" else
+             ["--model_size=tiny", "--previous_token", "--state_embedding", "--state_attention"])
+    bench_generate.main([*which, "--batches", "1", "2", "--new_tokens=32", "--rounds=1", "--dtypes=float32",
+                         "--device=cpu", "--output", str(tmp_path / "bench.json")])
+    one, two = json.loads((tmp_path / "bench.json").read_text())["results"]
+    assert list(one["ways"]) == ["ours, float32", "ours, float32, constraint", "ours, float32, no cache"]
+    assert list(two["ways"]) == ["ours, float32", "ours, float32, constraint"]
+
+
 # -----------------------------------------------------------------------------
 # the linter
 
@@ -175,12 +221,13 @@ def test_a_linter_that_is_not_there_is_named_before_any_work(checkpoint, capsys,
 # -----------------------------------------------------------------------------
 # the proof, in small
 
-def test_check_generation_passes_and_would_find_a_fault(checkpoint, tmp_path, capsys):  # noqa: F811
+def test_check_generation_passes_and_would_find_a_fault(recommended, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(check_generation, "LONG", 300)
     (tmp_path / "x.yml").write_text("name: X\non: push\njobs:\n  a:\n    runs-on: x\n    steps:\n      - run: make\n")
-    check_generation.main(["--checkpoint", str(checkpoint), "--workflows", str(tmp_path), "--num_samples", "6",
+    check_generation.main(["--checkpoint", str(recommended), "--workflows", str(tmp_path), "--num_samples", "6",
                            "--max_tokens", "80", "--prompts", "1", "--long", "1"])
     report = capsys.readouterr().out
-    assert report.count("6 of 6 schema-valid") == 4 and "longest 2,500 tokens" in report
+    assert report.count("6 of 6 schema-valid") == 4 and "longest 300 tokens" in report
     assert "1 cut as" in report or "1 workflows cut" in report
     assert not check_generation.keeps_json('{"name":"Y"}', '{"name":"X')
     assert not check_generation.keeps_yaml({"name": "Y", "on": "push"}, "name: X\non: push\njobs:\n")

@@ -265,6 +265,26 @@ def test_an_earlier_prepared_set_is_replaced_and_nothing_else(tmp_path, bytes_as
     assert {path.name for path in tmp_path.iterdir()} == {"in", "out"}
 
 
+@pytest.mark.parametrize("name", sorted(prepare_training_data.OUTPUTS | prepare_training_data.SHARD_OUTPUTS))
+def test_a_file_of_such_a_name_alone_is_no_earlier_set(tmp_path, bytes_as_tokens, capsys, name):
+    write_workflows(tmp_path / "in", ["a.json", "b.json"])
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_text('{"mine": 1}')
+    for more in ([], ["--shard", "1/1"]):
+        assert prepare(tmp_path / "in", tmp_path / "out", *more) == 2
+        assert f"holds other files ({name!r}); nothing was overwritten" in capsys.readouterr().err
+    assert (tmp_path / "out" / name).read_text() == '{"mine": 1}'
+
+
+def test_a_folder_where_the_work_would_be_done_is_left_alone(tmp_path, bytes_as_tokens, capsys):
+    write_workflows(tmp_path / "in", ["a.json", "b.json"])
+    (tmp_path / ".out.unfinished").mkdir()
+    (tmp_path / ".out.unfinished" / "thesis.txt").write_text("42")
+    assert prepare(tmp_path / "in", tmp_path / "out") == 2
+    assert "holds files that are not of an unfinished run" in capsys.readouterr().err
+    assert (tmp_path / ".out.unfinished" / "thesis.txt").read_text() == "42"
+
+
 def test_an_output_inside_the_input_is_not_read_as_input(tmp_path, bytes_as_tokens):
     write_workflows(tmp_path, ["a.json", "b.json"])
     for _ in range(2):

@@ -100,7 +100,7 @@ def test_a_kill_while_the_result_is_published_loses_nothing(source, straight, tm
     more = [str(f) for f in flags(source, tmp_path / "out", *(["--shard", "1/1"] if shard else []))]
 
     def remove_a_chunk_and_die(folder, **_):
-        next(folder.glob("chunks/*.json")).unlink()
+        next(folder.parent.glob("chunks/*.json")).unlink()
         raise KeyboardInterrupt
 
     def die(*_):

@@ -75,6 +75,15 @@ def test_a_study_runs_each_arm_once_and_reports(workflows, tmp_path, monkeypatch
     assert "trained with other flags (weight_decay 0.4 -> 0.1)" in capsys.readouterr().err
 
 
+def test_a_readme_that_no_study_wrote_is_not_replaced(workflows, tmp_path, capsys):
+    study = write_study(tmp_path / "study")
+    (study / "README.md").write_text("mine")
+    with pytest.raises(SystemExit):
+        run_study.main([str(study), "--workflows", str(workflows), "--work", str(tmp_path / "work")])
+    assert "README.md exists and is not an earlier result" in capsys.readouterr().err
+    assert (study / "README.md").read_text() == "mine" and not (tmp_path / "work").exists()
+
+
 def test_a_run_that_fails_is_named_with_its_last_words(workflows, tmp_path, capsys):
     study = write_study(tmp_path / "wrong", arms={"low": {"train": {"context_size": 256}}})
     with pytest.raises(SystemExit) as exit:

@@ -229,9 +229,20 @@ def test_the_command_writes_one_file_for_each_workflow_and_the_same_again(tmp_pa
     files = {path.name: path.read_text() for path in folder.iterdir()}
     assert files == {name: dump_workflow(workflow) for name, workflow in compose_workflows(12)}
 
-    next(folder.iterdir()).write_text("spoilt")
+    min(folder.iterdir()).unlink()
     main(["--output", str(folder), "--count", "12"])
     assert {path.name: path.read_text() for path in folder.iterdir()} == files
+
+
+def test_a_workflow_that_was_edited_is_not_replaced(tmp_path, capsys):
+    main(["--output", str(tmp_path), "--count=3"])
+    edited, *others = sorted(tmp_path.iterdir())
+    edited.write_text("mine")
+    others[0].unlink()
+    with pytest.raises(SystemExit):
+        main(["--output", str(tmp_path), "--count=3"])
+    assert f"{edited} exists with other content" in capsys.readouterr().err
+    assert edited.read_text() == "mine" and not others[0].exists()
 
 
 def test_the_command_refuses_a_folder_with_other_files_and_leaves_it_alone(tmp_path, capsys):

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -467,6 +468,61 @@ def test_a_new_run_does_not_mix_with_an_old_one(train, data, capsys):
     for shown in ("iteration 8", "--resume_from_iteration 8", "--checkpoint_dir"):
         assert shown in message
     assert contents(folder) == before
+
+
+@pytest.fixture
+def written(train, tmp_path, monkeypatch):
+    """What runs with and without --experiment write, as paths."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(RunLog, "draw", lambda self: [
+        (self.folder / name).touch() for name in ("curves.png", self.config["report"])])
+    monkeypatch.setattr(tct_train, "write_samples", lambda model, metadata, count, folder: (
+        folder.mkdir(parents=True), (folder / "sample_1.yml").touch()))
+    (tmp_path / "data/tokenizer.json").write_text("{}")
+    train("plain")
+    train("out/exp", experiment="exp")
+    paths = [path.relative_to(tmp_path) for folder in ("plain", "out", "experiments")
+             for path in (tmp_path / folder).rglob("*") if path.is_file()]
+    for folder in ("plain", "out", "experiments"):
+        shutil.rmtree(folder)
+    return [path for path in paths if path.parent.name != "logs"]  # whose names have the time in them
+
+
+def test_a_run_replaces_no_file_that_no_run_wrote(train, tmp_path, written, capsys):
+    assert {"config.json", "README.md", "report.md", "tokenizer.json", "sample_1.yml", "model_000008.pt"} <= {
+        path.name for path in written}
+    for path in written:
+        path.parent.mkdir(parents=True)
+        path.write_text("mine")
+        experiment = {} if path.parts[0] == "plain" else {"experiment": "exp"}
+        with pytest.raises(SystemExit) as exit:
+            train("out/exp" if experiment else "plain", **experiment)
+        assert exit.value.code == 2 and capsys.readouterr().err.count("\n") == 1, path
+        assert path.read_text() == "mine"
+        shutil.rmtree(path.parts[0])
+        for other in ("out", "plain", "experiments"):
+            shutil.rmtree(other, ignore_errors=True)
+
+
+def test_a_run_that_was_killed_early_can_be_begun_again(train, tmp_path):
+    folder = train("run", save_every=4, eval_every=4)
+    for path in folder.glob("meta_*"):
+        path.unlink()
+    (folder / "optim_000008.pt").unlink()
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"status": "running"}))
+    assert list_steps(train("run", learning_rate=1e-3)) == [8]  # of other flags: its best is not that of the first
+    assert load_model(folder / "best")[1]["settings"]["learning_rate"] == 1e-3
+
+
+def test_the_record_of_a_run_that_ended_is_not_replaced(train, tmp_path, data, capsys):
+    folder = train("run")
+    before = (folder / "metrics.jsonl").read_bytes()
+    for path in folder.glob("*_00000*"):
+        path.unlink()
+    message = fails(["--data_dir", data, "--checkpoint_dir", folder], capsys)
+    assert "holds the record of a run that is finished: name another folder" in message
+    assert (folder / "metrics.jsonl").read_bytes() == before
 
 
 def test_data_that_does_not_fit_is_refused_and_nothing_is_written(tmp_path, data, capsys):

@@ -56,9 +56,9 @@ class BPETokenizer:
     @classmethod
     def load(cls, path: str | Path) -> "BPETokenizer":
         """A tokenizer that `save` wrote. OSError or ValueError where there is none."""
-        text = Path(path).expanduser().read_text("utf-8")
+        content = Path(path).expanduser().read_bytes()
         try:
-            tokenizer = Tokenizer.from_str(text)
+            tokenizer = Tokenizer.from_str(content.decode())
         except Exception as error:  # the library raises Exception itself
             raise ValueError(f"{path} is no tokenizer of the tokenizers library: {error}") from None
         if (tokenizer.token_to_id(PAD_TEXT), tokenizer.token_to_id(END_TEXT)) != (PAD, END):

@@ -22,15 +22,22 @@ class PreparedWorkflow:
 
 
 def read_split(folder, split: str, metadata: dict) -> Iterator[PreparedWorkflow]:
-    """The workflows of a split in their order. FileNotFoundError or ValueError where the folder is not whole, or
-    where its windows leave tokens out."""
+    """The workflows of a split in their order. FileNotFoundError or ValueError if the folder is damaged, or if its
+    windows leave tokens out."""
     from tct_dataloader import load_rows
 
-    rows = load_rows(folder, split, metadata).numpy()
+    rows, end = load_rows(folder, split, metadata).numpy(), 0
     for entry in read_entries(Path(folder).expanduser())[split]:
-        first, length = entry["first_window"], entry["tokens"]
-        yield PreparedWorkflow(entry["file"], entry["group"], first,
-                               stitch(rows[first:first + entry["windows"]], length, metadata["stride"], entry["file"]))
+        first, file = entry["first_window"], entry["file"]
+        own = rows[first:first + entry["windows"]]
+        if first != end or len(own) != entry["windows"] or own[0, 0] != 0 or not own[1:, 0].all():
+            raise ValueError(f"{folder}: workflows.jsonl says of {file!r} that its windows are {first} to "
+                             f"{first + entry['windows']}, but {split}.pt does not: prepare the folder again")
+        end += len(own)
+        yield PreparedWorkflow(file, entry["group"], first, stitch(own, entry["tokens"], metadata["stride"], file))
+    if end != len(rows):
+        raise ValueError(f"{folder}: workflows.jsonl names {end:,} windows of {split}, but there are {len(rows):,}: "
+                         "prepare the folder again")
 
 
 def stitch(rows: np.ndarray, length: int, stride: int, file: str) -> np.ndarray:
@@ -43,18 +50,28 @@ def stitch(rows: np.ndarray, length: int, stride: int, file: str) -> np.ndarray:
                              "--max-windows-per-workflow")
         seen = min(start + len(row) - 1, length)
         tokens[start:seen] = row[1:1 + seen - start]
+    if seen < length:
+        raise ValueError(f"{file!r}: workflows.jsonl says {length:,} tokens, but its windows hold {seen:,}: prepare the "
+                         "folder again")
     return tokens
 
 
 def read_entries(folder: Path) -> dict[str, list[dict]]:
-    """The lines of workflows.jsonl for each side."""
+    """The lines of workflows.jsonl for each side. FileNotFoundError, or ValueError if one is damaged."""
+    from prepared_checks import fault_of_entry
+
     path = folder / "workflows.jsonl"
     if not path.is_file():
         raise FileNotFoundError(f"there is no {path}: prepare the folder again")
     entries: dict[str, list[dict]] = {"train": [], "val": [], "test": []}
     with open(path, "rb") as lines:
-        for line in lines:
-            entry = json.loads(line)
+        for number, line in enumerate(lines, 1):
+            try:
+                entry = json.loads(line)
+            except (ValueError, RecursionError):
+                entry = None
+            if fault := fault_of_entry(entry):
+                raise ValueError(f"{path}, line {number}, {fault}: prepare the folder again")
             entries[entry["split"]].append(entry)
     return entries
 

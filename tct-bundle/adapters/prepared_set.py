@@ -30,7 +30,7 @@ def assemble(flags, chunks: list[Path], records: dict, work: Path, new: Path) ->
     tokenizer, folder = TCTTokenizer(), None
     plan = WindowPlan(flags.context_size, flags.stride, flags.window_step or flags.stride,
                       tokenizer.get_vocab_size(), tokenizer.get_pad_token_id())
-    with open(new / "skipped.jsonl", "w") as skipped:
+    with open(new / "skipped.jsonl", "w", encoding="utf-8", newline="\n") as skipped:
         index = index_workflows(flags, chunks, plan, work, skipped)
         sides = np.full(len(index.kept), -1, np.int8)
         sides[index.kept] = choose_sides(index.places[index.kept], flags.train_split, flags.test_split)
@@ -64,7 +64,7 @@ def assemble(flags, chunks: list[Path], records: dict, work: Path, new: Path) ->
         "train_split": flags.train_split,
         "test_split": flags.test_split,
     }
-    (new / "metadata.json").write_text(json.dumps(metadata, indent=2) + "\n")
+    (new / "metadata.json").write_text(json.dumps(metadata, indent=2) + "\n", "utf-8", newline="\n")
     return metadata
 
 
@@ -178,7 +178,7 @@ def write_windows(flags, chunks, folder: Path | None, index: Index, sides: np.nd
             if flags.states:
                 tables[f"{name}_states"] = stack.enter_context(
                     new_table(new / f"{name}_states.pt", rows, plan.context_size))
-        out = stack.enter_context(open(new / "workflows.jsonl", "w"))
+        out = stack.enter_context(open(new / "workflows.jsonl", "w", encoding="utf-8", newline="\n"))
         for chunk, workflows in numbered_workflows(chunks, "write"):
             path = folder / f"{chunk.stem}.bin" if folder else chunk.with_suffix(".bin")
             lengths = [index.lengths[number] for number, _ in workflows]
@@ -226,6 +226,6 @@ def describe_failure(reasons: Counter, left_alone: int, skipped: Path) -> str:
     if not reasons:
         return "no workflow in the input: it has no rows"
     counts = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
-    with open(skipped) as lines:
+    with open(skipped, encoding="utf-8") as lines:
         first = json.loads(next(lines))
     return f"no valid workflow in the input: {counts}; for example {first['file']!r}: {first['detail']}"

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from prepared_checks import fault_of_metadata, fault_of_rows, fault_of_states
 from tct_windows import open_table
 
 IGNORE_INDEX = -1  # a target that does not count
-METADATA_KEYS = {"context_size", "stride", "window_step", "vocab_size", "pad_token", "tokenizer", "splits"}
 
 
 def tokenizing_distributed_data_loader(device_batch_size, context_size, split, data_dir, device="cpu", *,
@@ -140,23 +140,27 @@ def open_split(context_size, split, data_dir, device, vocab_size, max_files, ran
 
 
 def read_metadata(data_dir) -> dict:
-    """metadata.json of a prepared folder. FileNotFoundError or ValueError where it is not one."""
+    """The value of metadata.json of a prepared folder. FileNotFoundError or ValueError if it is not one."""
     folder = Path(data_dir).expanduser()
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no data folder {folder}: "
                                 "make it with prepare_training_data.py --output")
     path = folder / "metadata.json"
     if not path.is_file():
-        raise FileNotFoundError(f"{folder} is no prepared folder, for it has no metadata.json: "
+        raise FileNotFoundError(f"{folder} is not a prepared folder, because it has no metadata.json: "
                                 "make one with prepare_training_data.py --output")
     try:
         metadata = json.loads(path.read_bytes())
-        missing = METADATA_KEYS - metadata.keys()
-    except (ValueError, AttributeError):
-        raise ValueError(f"{path} is not a JSON object: prepare the folder again") from None
-    if missing:
-        raise ValueError(f"{path} does not say {', '.join(sorted(missing))}: prepare the folder again")
+    except (ValueError, RecursionError):
+        metadata = None
+    refuse(path, fault_of_metadata(metadata))
     return metadata
+
+
+def refuse(path: Path, fault: str | None):
+    """ValueError if there is a fault in a file of a prepared folder."""
+    if fault:
+        raise ValueError(f"{path} {fault}: prepare the folder again")
 
 
 def check_metadata(metadata, data_dir, context_size=None, vocab_size=None, tokenizer=None, n_states=0):
@@ -183,6 +187,7 @@ def load_rows(data_dir, split, metadata, max_files=None) -> torch.Tensor:
     """The windows of a split, int16 (N, C + 1), mapped from the file; of its first max_files workflows."""
     path = Path(data_dir).expanduser() / f"{split}.pt"
     rows = load_table(path, metadata["context_size"] + 1)
+    refuse(path, fault_of_rows(rows, split, metadata))
     if max_files is not None:
         begins = (rows[:, 0] == 0).nonzero().flatten()  # the first row of each workflow
         rows = rows if max_files >= len(begins) else rows[:begins[max_files]]
@@ -197,22 +202,23 @@ def load_states(data_dir, split, metadata) -> torch.Tensor:
     path = Path(data_dir).expanduser() / f"{split}_states.pt"
     if not metadata.get("n_states"):
         raise FileNotFoundError(f"{data_dir} has no states of tokens: prepare it again with --states")
-    return load_table(path, metadata["context_size"])
+    states = load_table(path, metadata["context_size"])
+    refuse(path, fault_of_states(states, split, metadata))
+    return states
 
 
 def load_table(path: Path, columns: int) -> torch.Tensor:
-    """An int16 tensor (N, columns), mapped from its file. FileNotFoundError, or ValueError where it is none."""
+    """An int16 tensor (N, columns), mapped from its file. FileNotFoundError, or ValueError if it is another."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no {path}: prepare the folder again")
     try:
         table = open_table(path)
-        fits = table.dtype == torch.int16 and table.dim() == 2 and table.size(1) == columns
+        fits = table.dtype == torch.int16 and table.dim() == 2 and table.size(1) == columns and table.is_cpu
+        fits = fits and table.layout == torch.strided
     except Exception as error:  # a damaged file shows as one of many kinds
-        reason = type(error).__name__
-        raise ValueError(f"{path} cannot be read ({reason}): prepare the folder again") from None
+        refuse(path, f"cannot be read ({type(error).__name__})")
     if not fits:
-        raise ValueError(f"{path} is not an int16 tensor with rows of {columns}, as its metadata.json says: prepare "
-                         "the folder again")
+        refuse(path, f"is not an int16 tensor with rows of {columns}, as its metadata.json says")
     return table
 
 

@@ -79,19 +79,12 @@ def new_table(path: Path, rows: int, columns: int) -> Iterator[BinaryIO]:
     So it never is in memory as a whole. torch.load maps it and does without the checksum of its values, which is
     not written.
     """
-    import torch
-
     size = rows * columns
     empty = path.with_suffix(".empty")  # a file of holes, for torch to take for the values: it reads none of them
     with open(empty, "wb") as file:
         file.truncate(2 * size)
     try:
-        values = (torch.from_file(str(empty), shared=True, size=size, dtype=torch.int16) if size
-                  else torch.empty(0, dtype=torch.int16))  # no file of 0 bytes can be mapped
-        with torch.serialization.skip_data():
-            torch.save(values.view(rows, columns), path)
-    except RuntimeError:  # how torch says that the disk is full
-        raise OSError(f"cannot write {path.name}; is the disk full?") from None
+        _save_without_values(path, empty, rows, columns)
     finally:
         empty.unlink()
     with open(path, "r+b") as file:
@@ -100,6 +93,20 @@ def new_table(path: Path, rows: int, columns: int) -> Iterator[BinaryIO]:
         yield file
         if file.tell() != begin + 2 * size:
             raise AssertionError(f"{path.name} has {(file.tell() - begin) / 2 / columns} rows, not {rows}")
+
+
+def _save_without_values(path: Path, empty: Path, rows: int, columns: int):
+    """Writes all of a .pt file but the values. The tensor ends here: Windows removes no file that is mapped."""
+    import torch
+
+    size = rows * columns
+    values = (torch.from_file(str(empty), shared=True, size=size, dtype=torch.int16) if size
+              else torch.empty(0, dtype=torch.int16))  # no file of 0 bytes can be mapped
+    try:
+        with torch.serialization.skip_data():
+            torch.save(values.view(rows, columns), path)
+    except RuntimeError:  # how torch says that the disk is full
+        raise OSError(f"cannot write {path.name}; is the disk full?") from None
 
 
 def open_table(path: Path):

@@ -123,7 +123,7 @@ def run_in_processes(function: Callable, calls: Iterable[tuple], num_workers: in
     if num_workers == 1:
         yield from itertools.starmap(function, calls)
         return
-    executor = ProcessPoolExecutor(num_workers, initializer=end_with_parent)
+    executor = ProcessPoolExecutor(num_workers, initializer=set_up_worker)
     pending = set()
     try:
         with ctrl_c_held_back():  # the workers start here, and never hear it: this process answers for all
@@ -142,7 +142,11 @@ def run_in_processes(function: Callable, calls: Iterable[tuple], num_workers: in
 
 @contextlib.contextmanager
 def ctrl_c_held_back():
-    """Delivers SIGINT after the block; threads and processes that start in it hold it back for good."""
+    """Delivers SIGINT after the block; threads and processes that start in it hold it back for good. On Windows, which
+    has nothing like that, a worker may show a traceback if it comes at once."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -150,8 +154,10 @@ def ctrl_c_held_back():
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
-def end_with_parent():
-    """Ends this worker when its parent is killed; it would wait for work forever."""
+def set_up_worker():
+    """Leaves Ctrl-C to the parent, and ends this worker when that is killed; it would wait for work forever."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
     def wait_for_end():
         multiprocessing.parent_process().join()
         os._exit(1)

@@ -102,7 +102,7 @@ def prepare(args):
         check_arguments(args)
         settings = {name: getattr(args, name) for name in (*SETTINGS, "shard")} | {"files": describe_files(args)}
     replaces = SHARD_OUTPUTS if args.shard else OUTPUTS
-    with resumable_folder(output, settings, args.resume, "chunks/*.json", replaces) as (work, new):
+    with resumable_folder(output, settings, args.resume, "chunks/*.json", replaces, is_earlier_result) as (work, new):
         if not args.merge:
             records = tokenise(args, work, output)
             chunks = find_chunks(work / "chunks")
@@ -127,6 +127,17 @@ def prepare(args):
     else:
         print_report(report)
         print(f"\nwritten to {output} in {time.monotonic() - started:.0f} s")
+
+
+def is_earlier_result(output: Path) -> bool:
+    """Whether a folder is a prepared set or a shard of one."""
+    for name, keys in ("metadata.json", {"context_size", "tokenizer", "splits"}), ("settings.json", {"shard", *SETTINGS}):
+        try:
+            if keys <= json.loads((output / name).read_bytes()).keys():
+                return True
+        except (OSError, ValueError, AttributeError):
+            continue
+    return False
 
 
 def check_arguments(args):
@@ -184,7 +195,7 @@ def tokenise(args, work: Path, output: Path) -> dict:
     folder = work / "chunks"
     folder.mkdir(exist_ok=True)
     for half_done in folder.glob("*.tmp"):
-        half_done.unlink()
+        half_done.unlink(missing_ok=True)  # a worker of a killed run may be at it still
     sources = open_sources(args, output)
     keep_listings(sources, work / "listings.json")
     options = ChunkOptions(args.repair, args.tokenizer != "tct", args.near_dedup is not None, args.states)
@@ -286,9 +297,9 @@ def print_report(metadata: dict):
              for side, split in splits.items()]
     print()
     for label, number in rows:
-        print(f"{label:<36}{number:>15,}")
+        print(f"{label:<36} {number:>14,}")
     tokens, characters = (sum(split[what] for split in splits.values()) for what in ("tokens", "characters"))
-    print(f"{'characters per token':<36}{characters / tokens:>15.2f}")
+    print(f"{'characters per token':<36} {characters / tokens:>14.2f}")
     print_share_of_long(splits["train"], metadata["context_size"])
     for side, split in splits.items():
         if not split["workflows"]:
@@ -300,8 +311,8 @@ def print_share_of_long(train: dict, context_size: int):
     if not train["long_windows"]:
         return
     share, seen = train["long_windows"] / train["windows"], train["long_targets"] / train["long_tokens"]
-    print(f"{'train windows of long workflows':<36}{share:>15.1%}")
-    print(f"{'times that each of their tokens is seen':<36}{seen:>12.1f}")
+    print(f"{'train windows of long workflows':<36} {share:>14.1%}")
+    print(f"{'times that each of their tokens is seen':<36} {seen:>11.1f}")
     if train["unseen_tokens"]:
         print(f"warning: {train['unseen_tokens']:,} training tokens are in no window; a larger "
               "--max-windows-per-workflow would hold them")

@@ -72,7 +72,7 @@ def verify(folder: Path, num_workers: int, show: int):
     for check, claim in CHECKS.items():
         found = sorted(faults[check])
         skipped = faults["tables"] and check != "tables"
-        print(f"{'----' if skipped else 'FAIL' if found else 'ok':<6}{claim}")
+        print(f"{'----' if skipped else 'FAIL' if found else 'ok':<5} {claim}")
         for fault in found[:SHOWN]:
             print(f"        {fault}")
         if found[SHOWN:]:
@@ -178,7 +178,11 @@ def check_evaluation(folder: Path, metadata: dict) -> Iterator[str]:
 
     for split, says in metadata["splits"].items():
         if split != "train" and says["windows"]:
-            batches = EvalLoader(load_rows(folder, split, metadata), 64, metadata)
+            try:
+                batches = EvalLoader(load_rows(folder, split, metadata), 64, metadata)
+            except ValueError as error:
+                yield str(error)
+                continue
             targets = sum(int((y != IGNORE_INDEX).sum()) for _, y in batches)
             if targets != says["tokens"]:
                 yield f"{split} has {says['tokens']:,} tokens and {targets:,} targets"
@@ -209,7 +213,7 @@ def open_folder(folder: Path, split: str):
     metadata = read_metadata(folder)
     rows = open_table(folder / f"{split}.pt").numpy()
     plan = WindowPlan(**{field.name: metadata[field.name] for field in fields(WindowPlan)})
-    limit = metadata["max_windows_per_workflow"] if split == "train" else None
+    limit = metadata.get("max_windows_per_workflow") if split == "train" else None
     return rows, plan, limit, open_tokenizer(folder, metadata)
 
 

@@ -41,7 +41,7 @@ def convert(source: Path, output: Path):
                 skipped.append((file, getattr(error, "strerror", None) or str(error)))
                 continue
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(text)
+            target.write_text(text, "utf-8")
         if len(skipped) == len(files):
             raise ValueError(f"no valid YAML in {source}; for example {files[0]!r}: {skipped[0][1]}")
     for file, detail in skipped:

@@ -1,15 +1,21 @@
 """Workflow files on disk: find them, read one, and publish a finished folder of results."""
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
 import stat
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from .workflow_yaml import decode_text, load_json, load_workflow
+
+try:
+    import fcntl
+except ImportError:
+    fcntl = None
+    import msvcrt  # Windows
 
 MAX_BYTES = 8 * 1024 * 1024  # bounds the memory and time that one file can take
 YAML_SUFFIXES = (".yml", ".yaml")
@@ -78,13 +84,12 @@ def read_file(path: Path) -> bytes:
 # folders of results
 
 @contextlib.contextmanager
-def publish_folder(output: Path, replaces=frozenset()):
+def publish_folder(output: Path):
     """A new folder beside output that takes output's place when the block ends well, and vanishes otherwise.
 
-    An existing output may hold nothing but files named in replaces (an earlier result, then replaced);
-    otherwise FileExistsError.
+    FileExistsError if there is an output already that is not an empty folder.
     """
-    _check_replaceable(output, replaces)
+    _check_replaceable(output)
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as temporary:
         new, old = Path(temporary, "new"), Path(temporary, "old")
@@ -94,19 +99,25 @@ def publish_folder(output: Path, replaces=frozenset()):
 
 
 @contextlib.contextmanager
-def resumable_folder(output: Path, settings: dict, resume: bool, keeps: str, replaces=frozenset()):
+def resumable_folder(output: Path, settings: dict, resume: bool, keeps: str, replaces=frozenset(),
+                     is_earlier: Callable[[Path], bool] = lambda output: False):
     """(work, new): as publish_folder's new, within a folder of work beside output that a run which does not end
     well leaves behind, and one with `resume` finds again. It is removed where no file in it matches `keeps`.
 
-    FileExistsError where another process is at it, ValueError where what is resumed had other settings.
+    An output that is_earlier, the result of an earlier run, is replaced if it holds nothing but files named in
+    replaces; FileExistsError if it holds anything else, or another process is at it. ValueError if what is resumed
+    had other settings.
     """
-    _check_replaceable(output, replaces)
+    _check_replaceable(output, replaces, is_earlier)
     work = work_folder(output)
     new, old = work / "new", work / "old"
+    if work.exists() and any(work.iterdir()) and not (work / "lock").is_file():
+        raise FileExistsError(f"{work} is needed for work, but holds files that are not of an unfinished run: move it "
+                              "away, or name another output")
     work.mkdir(parents=True, exist_ok=True)
-    with open(work / "lock", "w") as lock:
+    with open(work / "lock", "wb") as lock:
         try:
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # goes with the process, however it ends
+            _lock(lock)  # goes with the process, however it ends
             os.stat(work / "lock")  # still there: no other run has ended since
         except OSError:
             raise FileExistsError(f"another run is writing {output}") from None
@@ -114,7 +125,7 @@ def resumable_folder(output: Path, settings: dict, resume: bool, keeps: str, rep
             old.rename(output)
         begun = work / "settings.json"
         if resume and begun.exists():
-            _check_same(json.loads(begun.read_text()), settings, output)
+            _check_same(json.loads(begun.read_bytes()), settings, output)
             shutil.rmtree(new, ignore_errors=True)
         else:
             begun.unlink(missing_ok=True)  # first, here and below: what is then half removed is not resumed
@@ -125,13 +136,13 @@ def resumable_folder(output: Path, settings: dict, resume: bool, keeps: str, rep
             yield work, new
         except (KeyboardInterrupt, OSError, ValueError) as error:
             if not any(work.glob(keeps)):
-                shutil.rmtree(work)
+                _remove(work, lock)
                 raise
             kind = OSError if isinstance(error, OSError) else type(error)
             raise kind(f"{error}; {KEPT}" if str(error) else KEPT) from None
         _replace(output, new, old)
         begun.unlink()
-        shutil.rmtree(work)
+        _remove(work, lock)
 
 
 def work_folder(output: Path) -> Path:
@@ -154,16 +165,17 @@ def write_atomic(path: Path, content: bytes):
 
 def sync(path: Path):
     """Waits until a file is on the disk."""
-    with open(path, "rb") as file:
+    with open(path, "r+b") as file:  # Windows asks for the right to write
         os.fsync(file.fileno())
 
 
-def _check_replaceable(output, replaces):
+def _check_replaceable(output, replaces=frozenset(), is_earlier=lambda output: False):
     if not output.exists():
         return
     if not output.is_dir():
         raise FileExistsError(f"{output} exists and is not a folder")
-    others = {path.name for path in output.iterdir()} - replaces
+    names = {path.name for path in output.iterdir()}
+    others = names - replaces or (names if not is_earlier(output) else set())
     if others:
         raise FileExistsError(f"{output} holds other files ({min(others)!r}); nothing was overwritten, "
                               "name a new folder")
@@ -183,6 +195,21 @@ def _empty(folder, but):
             shutil.rmtree(path)
         elif path.name != but:
             path.unlink()
+
+
+def _lock(file):
+    """Locks an open file until it is closed. OSError if another process has locked it."""
+    if fcntl:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    else:
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+
+
+def _remove(work, lock):
+    _empty(work, but="lock")  # which says until the end whose folder this is
+    if not fcntl:
+        lock.close()  # Windows removes no open file
+    shutil.rmtree(work)
 
 
 def _replace(output, new, old):
