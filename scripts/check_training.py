@@ -4,7 +4,7 @@
     python -m scripts.check_training --data_dir prepared/ --count 10 --ranks 2
     python -m scripts.check_training --data_dir prepared/ -- --previous_token --state_embedding --state_attention
 
-What follows -- goes to scripts.tct_train. A run without interruption is compared, bit for bit, with one that is
+What follows -- goes to scripts.tct_train. A run without interruption is compared, bit for bit, with one that was
 killed `count` times: at random times, some of them in the middle of a save, because it saves after every iteration.
 """
 
@@ -18,9 +18,10 @@ import tempfile
 import time
 from pathlib import Path
 
+from nanochat.checkpoint_manager import list_steps, load_checkpoint, load_meta
 from nanochat.common import ArgumentParser, user_errors
 
-ITERATIONS_FOR_EACH_KILL = 5  # a life makes about three
+ENDLESS = 1_000_000  # iterations: no run that is to be killed ends before
 
 
 @user_errors
@@ -33,27 +34,27 @@ def main(argv=None):
     parser.add_argument("more", nargs="*", metavar="-- FLAG", help="more flags for the training")
     flags = parser.parse_args(argv)
 
-    iterations = ITERATIONS_FOR_EACH_KILL * flags.count
     start = [sys.executable, "-m"]
     if flags.ranks > 1:
         start += ["torch.distributed.run", "--standalone", f"--nproc_per_node={flags.ranks}", "-m"]
     start += ["scripts.tct_train", "--model_size=tiny", f"--data_dir={flags.data_dir}", "--device=cpu",
-              "--device_batch_size=1", "--gradient_accumulation=2", f"--num_iterations={iterations}",
-              "--keep_last=3", "--eval_windows=8", f"--eval_every={iterations}", *flags.more]
+              "--device_batch_size=1", "--gradient_accumulation=2", "--schedule=constant", "--warmup_iters=10",
+              "--keep_last=3", "--eval_windows=8", f"--eval_every={ENDLESS}", *flags.more]
 
     with tempfile.TemporaryDirectory() as folder:
         straight, killed = Path(folder, "straight"), Path(folder, "killed")
-        print(f"a run of {iterations} iterations without interruption ...", flush=True)
-        subprocess.run([*start, f"--checkpoint_dir={straight}"], check=True, stdout=subprocess.DEVNULL)
-
-        start += [f"--checkpoint_dir={killed}", "--save_every=1"]
+        endless = [*start, f"--checkpoint_dir={killed}", "--save_every=1", f"--num_iterations={ENDLESS}"]
         chance, in_a_save = random.Random(flags.seed), 0
         for kill in range(1, flags.count + 1):
-            step, half_done = live_and_die(start, killed, chance)
+            step, half_done = live_and_die(endless, killed, chance)
             in_a_save += bool(half_done)
             print(f"kill {kill:>3} of {flags.count}: the last checkpoint is of iteration {step}"
                   + (f", in a save ({', '.join(half_done)})" if half_done else ""), flush=True)
-        subprocess.run([*start, *resume_flags(killed)], check=True, stdout=subprocess.DEVNULL)
+        iterations = step + 1
+        run([*endless, f"--num_iterations={iterations}", *resume_flags(killed)])
+        print(f"a run of {iterations} iterations without interruption ...", flush=True)
+        dtype = load_meta(killed, iterations)["settings"]["dtype"]  # a trial might find the other one now
+        run([*start, f"--checkpoint_dir={straight}", f"--num_iterations={iterations}", f"--dtype={dtype}"])
 
         differing = list(differences(straight, killed, iterations))
     print(f"{flags.count} kills, {in_a_save} of them in a save: "
@@ -61,6 +62,10 @@ def main(argv=None):
              "weights, optimizer and data position are those of the run without, bit for bit"))
     if differing:
         raise SystemExit(1)
+
+
+def run(command: list[str]):
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
 def live_and_die(start, folder, chance) -> tuple[int, list[str]]:
@@ -76,7 +81,7 @@ def live_and_die(start, folder, chance) -> tuple[int, list[str]]:
     process.communicate()
     assert process.returncode not in (0, 2), "the run ended before it could be killed"
     names = [path.name for path in folder.glob("*")]
-    steps = last_steps(folder)
+    steps = list_steps(folder)
     half_done = [name for name in names if re.search(r"\.(pt|json)\.tmp$", name) or
                  (match := re.fullmatch(r"(?:model|optim)_(\d+)\.pt", name)) and int(match[1]) not in steps]
     return (steps or [0])[-1], half_done
@@ -89,19 +94,11 @@ def children(pid: int) -> list[int]:
 
 
 def resume_flags(folder: Path) -> list[str]:
-    return ["--resume_from_iteration=latest"] if last_steps(folder) else []
-
-
-def last_steps(folder: Path) -> list[int]:
-    from nanochat.checkpoint_manager import list_steps
-
-    return list_steps(folder)
+    return ["--resume_from_iteration=latest"] if list_steps(folder) else []
 
 
 def differences(one: Path, other: Path, step: int):
     """Names of what is not the same in two checkpoints."""
-    from nanochat.checkpoint_manager import load_checkpoint
-
     (model, state, _), (other_model, other_state, _) = (load_checkpoint(path, step) for path in (one, other))
     for name, a, b in (("model", model, other_model), ("optim", state, other_state)):
         yield from (f"{name}{place}" for place in unequal(a, b))

@@ -1,14 +1,17 @@
-"""What all tests share: one thread for each process, a full disk, and the real workflows, where they are."""
+"""What all tests share: one thread for each process, processes that end, a full disk, and the real workflows, where
+they are."""
 
 import contextlib
 import os
+import signal
 import subprocess
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-settings.register_profile("tests", deadline=None)  # machines differ; timings are never asserted
+# Machines differ, and may be busy: no test depends on time.
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # small models gain nothing from more, and ranks share the cores
 
@@ -22,6 +25,21 @@ def corpus() -> Path:
         pytest.skip("the corpus of real workflows is not here")
     folder = subprocess.run(["bash", str(UNPACK)], check=True, capture_output=True, text=True).stdout.strip()
     return Path(folder)
+
+
+@pytest.fixture
+def spawn():
+    """Start a process in a group of its own, with pipes for its output; what is left of it at the end is killed."""
+    processes = []
+
+    def start(*command, **options):
+        processes.append(subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                          text=True, start_new_session=True, **options))
+        return processes[-1]
+    yield start
+    for process in processes:
+        with process, contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 @pytest.fixture

@@ -1,11 +1,13 @@
 """Evaluation: its figures are right, the same again and on two ranks, and what it cannot find out it says."""
 
+import io
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ from nanochat.gpt import GPT, GPTConfig
 from nanochat.loss_eval import bootstrap_interval, score_batch
 from tct.tokenizer import compact
 from tct_dataloader import check_metadata, read_metadata
+from test_prepare import prepare_training_data
 from token_places import KINDS, MaskTable, find_places
 from workflow_generator import find_language
 
@@ -25,7 +28,6 @@ from scripts import tct_eval, tct_train
 from scripts._eval_samples import compare_continuations, first_after, parts
 
 ROOT = Path(__file__).parents[1]
-PREPARE = ROOT / "tct-bundle/scripts/prepare_training_data.py"
 TOKENIZER = {"name": tct.NAME, "fingerprint": tct.fingerprint()}
 
 
@@ -39,9 +41,9 @@ def prepare(folder: Path, *flags: str) -> Path:
     source.mkdir()
     for index in range(12):
         (source / f"{index}.json").write_text(json.dumps(workflow(index)))
-    command = [sys.executable, PREPARE, "--input", source, "--output", folder / "prepared", "--context-size", "512",
-               "--train-split", "0.5", *flags]
-    subprocess.run(command, check=True, capture_output=True)
+    assert prepare_training_data.main([
+        "--input", str(source), "--output", str(folder / "prepared"), "--context-size", "512", "--train-split", "0.5",
+        "--num_workers", "1", *flags]) == 0
     return folder / "prepared"
 
 
@@ -67,8 +69,18 @@ def evaluate(checkpoint, prepared, output, *flags: str) -> dict:
     return json.loads((output / "eval.json").read_text())
 
 
-def test_the_figures_of_an_untrained_model_are_those_of_chance(checkpoint, prepared, tmp_path, capsys):
-    results = evaluate(checkpoint, prepared, tmp_path / "eval")
+@pytest.fixture(scope="module")
+def evaluated(checkpoint, prepared, tmp_path_factory) -> Path:
+    """The output of an evaluation, and what it printed as printed.txt."""
+    folder = tmp_path_factory.mktemp("evaluated") / "eval"
+    with redirect_stdout(io.StringIO()) as printed:
+        evaluate(checkpoint, prepared, folder)
+    (folder / "printed.txt").write_text(printed.getvalue())
+    return folder
+
+
+def test_the_figures_of_an_untrained_model_are_those_of_chance(evaluated, prepared):
+    results = json.loads((evaluated / "eval.json").read_text())
     split = json.loads((prepared / "metadata.json").read_text())["splits"]["val"]
     held_out, samples = results["held_out"], results["samples"]
     assert (held_out["val_tokens"], held_out["val_json_bytes"]) == (split["tokens"], split["json_bytes"])
@@ -82,22 +94,21 @@ def test_the_figures_of_an_untrained_model_are_those_of_chance(checkpoint, prepa
     assert samples["json_valid"] == samples["schema_valid"] == samples["required_fields"] == 1
     assert results["real"]["known_actions"] == 1 and results["real"]["copies"] == 0
     assert results["completion"]["workflows"] == 4
-    assert "valid under the schema" in capsys.readouterr().out
+    assert "valid under the schema" in (evaluated / "printed.txt").read_text()
 
 
-def test_the_report_is_one_file_with_its_pictures(checkpoint, prepared, tmp_path):
-    evaluate(checkpoint, prepared, tmp_path / "eval")
-    page = (tmp_path / "eval/report.html").read_text()
-    text = (tmp_path / "eval/report.md").read_text()
+def test_the_report_is_one_file_with_its_pictures(evaluated):
+    page, text = ((evaluated / name).read_text() for name in ("report.html", "report.md"))
     assert page.count("src=") == page.count('src="data:image/png;base64,') >= 3
     assert "http" not in page.split("<h2>4 samples")[0]
     assert "## Held-out workflows" in text and "Sample 3:" in text
-    assert len(list((tmp_path / "eval/samples").glob("*.yml"))) == 4
+    assert len(list((evaluated / "samples").glob("*.yml"))) == 4
 
 
-def test_an_evaluation_replaces_its_own_files_only(checkpoint, prepared, tmp_path, capsys):
+def test_an_evaluation_replaces_its_own_files_only(checkpoint, prepared, evaluated, tmp_path, capsys):
     output = tmp_path / "eval"
-    evaluate(checkpoint, prepared, output, "--num_completions=0")
+    shutil.copytree(evaluated, output)
+    (output / "printed.txt").unlink()
     own = [path.relative_to(output) for path in output.rglob("*") if path.is_file()]
     (output / "samples/sample_notes.txt").write_text("mine")
     evaluate(checkpoint, prepared, output, "--num_samples=0")
@@ -121,25 +132,22 @@ def test_large_numbers_do_not_touch_their_neighbours(checkpoint, tmp_path, capsy
     assert re.split("  +", line) == ["perplexity", "1419.4381", "1181.2107 to 98765.4321"]
 
 
-def test_sampling_flags_shape_the_samples_and_are_reported(checkpoint, prepared, tmp_path):
-    texts = []
-    for name, flags in (("all", ()), ("half", ("--top_p=0.5",))):
-        results = evaluate(checkpoint, prepared, tmp_path / name, "--num_completions=0", *flags)
-        texts.append([path.read_text() for path in sorted((tmp_path / name / "samples").iterdir())])
+def test_sampling_flags_shape_the_samples_and_are_reported(checkpoint, prepared, evaluated, tmp_path):
+    results = evaluate(checkpoint, prepared, tmp_path / "half", "--num_completions=0", "--top_p=0.5")
+    texts = [[path.read_text() for path in sorted((folder / "samples").iterdir())]
+             for folder in (evaluated, tmp_path / "half")]
     assert texts[0] != texts[1]
     assert (results["max_tokens"], results["temperature"], results["top_k"], results["top_p"]) == (80, 1.0, None, 0.5)
     assert "of at most 80 tokens, temperature 1.0, top-p 0.5, seed 0" in (tmp_path / "half/report.md").read_text()
 
 
-def test_the_figures_are_the_same_again_and_on_two_ranks(checkpoint, prepared, tmp_path):
+def test_the_figures_are_the_same_in_another_process_and_on_two_ranks(checkpoint, prepared, tmp_path):
     flags = ["--checkpoint", checkpoint, "--data_dir", prepared, "--num_samples=5", "--max_tokens=60"]
-    evaluate(checkpoint, prepared, tmp_path / "again", *map(str, flags))
-    for name, launcher in (("one", [sys.executable]),
-                           ("two", [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"])):
-        command = [*launcher, "-m", "scripts.tct_eval", *flags, "--output", tmp_path / name]
-        subprocess.run(command, cwd=ROOT, check=True, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    texts = {(tmp_path / name / "eval.json").read_text() for name in ("again", "one", "two")}
-    assert len(texts) == 1
+    evaluate(checkpoint, prepared, tmp_path / "here", *map(str, flags))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "scripts.tct_eval",
+               *flags, "--output", tmp_path / "there"]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert (tmp_path / "here/eval.json").read_text() == (tmp_path / "there/eval.json").read_text()
 
 
 def test_what_is_not_installed_is_left_out_and_named(checkpoint, prepared, tmp_path, monkeypatch, capsys):
@@ -177,7 +185,7 @@ def test_a_model_with_states_is_trained_resumed_judged_and_writes(prepared, tmp_
     tct_train.main(["--resume_from_iteration=latest", "--num_iterations=3", f"--checkpoint_dir={folder}"])
     config = json.loads((folder / "meta_000003.json").read_text())["model_config"]
     assert config["n_states"] == tct.n_states()
-    results = evaluate(folder, prepared, tmp_path / "eval")
+    results = evaluate(folder, prepared, tmp_path / "eval", "--num_completions=1")
     assert results["samples"]["schema_valid"] == 1 and results["held_out"]["val_loss"] < np.log(8192)
 
 

@@ -1,7 +1,9 @@
 """Preparation: every token of every good workflow in a window, nothing leaks, nothing lost without a word."""
 
+import functools
 import importlib.util
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -12,6 +14,7 @@ from pathlib import Path
 import pytest
 import tct_github_workflow
 import torch
+import workflow_chunks
 
 SCRIPTS = Path(__file__).parent.parent / "tct-bundle" / "scripts"
 
@@ -324,15 +327,17 @@ def run(*flags):
                           capture_output=True, text=True, check=False)
 
 
-def test_any_number_of_workers_gives_the_same_bytes(tmp_path):
+@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())  # which one is used depends on the system
+def test_any_number_of_workers_gives_the_same_bytes(tmp_path, monkeypatch, method):
     write_workflows(tmp_path / "in", [f"{i % 7}/{i}.json" for i in range(60)])
     (tmp_path / "in" / "bad.yml").write_text("on: push\njobs: 3\n")
     assert prepare(tmp_path / "in", tmp_path / "one") == 0
-    result = run("--input", tmp_path / "in", "--output", tmp_path / "three", "--num-workers", 3)
-    assert result.returncode == 0, result.stderr
-    one, three = contents(tmp_path / "one"), contents(tmp_path / "three")
+    executor = functools.partial(workflow_chunks.ProcessPoolExecutor, mp_context=multiprocessing.get_context(method))
+    monkeypatch.setattr(workflow_chunks, "ProcessPoolExecutor", executor)
+    assert prepare(tmp_path / "in", tmp_path / "two", "--num-workers", 2) == 0
+    one, two = contents(tmp_path / "one"), contents(tmp_path / "two")
     assert set(one) == {"train.pt", "val.pt", "metadata.json", "skipped.jsonl", "workflows.jsonl"}
-    assert one == three
+    assert one == two
 
 
 def test_prepared_rows_decode_to_the_workflows(tmp_path):
@@ -348,26 +353,50 @@ def test_prepared_rows_decode_to_the_workflows(tmp_path):
     assert metadata["tokenizer"]["fingerprint"] == tct_github_workflow.fingerprint()
 
 
-def test_ctrl_c_leaves_what_resume_goes_on_with(tmp_path):
-    write_workflows(tmp_path / "in", [f"{i}.json" for i in range(8_000)])
-    flags = ["--input", tmp_path / "in", "--output", tmp_path / "out", "--num-workers", "2"]
-    process = subprocess.Popen([sys.executable, SCRIPTS / "prepare_training_data.py", *flags],
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    chunks = tmp_path / ".out.unfinished" / "chunks"
-    while process.poll() is None and not list(chunks.glob("*.json")):
+@pytest.fixture
+def held(tmp_path, spawn):
+    """Start a preparation with two workers that makes its first chunk, and no other until a file is there; gives the
+    process and the path of that file."""
+    script, released = tmp_path / "held.py", tmp_path / "released"
+    script.write_text(f"""
+import sys, time
+from pathlib import Path
+sys.path.insert(0, {str(SCRIPTS)!r})
+import prepare_training_data, workflow_chunks
+
+def make_chunk(path, records, options):
+    while path.stem != "000000" and not Path({str(released)!r}).exists():
         time.sleep(0.01)
+    return workflow_chunks.make_chunk(path, records, options)
+
+prepare_training_data.make_chunk = make_chunk
+if __name__ == "__main__":
+    sys.exit(prepare_training_data.main())
+""")
+
+    def start(source, output, *flags):
+        process = spawn(sys.executable, script, "--input", source, "--output", output, "--num-workers", 2, *flags)
+        while not (output.with_name(f".{output.name}.unfinished") / "chunks/000000.json").exists():
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.01)
+        return process, released
+    return start
+
+
+def test_ctrl_c_leaves_what_resume_goes_on_with(tmp_path, held):
+    write_workflows(tmp_path / "in", [f"{i}.json" for i in range(600)])
+    process, released = held(tmp_path / "in", tmp_path / "out")
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers as well
-    _, error = process.communicate(timeout=60)
+    released.touch()
+    _, error = process.communicate()
     assert process.returncode == 130, error
     assert "--resume goes on from there" in error and "Traceback" not in error
-    assert {path.name for path in tmp_path.iterdir()} == {"in", ".out.unfinished"}
-    done = {path.name: path.stat().st_mtime_ns for path in chunks.glob("*.json")}
+    assert not (tmp_path / "out").exists() and (tmp_path / ".out.unfinished/chunks/000000.json").exists()
     (tmp_path / "in" / "new.json").write_text(json.dumps(workflow("new")))  # the listing is that of the beginning
-    resumed = run(*flags, "--resume")
-    assert done and resumed.returncode == 0, resumed.stderr
+    assert prepare(tmp_path / "in", tmp_path / "out", "--resume") == 0
+    assert not (tmp_path / ".out.unfinished").exists()
     (tmp_path / "in" / "new.json").unlink()
-    assert run("--input", tmp_path / "in", "--output", tmp_path / "straight").returncode == 0
-    assert {path.name for path in tmp_path.iterdir()} == {"in", "out", "straight"}
+    assert prepare(tmp_path / "in", tmp_path / "straight") == 0
     assert contents(tmp_path / "out") == contents(tmp_path / "straight")
 
 

@@ -1,9 +1,12 @@
 """Long preparations: killed, resumed, sharded, merged, two at once, on a full disk; the same bytes in the end."""
 
+import itertools
 import json
+import multiprocessing
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,20 +14,21 @@ import sys
 import pytest
 import torch
 from tct_github_workflow import workflow_files
-from test_prepare import SCRIPTS, contents, load, prepare, prepare_training_data, run, workflow, write_workflows
+from test_prepare import (SCRIPTS, contents, held, load, prepare, prepare_training_data, run, workflow,  # noqa: F401
+                          write_workflows)
 
 SCRIPT = SCRIPTS / "prepare_training_data.py"
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    """1,500 workflows in folders, of which some are long, some duplicates, some bad."""
+    """800 workflows in folders, of which some are long, some duplicates, some bad."""
     folder = tmp_path_factory.mktemp("long") / "in"
     chance = random.Random(0)
-    for i in range(1_500):
+    for i in range(800):
         path = folder / f"owner-{i % 37}" / f"{i}.{'json' if i % 2 else 'yml'}"
         path.parent.mkdir(parents=True, exist_ok=True)
-        value = workflow(f"W{i % 1400}", "\n".join(f"echo {chance.random()}" for _ in range(i % 60)) or "x")
+        value = workflow(f"W{i % 750}", "\n".join(f"echo {chance.random()}" for _ in range(i % 60)) or "x")
         path.write_text(json.dumps(value if i % 50 else {"on": "push"}))
     return folder
 
@@ -40,22 +44,47 @@ def flags(source, output, *more):
     return ["--input", source, "--output", output, "--split-by", "folder", *more]
 
 
+TOUCHES = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "shutil.rmtree", "sqlite3.connect"}  # audit events
+
+
+def prepare_or_die(arguments: list[str], touches: int):
+    """In a process of its own: prepare, killed when it has touched so many files of its work."""
+    count = itertools.count(1)
+
+    def die(event, details):
+        if event in TOUCHES and ".unfinished" in str(details[0]) and next(count) == touches:
+            os.kill(os.getpid(), signal.SIGKILL)
+    sys.addaudithook(die)
+    sys.exit(prepare_training_data.main(arguments))
+
+
 @pytest.mark.parametrize("seed", range(2))
 def test_kills_at_random_moments_and_resuming_give_the_same_bytes(source, straight, tmp_path, seed):
-    chance, kills = random.Random(seed), 0
-    command = [sys.executable, SCRIPT, *flags(source, tmp_path / "out", "--resume", "--num_workers", "2")]
-    while kills < 4:
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
-        try:
-            process.wait(chance.uniform(0.3, 1.5))
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            kills += 1
-        assert process.wait() in (0, -signal.SIGKILL), process.stderr.read()
-        process.stderr.close()
-    assert run(*flags(source, tmp_path / "out", "--resume")).returncode == 0
+    chance, codes = random.Random(seed), []
+    arguments = [str(flag) for flag in flags(source, tmp_path / "out", "--resume", "--num_workers", "1")]
+    for touches in [*(chance.randint(1, 50) for _ in range(12)), 0]:
+        process = multiprocessing.get_context("fork").Process(target=prepare_or_die, args=(arguments, touches))
+        process.start()
+        process.join()
+        codes.append(process.exitcode)
+        if process.exitcode == 0:
+            assert contents(tmp_path / "out") == straight
+            assert [path.name for path in tmp_path.iterdir()] == ["out"]
+            shutil.rmtree(tmp_path / "out")
+    assert set(codes) == {0, -signal.SIGKILL} and codes.count(0) < 8 and codes[-1] == 0
+
+
+@pytest.mark.parametrize("victims", ["all", "parent"])
+def test_workers_end_with_their_parent_and_their_work_is_resumed(source, straight, tmp_path, held, victims):  # noqa: F811
+    process, _ = held(source, tmp_path / "out", "--split-by", "folder")
+    if victims == "all":
+        os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.kill()
+    process.communicate()  # until all have let go of its pipes
+    assert process.returncode == -signal.SIGKILL
+    assert prepare_training_data.main([str(flag) for flag in flags(source, tmp_path / "out", "--resume")]) == 0
     assert contents(tmp_path / "out") == straight
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_shards_in_any_order_merge_to_the_same_bytes(source, straight, tmp_path, capsys):
@@ -122,7 +151,7 @@ def test_a_chunk_that_is_missing_is_noticed(source, tmp_path, capsys):
     assert prepare_training_data.main([str(f) for f in flags(source, tmp_path / "shard", "--shard", "1/1")]) == 0
     next((tmp_path / "shard" / "chunks").glob("*.json")).unlink()
     assert prepare_training_data.main(["--merge", str(tmp_path / "shard"), "--output", str(tmp_path / "out")]) == 2
-    assert "5 chunks of 6 are there" in capsys.readouterr().err
+    assert "3 chunks of 4 are there" in capsys.readouterr().err
 
 
 def stop_after(chunks):

@@ -1,14 +1,15 @@
 """A study is run once, goes on where it was, and reports what came out."""
 
 import json
-import subprocess
 import sys
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from test_prepare import prepare_training_data
 
-from scripts import run_study
+from scripts import run_study, tct_eval, tct_train  # noqa: F401, the last two run by name
 from scripts._study_report import difference, half_interval
 
 
@@ -37,7 +38,28 @@ def write_study(folder: Path, **changes) -> Path:
     return folder
 
 
-def test_a_study_runs_each_arm_once_and_reports(workflows, tmp_path, monkeypatch, capsys):
+class Here(ThreadPoolExecutor):
+    """Does what is submitted at once, in the thread that asks."""
+
+    def submit(self, function, *arguments):
+        future = Future()
+        future.set_result(function(*arguments))
+        return future
+
+
+@pytest.fixture
+def no_processes(monkeypatch):
+    """The commands of a study run in this process: each of its own would load torch again."""
+    def call(command, environment, log):
+        if command[1] == run_study.PREPARE:
+            assert prepare_training_data.main(command[2:]) == 0
+        else:
+            sys.modules[command[2]].main(command[3:])
+    monkeypatch.setattr(run_study, "call", call)
+    monkeypatch.setattr(run_study, "ThreadPoolExecutor", Here)
+
+
+def test_a_study_runs_each_arm_once_and_reports(workflows, tmp_path, monkeypatch, capsys, no_processes):
     study, work = write_study(tmp_path / "rates"), tmp_path / "work"
     (study / "conclusion.md").write_text("## What we conclude\n\nNothing.")
     command = [str(study), "--workflows", str(workflows), "--work", str(work), "--jobs=1"]
@@ -58,7 +80,7 @@ def test_a_study_runs_each_arm_once_and_reports(workflows, tmp_path, monkeypatch
         assert sides.setdefault(entry["group"], entry["split"]) == entry["split"]
     assert set(sides.values()) == {"train", "val"}
 
-    monkeypatch.setattr(run_study.subprocess, "Popen", None)  # nothing is left to do
+    monkeypatch.setattr(run_study, "call", None)  # nothing is left to do
     run_study.main(command)
     (study / "README.md").unlink()
     run_study.main([str(study), "--report-only"])
@@ -84,23 +106,34 @@ def test_a_readme_that_no_study_wrote_is_not_replaced(workflows, tmp_path, capsy
     assert (study / "README.md").read_text() == "mine" and not (tmp_path / "work").exists()
 
 
-def test_a_run_that_fails_is_named_with_its_last_words(workflows, tmp_path, capsys):
-    study = write_study(tmp_path / "wrong", arms={"low": {"train": {"context_size": 256}}})
+def test_a_run_that_fails_is_named_with_its_last_words(workflows, tmp_path, capsys, no_processes, monkeypatch):
+    prepare = run_study.call
+
+    def fail(command, environment, log):
+        if "scripts.tct_train" in command:
+            raise OSError("exit code 2: error: no")
+        prepare(command, environment, log)
+    monkeypatch.setattr(run_study, "call", fail)
+    study = write_study(tmp_path / "wrong", arms={"low": {}})
     with pytest.raises(SystemExit) as exit:
         run_study.main([str(study), "--workflows", str(workflows), "--work", str(tmp_path / "work")])
-    shown = capsys.readouterr().err
-    assert exit.value.code == 2 and "low-0: exit code 2: error:" in shown and "512" in shown
+    assert exit.value.code == 2 and "1 of 1 runs failed: low-0: exit code 2: error: no" in capsys.readouterr().err
 
 
-def test_a_study_that_is_told_to_stop_saves_and_goes_on(workflows, tmp_path):
+def test_a_command_that_fails_is_told_by_its_last_line(tmp_path):
+    code = "print('first'); raise SystemExit('error: last')"
+    with pytest.raises(OSError, match="exit code 1: error: last .*output.log"):
+        run_study.call([sys.executable, "-c", code], None, tmp_path / "output.log")
+
+
+def test_a_study_that_is_told_to_stop_saves_and_goes_on(workflows, tmp_path, spawn):
     study, work = write_study(tmp_path / "stopped"), tmp_path / "work"
     trained = json.loads((study / "study.json").read_text())["train"]
     write_study(study, arms={"low": {}}, train=trained | {"num_iterations": 100_000})
-    command = [sys.executable, "-m", "scripts.run_study", study, "--workflows", workflows, "--work", work]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    process = spawn(sys.executable, "-m", "scripts.run_study", study, "--workflows", workflows, "--work", work)
     folder = work / "runs/stopped/low-0"
     while not (folder / "metrics.jsonl").is_file() or not (folder / "metrics.jsonl").read_text():
-        assert process.poll() is None
+        assert process.poll() is None, process.stderr.read()
         time.sleep(0.1)
     process.terminate()  # the runner alone, not what it has started
     assert "goes on where it was" in process.communicate()[1] and process.returncode == 143
