@@ -5,9 +5,11 @@ import contextlib
 import os
 import signal
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
 # Machines differ, and may be busy: no test depends on time.
@@ -23,7 +25,8 @@ def corpus() -> Path:
     """The folder of real workflows, workflows/OWNER__REPOSITORY/*; tests that need it are skipped elsewhere."""
     if not UNPACK.is_file():
         pytest.skip("the corpus of real workflows is not here")
-    folder = subprocess.run(["bash", str(UNPACK)], check=True, capture_output=True, text=True).stdout.strip()
+    with FileLock(Path(tempfile.gettempdir(), "nanochat-tct-unpack.lock")):  # one of the processes that test unpacks it
+        folder = subprocess.run(["bash", str(UNPACK)], check=True, capture_output=True, text=True).stdout.strip()
     return Path(folder)
 
 
