@@ -226,6 +226,35 @@ def test_the_peak_of_a_gpu_is_found_by_its_name(pretended_gpu):  # noqa: F811
     assert common.peak_flops(CUDA) == 989e12
 
 
+@pytest.mark.parametrize("lacks", [None, "triton", "a C compiler", "Python.h"])
+def test_code_is_compiled_for_a_gpu_only_if_triton_finds_all_it_needs(monkeypatch, tmp_path, lacks):
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr(common.importlib.util, "find_spec", lambda name: None if lacks == name else "found")
+    monkeypatch.setattr(common.shutil, "which", lambda name: None if lacks == "a C compiler" else "found")
+    monkeypatch.setattr(common.sysconfig, "get_path", lambda *names: tmp_path)
+    if lacks != "Python.h":
+        (tmp_path / "Python.h").touch()
+    assert common.choose_compile("auto", CUDA) is (lacks is None)
+    assert not common.choose_compile("off", CUDA)
+    if lacks:
+        with pytest.raises(ValueError, match=f"needs {lacks}"):
+            common.choose_compile("on", CUDA)
+
+
+def test_generation_leaves_cudnn_attention_alone(monkeypatch):
+    """It is compiled for every shape, and is what an H100 would use."""
+    model, uses = random_model(CPU).eval(), []
+    hidden = model.hidden
+
+    def watched(*args):
+        uses.append(torch.backends.cuda.cudnn_sdp_enabled())
+        return hidden(*args)
+
+    monkeypatch.setattr(model, "hidden", watched)
+    Engine(model, stride=8).generate([], 1, max_tokens=3)
+    assert uses == [False] * 3 and torch.backends.cuda.cudnn_sdp_enabled()
+
+
 @pytest.mark.parametrize("takes", ["forward_sync_buffers", "broadcast_buffers"])  # since torch 2.13, and before
 def test_ranks_share_gradients_but_no_buffers(monkeypatch, takes):
     def declared(module, device_ids=None, output_device=None, *, buffers=True):
