@@ -96,7 +96,7 @@ def kernel_takes(q) -> bool:
 
 @torch.compiler.assume_constant_result
 def has_flash_attention(device: torch.device) -> bool:
-    return torch.cuda.get_device_capability(device) >= (8, 0)
+    return torch.backends.cuda.is_flash_attention_available() and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def attend_by_kernel(q, k, v, documents: Documents):

@@ -23,7 +23,7 @@ from torch.utils import _pytree as pytree
 
 CUDA = torch.device("cuda", 0)
 WAITS = ("item", "tolist", "__bool__", "__int__", "__float__", "__index__", "cpu", "numpy", "nonzero")
-MIXES = ("__getitem__", "__setitem__", "copy_", "__set__", "to", "_has_compatible_shallow_copy_type")  # that take tensors of two devices
+MIXES = ("__getitem__", "__setitem__", "__set__", "copy_", "to", "_has_compatible_shallow_copy_type")  # devices
 
 
 class PretendCuda(TorchFunctionMode):
@@ -96,7 +96,8 @@ ANSWERS = {
     "torch.cuda.is_available": True, "torch.cuda.is_bf16_supported": True, "torch.cuda.set_device": None,
     "torch.cuda.get_device_name": "NVIDIA H200", "torch.cuda.get_device_capability": (9, 0),
     "torch.cuda.max_memory_allocated": 2**30, "torch.cuda.synchronize": None, "torch.cuda.Event": mock.DEFAULT,
-    "torch.accelerator.synchronize": None, "torch.cuda.is_current_stream_capturing": False,
+    "torch.cuda.is_current_stream_capturing": False, "torch.accelerator.synchronize": None,
+    "torch.backends.cuda.is_flash_attention_available": True,
 }
 
 
@@ -205,7 +206,8 @@ def varlen_attn_2_13(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, ret
     return flash_attention(query, key, value, cu_seq_q, max_q, window_size[1], scale)
 
 
-VARLEN_ATTN = {"2.9": None, "2.10": varlen_attn_2_10, "2.11": varlen_attn_2_11, "2.13": varlen_attn_2_13}
+VARLEN_ATTN = {"2.9": None, "2.10": varlen_attn_2_10, "2.11": varlen_attn_2_11, "2.12": varlen_attn_2_13,
+               "2.13": varlen_attn_2_13}
 
 
 @pytest.fixture

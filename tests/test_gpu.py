@@ -35,6 +35,8 @@ CONFIG = GPTConfig(sequence_len=16, vocab_size=50, n_layer=2, n_head=4, n_kv_hea
 FEATURES = {"plain": {}, "grouped queries": {"n_kv_head": 2}, "states": TOLD, "an odd head size": {"n_embd": 24}}
 INSTALLED = functional.varlen_attn
 KERNELS = VARLEN_ATTN | {"installed": INSTALLED}
+del KERNELS["2.12"]  # is as 2.13
+GPU_MODULES = "torch.cuda.", "torch.accelerator.", "torch.backends.cuda."
 SHIPPED = [path for folder in ("nanochat", "scripts", "tct-bundle/adapters", "experiments/gpu")
            for path in Path(__file__).parents[1].joinpath(folder).glob("*.py")]
 
@@ -68,11 +70,12 @@ def distance(one, other) -> float:
 # -----------------------------------------------------------------------------
 # the numbers are those of the CPU
 
-@pytest.mark.parametrize("dtype, error", [(torch.float32, 1e-5), (torch.bfloat16, 0.03)])
 @pytest.mark.parametrize("fields", FEATURES.values(), ids=FEATURES)
-@pytest.mark.parametrize("kernel", KERNELS.values(), ids=KERNELS)
+@pytest.mark.parametrize("kernel, dtype, error", [
+    pytest.param(INSTALLED, torch.float32, 1e-5, id="float32"),
+    *(pytest.param(kernel, torch.bfloat16, 0.03, id=version) for version, kernel in KERNELS.items())])
 def test_loss_and_gradients_of_packed_documents_are_those_of_the_cpu(
-        pretended_gpu, monkeypatch, kernel, fields, dtype, error):  # noqa: F811
+        pretended_gpu, monkeypatch, kernel, dtype, error, fields):  # noqa: F811
     use_varlen_attn(monkeypatch, kernel)
 
     def run(device, dtype):
@@ -226,6 +229,35 @@ def test_the_peak_of_a_gpu_is_found_by_its_name(pretended_gpu):  # noqa: F811
     assert common.peak_flops(CUDA) == 989e12
 
 
+@pytest.mark.parametrize("lacks", [None, "triton", "a C compiler", "Python.h"])
+def test_code_is_compiled_for_a_gpu_only_if_triton_finds_all_it_needs(monkeypatch, tmp_path, lacks):
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr(common.importlib.util, "find_spec", lambda name: None if lacks == name else "found")
+    monkeypatch.setattr(common.shutil, "which", lambda name: None if lacks == "a C compiler" else "found")
+    monkeypatch.setattr(common.sysconfig, "get_path", lambda *names: tmp_path)
+    if lacks != "Python.h":
+        (tmp_path / "Python.h").touch()
+    assert common.choose_compile("auto", CUDA) is (lacks is None)
+    assert not common.choose_compile("off", CUDA)
+    if lacks:
+        with pytest.raises(ValueError, match=f"needs {lacks}"):
+            common.choose_compile("on", CUDA)
+
+
+def test_generation_leaves_cudnn_attention_alone(monkeypatch):
+    """It is compiled for every shape, and is what an H100 would use."""
+    model, uses = random_model(CPU).eval(), []
+    hidden = model.hidden
+
+    def watched(*args):
+        uses.append(torch.backends.cuda.cudnn_sdp_enabled())
+        return hidden(*args)
+
+    monkeypatch.setattr(model, "hidden", watched)
+    Engine(model, stride=8).generate([], 1, max_tokens=3)
+    assert uses == [False] * 3 and torch.backends.cuda.cudnn_sdp_enabled()
+
+
 @pytest.mark.parametrize("takes", ["forward_sync_buffers", "broadcast_buffers"])  # since torch 2.13, and before
 def test_ranks_share_gradients_but_no_buffers(monkeypatch, takes):
     def declared(module, device_ids=None, output_device=None, *, buffers=True):
@@ -265,9 +297,9 @@ def test_every_function_of_a_gpu_that_we_call_has_a_stand_in():
     found = set()
     for path in SHIPPED:
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Attribute) and ast.unparse(node).startswith(("torch.cuda.", "torch.accelerator.")):
+            if isinstance(node, ast.Attribute) and ast.unparse(node).startswith(GPU_MODULES):
                 found.add(ast.unparse(node))
-    assert found <= ANSWERS.keys() and found
+    assert found and found <= ANSWERS.keys()
 
 
 # -----------------------------------------------------------------------------
@@ -290,6 +322,7 @@ def test_all_batches_of_one_shape_share_one_graph(flash_twin, monkeypatch, dtype
         batches.append((x, y, Documents.of(lengths, longest=16, spare=8, states=states)))
     expected = [model(x, y, loss_reduction="sum", documents=documents).item() for x, y, documents in batches]
 
+    monkeypatch.setattr(torch.backends.cuda, "is_flash_attention_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     monkeypatch.setattr(functional, "attend_one_by_one", functional.attend_on_gpu)
     monkeypatch.setattr("nanochat.gpt.capped_cross_entropy", loss)
