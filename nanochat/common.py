@@ -46,7 +46,7 @@ def user_errors(main):
             return main(argv)
         except (ValueError, OSError) as error:
             print_once(f"error: {sentence(error)}")
-            if hopeless and isinstance(error, (ValueError, FileNotFoundError)):
+            if hopeless and isinstance(error, (ValueError, FileNotFoundError, FileExistsError)):
                 with suppress(OSError):
                     hopeless.touch()
             raise SystemExit(2) from None
@@ -161,7 +161,8 @@ def write_new_files(folder, files: dict[str, bytes]):
 
 
 def refuse_to_replace(folder, names):
-    """FileExistsError if one of the names is in a folder in which our earlier results, which may be replaced, are not."""
+    """FileExistsError if the folder has a file of one of these names. For a folder without earlier results of ours,
+    which alone may be replaced."""
     for path in (Path(folder, name) for name in names):
         if path.exists():
             raise FileExistsError(f"{path} exists and is not an earlier result of this command: move it away, or name "

@@ -339,7 +339,7 @@ def compare(rows: list[dict]) -> list[dict]:
 
 def show(rows: list[dict]):
     """Print the table, and what the best of our rows gains."""
-    from scripts.bench_tokenizer import print_table
+    from nanochat.report import columns as aligned
 
     ours = [row for row in rows if row["mode"] in ("padded", "packed")]
     best = max(ours, key=lambda row: row["times_plain"])
@@ -356,7 +356,7 @@ def show(rows: list[dict]):
         values = {**row, "ms": 1e3 * row["seconds_per_update"], "gib": row["peak_memory_bytes"] / 2**30,
                   "times_against": against}
         cells.append([label(row), *(column.format(**values) for column in columns.values())])
-    print_table(["training", *columns], cells)
+    print(f"\n{aligned([['training', *columns], *cells])}")
     print(line)
 
 

@@ -17,6 +17,8 @@ settings.register_profile("tests", deadline=None, suppress_health_check=[HealthC
 settings.load_profile("tests")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # small models gain nothing from more, and ranks share the cores
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what is in the background without Ctrl-C
+
 UNPACK = Path(__file__).parents[2] / "shared/unpack.sh"
 
 

@@ -160,3 +160,10 @@ def test_refused_documents_are_named_with_their_reason(folder, tmp_path, capsys)
     output = capsys.readouterr().out
     assert "refused 'owner3/Taskfile.yml': $: a required key is missing: includes or tasks" in output
     assert "refused 1 more" in output and "3 documents of 3 owners" in output
+
+
+def test_a_listing_that_no_artifact_belongs_to_is_not_replaced(folder, tmp_path, capsys):
+    (tmp_path / "x.vocab.txt").write_text("mine")
+    assert build(folder, tmp_path / "x.json") == 2
+    assert "x.vocab.txt would be replaced" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["x.vocab.txt"] and (tmp_path / "x.vocab.txt").read_text() == "mine"

@@ -46,6 +46,10 @@ def build(schema_path: Path | None, corpus: Path, vocab_size: int, output: Path)
         )
     if not output.parent.is_dir():
         raise FileNotFoundError(f"--output {output}: {output.parent} is not a folder")
+    listing = output.with_suffix(".vocab.txt")
+    if listing.exists() and not output.exists():
+        raise FileExistsError(f"--output {output}: {listing} would be replaced, which no artifact belongs to: move it "
+                              "away, or give another name")
     documents, characters, refused = read_documents(corpus, machine)
     report_refused(refused)
     if not documents:
