@@ -22,8 +22,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 CUDA = torch.device("cuda", 0)
+# What makes the host wait for the GPU, and what may have arguments on both devices.
 WAITS = ("item", "tolist", "__bool__", "__int__", "__float__", "__index__", "cpu", "numpy", "nonzero")
-MIXES = ("__getitem__", "__setitem__", "__set__", "copy_", "to", "_has_compatible_shallow_copy_type")  # devices
+MIXES = ("__getitem__", "__setitem__", "__set__", "copy_", "to", "_has_compatible_shallow_copy_type")
 
 
 class PretendCuda(TorchFunctionMode):

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings, strategies as st
 
-from nanochat.functional import CappedCrossEntropy, Documents, attend_documents, capped_cross_entropy
+from nanochat.functional import (CappedCrossEntropy, Documents, attend_documents, attend_in_blocks,
+                                 attend_one_by_one, capped_cross_entropy)
 from nanochat.gpt import GPT, GPTConfig
 
 CONFIG = GPTConfig(sequence_len=16, vocab_size=50, n_layer=2, n_head=4, n_kv_head=2, n_embd=32)
@@ -47,6 +48,20 @@ def test_attention_is_that_of_each_document_alone(kv_heads):
     weights = torch.randn_like(alone)
     for mine, theirs in zip(gradients((together * weights).sum(), q, k, v),
                             gradients((alone * weights).sum(), q, k, v)):
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-5)
+
+
+@settings(max_examples=50)
+@given(lengths=st.lists(st.integers(1, 16), min_size=1, max_size=9), spare=st.integers(0, 3))
+def test_attention_in_blocks_is_that_of_one_document_after_the_other(lengths, spare):
+    q, k = torch.randn(2, 1, 2, sum(lengths), 12, requires_grad=True)
+    v = torch.randn(1, 2, sum(lengths), 8, requires_grad=True)
+    documents = Documents.of(lengths, longest=max(lengths) + spare)
+    blocks, one_by_one = (attend(q, k, v, documents) for attend in (attend_in_blocks, attend_one_by_one))
+    torch.testing.assert_close(blocks, one_by_one, rtol=0, atol=1e-6)
+    weights = torch.randn_like(blocks)
+    for mine, theirs in zip(gradients((blocks * weights).sum(), q, k, v),
+                            gradients((one_by_one * weights).sum(), q, k, v)):
         torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-5)
 
 

@@ -5,11 +5,13 @@ import inspect
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 import pytest
 import torch
+import torch._dynamo
 import torch.nn.functional as F
+from torch._dynamo.testing import CompileCounterWithBackend
 
-from model_config import get_config
 from nanochat import common, functional
 from nanochat.checkpoint_manager import load_checkpoint
 from nanochat.common import Ranks, autocast
@@ -176,8 +178,6 @@ class Stay:
 
 
 def test_scores_of_tokens_are_those_of_the_cpu(pretended_gpu):  # noqa: F811
-    import numpy as np
-
     masks = np.packbits(np.random.default_rng(0).random((sum(LENGTHS), 50)) < 0.9, axis=1, bitorder="little")
 
     def run(device):
@@ -309,9 +309,6 @@ def test_every_function_of_a_gpu_that_we_call_has_a_stand_in():
 @pytest.mark.parametrize("checkpoints", [False, True])
 def test_all_batches_of_one_shape_share_one_graph(flash_twin, monkeypatch, dtype, checkpoints):  # noqa: F811
     """The code of a GPU is traced, forward and backward, without a break: whatever the lengths of the documents."""
-    import torch._dynamo
-    from torch._dynamo.testing import CompileCounterWithBackend
-
     def loss(x, weight, targets):
         return F.cross_entropy(cap(F.linear(x, weight)), targets, ignore_index=-1, reduction="sum")
 
