@@ -1,6 +1,7 @@
 """Generation from a checkpoint: samples are valid from the first step on, faults are one sentence."""
 
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -106,12 +107,10 @@ def test_a_fault_of_the_user_is_one_sentence_and_exit_code_2(flags, message, che
 
 
 @pytest.mark.parametrize("example", ["example_quickstart.py", "example_windowed.py"])
-def test_the_examples_run(example):
-    run = subprocess.run(
-        [sys.executable, ROOT / "tct-bundle/examples" / example], capture_output=True, text=True
-    )
-    assert run.returncode == 0, run.stderr
-    assert ("round trip: SUCCESS" if "quickstart" in example else "structure verified") in run.stdout
+def test_the_examples_run(example, capsys):
+    runpy.run_path(str(ROOT / "tct-bundle/examples" / example), run_name="__main__")
+    said = "round trip: SUCCESS" if "quickstart" in example else "structure verified"
+    assert said in capsys.readouterr().out
 
 
 def test_the_script_runs_by_its_path_too(checkpoint):
