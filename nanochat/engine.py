@@ -89,9 +89,9 @@ class Engine:
         fills in Sample.allowed.
 
         Samples are numbered from `first` on, so that several processes can share those of one seed. Sample i depends
-        on `seed` and i alone: to the bit on an x86 CPU with a model from `prepare_for_inference`; elsewhere up to
-        rounding, so where two tokens are as good as equal, the shape of the batch may decide. ValueError where an
-        argument makes no sense.
+        on `seed` and i alone: to the bit on an x86 CPU, with torch 2.13 and a model from `prepare_for_inference`;
+        elsewhere up to rounding, so where two tokens are as good as equal, the shape of the batch may decide.
+        ValueError where an argument makes no sense.
         """
         self._check(prompt, num_samples, max_tokens, temperature, top_k, top_p, min_p, max_repeats, seed, batch_size,
                     first)
