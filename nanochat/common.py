@@ -6,10 +6,12 @@ import functools
 import gc
 import hashlib
 import importlib.util
+import inspect
 import os
 import shutil
 import signal
 import sys
+import sysconfig
 import time
 import uuid
 from contextlib import contextmanager, suppress
@@ -234,13 +236,27 @@ def matmul_seconds(dtype) -> float:
 
 def choose_compile(name: str, device) -> bool:
     """Whether to use torch.compile: "auto" does on a GPU that it can write code for, and not on a CPU, where it
-    gains nothing (experiments/speed); "on" is a ValueError where there is no compiler."""
-    has_compiler = (importlib.util.find_spec("triton") if device.type == "cuda"
-                    else shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++"))
-    if name == "on" and not has_compiler:
-        raise ValueError(f"--compile on needs {'triton' if device.type == 'cuda' else 'a C++ compiler'}, which "
-                         "is not here: install it, or leave the flag out")
-    return name == "on" or name == "auto" and device.type == "cuda" and bool(has_compiler)
+    gains nothing (experiments/speed); "on" is a ValueError if there is no compiler."""
+    missing = missing_for_triton() if device.type == "cuda" else missing_for_cpp()
+    if name == "on" and missing:
+        raise ValueError(f"--compile on needs {missing}, which is not here: install it, or leave the flag out")
+    return name == "on" or name == "auto" and device.type == "cuda" and not missing
+
+
+def missing_for_triton() -> str | None:
+    """What torch.compile lacks to write code for a GPU: triton itself compiles a little C for Python."""
+    if not importlib.util.find_spec("triton"):
+        return "triton"
+    if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
+        return "a C compiler"
+    if not Path(sysconfig.get_path("include", "posix_prefix"), "Python.h").is_file():
+        return "Python.h (python3-dev)"
+    return None
+
+
+def missing_for_cpp() -> str | None:
+    has_compiler = shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")
+    return None if has_compiler else "a C++ compiler"
 
 
 def autocast(device, dtype):
@@ -363,7 +379,9 @@ def data_parallel(model, device):
     from torch.nn.parallel import DistributedDataParallel
 
     device_ids = [device.index] if device.type == "cuda" else None
-    return DistributedDataParallel(model, device_ids=device_ids, forward_sync_buffers=False)
+    known = inspect.signature(DistributedDataParallel).parameters
+    syncs = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # since torch 2.13
+    return DistributedDataParallel(model, device_ids=device_ids, **{syncs: False})
 
 
 def derive_seed(*numbers: int) -> int:

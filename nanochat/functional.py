@@ -1,19 +1,35 @@
 """The operations of the GPT that torch lacks: attention over packed documents, and the loss of capped logits."""
 
 import functools
+import inspect
 import math
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 
+try:
+    from torch.nn.attention.varlen import varlen_attn
+except ImportError:  # before torch 2.10
+    varlen_attn = None
+
 IGNORE_INDEX = -1    # a target with this value counts for nothing
 LOGIT_CAP = 15.0     # Gemma 2's soft cap, https://arxiv.org/abs/2408.00118
+LARGEST_HEAD = 192   # that FlashAttention has gradients for on every GPU that it runs on
 ROWS_AT_A_TIME = 128  # of logits in float32: 4 MiB with 8,192 columns, which a CPU's cache holds
 
 
 # -----------------------------------------------------------------------------
 # documents that share a row
+
+def causal_argument(kernel) -> dict:
+    """What makes a varlen_attn causal: window_size since torch 2.11, is_causal in 2.10."""
+    takes_window = kernel is not None and "window_size" in inspect.signature(kernel).parameters
+    return {"window_size": (-1, 0)} if takes_window else {"is_causal": True}
+
+
+CAUSAL = causal_argument(varlen_attn)
+
 
 @dataclass(frozen=True)
 class Documents:
@@ -61,24 +77,61 @@ def move_tensor(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 def attend_documents(q, k, v, documents: Documents):
     """Causal attention (1, H, N, D) within each document, of q (1, H, N, E), k (1, H_kv, N, E) and v (1, H_kv, N, D);
-    E is D, or more where q and k have features of states."""
-    if q.is_cuda and q.dtype in (torch.bfloat16, torch.float16):
-        from torch.nn.attention.varlen import varlen_attn
+    E is D, or more if q and k have features of states."""
+    if k.size(1) < q.size(1):  # each key and value head serves H / H_kv query heads
+        k, v = (x.repeat_interleave(q.size(1) // x.size(1), 1) for x in (k, v))  # (1, H, N, D)
+    return (attend_on_gpu if q.is_cuda else attend_one_by_one)(q, k, v, documents)
 
-        D = v.size(-1)
-        v = F.pad(v, (0, q.size(-1) - D))  # the kernel wants one size for all
-        q, k, v = (x[0].transpose(0, 1) for x in (q, k, v))  # (N, H, E)
-        y = varlen_attn(q, k, v, documents.offsets, documents.offsets, documents.longest, documents.longest,
-                        window_size=(-1, 0), enable_gqa=q.size(1) != k.size(1))  # (-1, 0): causal
-        return y.transpose(0, 1)[None, ..., :D]
-    return attend_one_by_one(q, k, v, documents)
+
+def attend_on_gpu(q, k, v, documents: Documents):
+    """Do what attend_documents does by the best way for these heads. Those of k and v are as many as those of q."""
+    return (attend_by_kernel if kernel_takes(q) else attend_in_blocks)(q, k, v, documents)
+
+
+def kernel_takes(q) -> bool:
+    """Whether there is a varlen_attn, and FlashAttention, which it calls, takes the dtype, heads and GPU of q."""
+    return (varlen_attn is not None and q.dtype in (torch.bfloat16, torch.float16) and q.size(-1) % 8 == 0
+            and q.size(-1) <= LARGEST_HEAD and has_flash_attention(q.device))
+
+
+@torch.compiler.assume_constant_result
+def has_flash_attention(device: torch.device) -> bool:
+    return torch.backends.cuda.is_flash_attention_available() and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def attend_by_kernel(q, k, v, documents: Documents):
+    """Do what attend_documents does by varlen_attn. The heads of k and v are as many as those of q."""
+    E, D, T = q.size(-1), v.size(-1), documents.longest
+    if D < E:
+        v = F.pad(v, (0, E - D))  # the kernel takes one size for all
+    q, k, v = (x[0].transpose(0, 1).contiguous() for x in (q, k, v))  # (N, H, E)
+    y = varlen_attn(q, k, v, documents.offsets, documents.offsets, T, T, **CAUSAL)
+    return y.transpose(0, 1)[None, ..., :D]
+
+
+def attend_in_blocks(q, k, v, documents: Documents):
+    """Do what attend_documents does by SDPA, which takes every dtype. The heads of k and v are as many as those of q.
+
+    The row is cut into blocks of T tokens, and no document is longer: a token attends to its own block and the one
+    before. The shapes are fixed, so that compiled code serves every batch.
+    """
+    N, T = q.size(2), documents.longest
+    spare = -N % T
+    q, k, v = (F.pad(x[0], (0, 0, 0, spare)).unflatten(1, (-1, T)).transpose(0, 1) for x in (q, k, v))
+    k, v = (torch.cat([x.roll(1, 0), x], 2) for x in (k, v))  # (B, H, 2 T, D); q is (B, H, T, D)
+    places = torch.arange(2 * T, device=q.device)
+    distance = places[T:, None] - places  # (T, 2 T), from a key to the query
+    positions = F.pad(documents.positions, (0, spare)).view(-1, 1, T, 1)  # (B, 1, T, 1)
+    mask = (distance >= 0) & (distance <= positions)  # (B, 1, T, 2 T)
+    y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)  # (B, H, T, D)
+    return y.transpose(0, 1).flatten(1, 2)[None, :, :N]
 
 
 @torch.compiler.disable  # a graph for every set of lengths would never be used again
 def attend_one_by_one(q, k, v, documents: Documents):
-    """attend_documents with a few matrix products for each document. On a CPU that is faster than SDPA: its
-    kernel gains nothing from bfloat16, and half the positions of a padded row are not there to be masked."""
-    k, v = (x.repeat_interleave(q.size(1) // x.size(1), 1) for x in (k, v))  # (1, H, N, D)
+    """Do what attend_documents does with a few matrix products for each document. The heads of k and v are as many
+    as those of q. On a CPU that is faster than SDPA: its kernel gains nothing from bfloat16, and half the positions
+    of a padded row are not there to be masked."""
     bias = causal_bias(documents.longest, q.dtype, q.device)
     scale = 1 / math.sqrt(q.size(-1))
     parts = []

@@ -256,15 +256,22 @@ class GPT(nn.Module):
                 x = x * self.resid_scalars[i]
             if self.config.x0_scalars:
                 x = x + x0 * self.x0_scalars[i]
+            others = cos, sin, kv_cache, documents, features[i]
             if self.gradient_checkpointing and torch.is_grad_enabled():
-                x = checkpoint(block, x, cos, sin, None, documents, features[i], use_reentrant=False)
+                x = checkpoint_block(block, x, *others)
             else:
-                x = block(x, cos, sin, kv_cache, documents, features[i])
+                x = block(x, *others)
         return norm(x)
 
     def logits(self, x):
         """Next-token logits (..., V) in float32 for hidden states x (..., C)."""
         return cap(self.lm_head(x))
+
+
+def checkpoint_block(block, x, *others):
+    """Give block(x, *others), and compute it once more for the gradients. The others are in a closure, because before
+    torch 2.13 torch.compile makes new code for every set of lengths if checkpoint gets documents as an argument."""
+    return checkpoint(lambda x: block(x, *others), x, use_reentrant=False)
 
 
 def norm(x):

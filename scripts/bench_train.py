@@ -38,6 +38,7 @@ WARM_UP = 2         # updates before the clock starts: the first allocates, the 
 RANDOM_ROWS = 256   # where there is no data
 IGNORE_INDEX = -1   # a target that does not count, to every nanochat
 CEILING_SECONDS = 2
+CEILING_SIZES, GPU_CEILING_SIZES = (1024, 2048, 4096), (4096, 8192)  # of square matrices
 
 
 def main(argv=None):
@@ -222,7 +223,7 @@ def matmul_flops(job: dict, device, synchronize) -> float:
 
     dtype = choose_dtype(job["dtype"], device)
     best, deadline = 0.0, time.perf_counter() + CEILING_SECONDS
-    for size in (4096, 8192) if device.type == "cuda" else (1024, 2048, 4096):
+    for size in GPU_CEILING_SIZES if device.type == "cuda" else CEILING_SIZES:
         a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
         for _ in range(10):
             synchronize()
@@ -338,7 +339,7 @@ def compare(rows: list[dict]) -> list[dict]:
 
 def show(rows: list[dict]):
     """Print the table, and what the best of our rows gains."""
-    from scripts.bench_tokenizer import print_table
+    from nanochat.report import columns as aligned
 
     ours = [row for row in rows if row["mode"] in ("padded", "packed")]
     best = max(ours, key=lambda row: row["times_plain"])
@@ -355,7 +356,7 @@ def show(rows: list[dict]):
         values = {**row, "ms": 1e3 * row["seconds_per_update"], "gib": row["peak_memory_bytes"] / 2**30,
                   "times_against": against}
         cells.append([label(row), *(column.format(**values) for column in columns.values())])
-    print_table(["training", *columns], cells)
+    print(f"\n{aligned([['training', *columns], *cells])}")
     print(line)
 
 

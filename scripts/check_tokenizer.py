@@ -65,9 +65,10 @@ def load_tokenizer(schema: Path | None, artifact: Path | None):
     """The tokenizer to check; ValueError or OSError where a file does not serve."""
     import tct_github_workflow
     from tct import Tokenizer
+    from tct_github_workflow.workflow_yaml import load_json
 
     if schema:
-        return Tokenizer(json.loads(schema.read_text("utf-8")))
+        return Tokenizer(load_json(schema.read_bytes()))
     return Tokenizer.load(artifact) if artifact else tct_github_workflow.tokenizer()
 
 

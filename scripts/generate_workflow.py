@@ -9,6 +9,7 @@
 import json
 import re
 import sys
+from codecs import getincrementaldecoder
 from pathlib import Path
 
 from nanochat.common import ArgumentParser, user_errors, write_atomic, write_new_files
@@ -152,9 +153,10 @@ def split_list(flag: str, text: str) -> list[str]:
 
 
 def read_prompt(name: str) -> str:
-    """The text of a prompt."""
+    """The text of a prompt. Of a character that the cut went through, the bytes that are left do not count."""
+    data = sys.stdin.buffer.read() if name == "-" else Path(name).expanduser().read_bytes()
     try:
-        text = sys.stdin.read() if name == "-" else Path(name).expanduser().read_text(encoding="utf-8")
+        text = getincrementaldecoder("utf-8-sig")().decode(data)
     except UnicodeDecodeError as error:
         raise ValueError(f"--prompt {name}: not UTF-8 ({error.reason} at byte {error.start})") from None
     check_prompt(text, f"--prompt {name}")

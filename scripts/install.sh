@@ -1,4 +1,5 @@
-# Sourced by the other scripts: `install EXTRA` makes or reuses .venv, activates it and installs the project.
+# Sourced by the other scripts: `install EXTRA` makes or reuses .venv, activates it and installs the project, with the
+# versions of constraints.txt.
 
 install() {
     if [ ! -x .venv/bin/python ]; then
@@ -9,10 +10,10 @@ install() {
     source .venv/bin/activate
     # Installed already, and nothing changed since? Then there is nothing to do, not even to ask a registry.
     local wanted
-    wanted=$(cat pyproject.toml tct-bundle/pyproject.toml; echo "$1"; pwd)
+    wanted=$(cat pyproject.toml tct-bundle/pyproject.toml constraints.txt; echo "$1"; pwd)
     if [ "$(cat ".venv/.installed-$1" 2>/dev/null)" != "$wanted" ]; then
         echo "Installing into .venv (PyTorch is large: this can take some minutes) ..."
-        python -m pip install --quiet --disable-pip-version-check -e ./tct-bundle -e ".[$1]"
+        python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ./tct-bundle -e ".[$1]"
         echo "$wanted" > ".venv/.installed-$1"
     fi
 }

@@ -5,15 +5,19 @@ import contextlib
 import os
 import signal
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
 # Machines differ, and may be busy: no test depends on time.
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # small models gain nothing from more, and ranks share the cores
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what is in the background without Ctrl-C
 
 UNPACK = Path(__file__).parents[2] / "shared/unpack.sh"
 
@@ -23,7 +27,8 @@ def corpus() -> Path:
     """The folder of real workflows, workflows/OWNER__REPOSITORY/*; tests that need it are skipped elsewhere."""
     if not UNPACK.is_file():
         pytest.skip("the corpus of real workflows is not here")
-    folder = subprocess.run(["bash", str(UNPACK)], check=True, capture_output=True, text=True).stdout.strip()
+    with FileLock(Path(tempfile.gettempdir(), "nanochat-tct-unpack.lock")):  # one of the processes that test unpacks it
+        folder = subprocess.run(["bash", str(UNPACK)], check=True, capture_output=True, text=True).stdout.strip()
     return Path(folder)
 
 

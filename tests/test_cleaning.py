@@ -1,14 +1,21 @@
-"""Cleaning: what is no workflow is told apart and why, and repairs mend what GitHub accepts, nothing else."""
+"""Cleaning: what is refused has its reason, and repairs change only what the schema rejects."""
 
 import copy
+import functools
 import json
+import operator
 from pathlib import Path
 
 import jsonschema_rs
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tct_github_workflow import workflow_schema
-from workflow_cleaning import REPAIRS, Skipped, Workflow, clean, mend
+from tct_github_workflow.workflow_files import find_files
+from workflow_cleaning import MAX_REPAIRS, REPAIRS, Skipped, Workflow, clean
 from workflow_sources import Record
+
+from scripts.sample_workflows import compose_workflows
 
 JOB = {"runs-on": "ubuntu-latest", "steps": [{"run": "make"}]}
 
@@ -74,44 +81,149 @@ def test_a_file_deleted_meanwhile_is_unreadable():
 # -----------------------------------------------------------------------------
 # repairs
 
-@pytest.mark.parametrize("name, value, mended", [
-    ("list_of_one", {"on": {"push": {"branches": "main", "tags": ["v*"]}}, "jobs": {"a": JOB}},
-     {"on": {"push": {"branches": ["main"], "tags": ["v*"]}}, "jobs": {"a": JOB}}),
-    ("deprecated_event", {"on": ["push", "pull_request_comment"], "jobs": {"a": JOB}},
-     {"on": ["push", "issue_comment"], "jobs": {"a": JOB}}),
-    ("empty_secret", {"on": {"workflow_call": {"secrets": {"token": None}}}, "jobs": {"a": JOB}},
-     {"on": {"workflow_call": {"secrets": {"token": {}}}}, "jobs": {"a": JOB}}),
-    ("empty_needs", {"on": "push", "jobs": {"a": {"needs": [], **JOB}}}, {"on": "push", "jobs": {"a": JOB}}),
-    ("strategy_without_matrix", {"on": "push", "jobs": {"a": {"strategy": {"fail-fast": False}, **JOB}}},
-     {"on": "push", "jobs": {"a": JOB}}),
-    ("quoted_number", {"on": "push", "jobs": {"a": {**JOB, "timeout-minutes": "30"}}},
-     {"on": "push", "jobs": {"a": {**JOB, "timeout-minutes": 30}}}),
+def started_by(on, **job) -> dict:
+    return {"on": on, "jobs": {"a": {**job, **JOB}}}
+
+
+def with_step(**step) -> dict:
+    return {"on": "push", "jobs": {"a": {"runs-on": "x", "steps": [step]}}}
+
+
+@pytest.mark.parametrize("name, value, repaired", [
+    ("list_of_one", started_by({"push": {"branches": "main", "tags": ["v*"]}}),
+     started_by({"push": {"branches": ["main"], "tags": ["v*"]}})),
+    ("scalar_as_text", started_by({"push": {"tags": [3.10]}}), started_by({"push": {"tags": ["3.1"]}})),
+    ("deprecated_event", started_by("pull_request_comment"), started_by("issue_comment")),
+    ("deprecated_event", started_by(["push", "pull_request_comment"]), started_by(["push", "issue_comment"])),
+    ("deprecated_event", started_by(["issue_comment", "pull_request_comment"]),
+     started_by(["issue_comment"])),
+    ("deprecated_event", started_by({"pull_request_comment": {"types": ["created"]}, "push": None}),
+     started_by({"issue_comment": {"types": ["created"]}, "push": None})),
+    ("empty_secret", started_by({"workflow_call": {"secrets": {"token": None}}}),
+     started_by({"workflow_call": {"secrets": {"token": {}}}})),
+    ("empty_needs", started_by("push", needs=[]), started_by("push")),
+    ("strategy_without_matrix", started_by("push", strategy={"fail-fast": False}), started_by("push")),
+    ("workflow_description", {"description": "Tests", **started_by("push")}, started_by("push")),
+    ("scalar_as_text", with_step(run=True), with_step(run="true")),
+    ("scalar_as_text", with_step(run="x", name=3.1), with_step(run="x", name="3.1")),
+    ("scalar_as_text", with_step(run="x", env={"run": None}), with_step(run="x", env={"run": ""})),
+    ("scalar_as_text", with_step(uses="a/b@v1", **{"with": {"x": None}}),
+     with_step(uses="a/b@v1", **{"with": {"x": ""}})),
+    ("scalar_as_text", started_by({"workflow_call": {"inputs": {"x": {"type": "string", "default": None}}}}),
+     started_by({"workflow_call": {"inputs": {"x": {"type": "string", "default": ""}}}})),
 ])
-def test_each_repair_makes_a_valid_workflow_of_one_that_is_refused(name, value, mended):
+def test_each_repair_makes_a_valid_workflow_of_one_that_is_refused(name, value, repaired):
     schema = jsonschema_rs.validator_for(workflow_schema())
     assert not schema.is_valid(value) and judge(value).reason == "not_schema_valid"
     result = judge(value, repair=True)
-    assert result.value == mended and result.repairs == [name] and schema.is_valid(result.value)
+    assert result.value == repaired and list(result.value["on"]) == list(repaired["on"])
+    assert result.repairs == [name] and schema.is_valid(result.value)
 
 
 def test_every_repair_is_tested():
     marks = test_each_repair_makes_a_valid_workflow_of_one_that_is_refused.pytestmark
-    assert [case[0] for case in marks[0].args[1]] == list(REPAIRS)
-
-
-def test_a_valid_workflow_is_not_touched():
-    value = {"on": {"push": {"branches": ["main"]}}, "jobs": {"a": {**JOB, "timeout-minutes": "${{ inputs.t }}"}}}
-    before = copy.deepcopy(value)
-    assert mend(value) == [] and value == before
+    assert {case[0] for case in marks[0].args[1]} == {repair.__name__ for repair in REPAIRS}
 
 
 @pytest.mark.parametrize("value", [
-    {"on": 3, "jobs": 4}, {"on": {"push": 5}, "jobs": {"a": 6, "b": {"steps": 7, "strategy": 8, "needs": 9}}},
-    {"on": {"workflow_call": {"secrets": 1}}, "jobs": []}, {"jobs": {"a": {"steps": [1, None, {}]}}}, {"on": None}])
-def test_repairs_take_values_of_any_shape(value):
-    assert mend(value) == []
+    started_by({"pull_request_comment": {"types": ["created"]}, "issue_comment": {"types": ["edited"]}}),
+    started_by("push", strategy={"matrix": {"include": [{"x": None}]}}),  # there null is a value of its own
+    started_by({"workflow_call": {"inputs": {"x": {"type": "boolean", "default": None}}}}),
+    started_by({"push": {"branches": None}}), started_by({"push": {"branches": ""}}),
+    started_by("push", **{"timeout-minutes": "30"}), started_by("push", permissions=None),
+    started_by("push", strategy={"matrix": {"x": [1]}, "fail-fast": 5}),
+    started_by({"pull_request": {"types": True}}), with_step(run="x", id=5),
+    with_step(run="x", shell=None), with_step(run="x", name=1e20), with_step(uses="x", run=True),
+    {"on": "push", "jobs": {"env": {"runs-on": None}}}, {"on": None, "jobs": None}, {"on": 3, "jobs": []},
+    {"on": {"push": 5}, "jobs": {"a": 6, "b": {"steps": 7, "strategy": 8, "needs": 9}}},
+    {"jobs": {"a": {"steps": [1, None, {}]}}},
+])
+def test_what_github_refuses_or_reads_otherwise_stays_refused(value):
+    assert judge(value, repair=True).reason == "not_schema_valid"
+
+
+OLD = "pull_request_comment"
+KEPT = {  # valid, and much like what repairs change
+    "on": {"workflow_dispatch": {"inputs": {
+               OLD: {"type": "choice", "options": [OLD, "b"], "default": OLD},
+               "branches": {"default": True}}},
+           "repository_dispatch": {"types": OLD}, "issue_comment": {"types": "created"}},
+    "env": {"needs": "", "strategy": False, OLD: OLD},
+    "jobs": {
+        "strategy": {"runs-on": "x",
+                     "strategy": {"matrix": {"description": ["", True, 3.10], "needs": [[]]}}},
+        OLD: {"needs": ["strategy"], **JOB, "env": {"A": 0, "run": True}},
+    },
+}
+
+
+def test_what_is_like_a_fault_and_valid_is_kept():
+    result = judge(KEPT, repair=True)
+    assert result.value == KEPT and result.repairs == []
+
+
+def test_a_repair_changes_nothing_but_what_the_schema_rejects():
+    broken = copy.deepcopy(KEPT)
+    broken["jobs"]["broken"] = {"runs-on": "x", "env": {"A": None}, "steps": [{"run": True}]}
+    repaired = copy.deepcopy(KEPT)
+    repaired["jobs"]["broken"] = {"runs-on": "x", "env": {"A": ""}, "steps": [{"run": "true"}]}
+    result = judge(broken, repair=True)
+    assert result.value == repaired and result.repairs == ["scalar_as_text"] * 2
+
+
+def test_a_place_may_need_two_repairs():
+    result = judge(started_by({"push": {"branches": 3.10}}), repair=True)
+    assert result.value == started_by({"push": {"branches": ["3.1"]}})
+    assert result.repairs == ["scalar_as_text", "list_of_one"]
+
+
+def test_a_repair_leaves_the_other_places_of_an_alias():
+    result = judge("on:\n  workflow_call: {inputs: {x: &x {type: string, default: }}}\n"
+                   "  workflow_dispatch: {inputs: {x: *x}}\njobs: {a: {runs-on: x}}\n", repair=True)
+    on = result.value["on"]
+    assert on["workflow_call"]["inputs"]["x"]["default"] == ""
+    assert on["workflow_dispatch"]["inputs"]["x"]["default"] is None
+
+
+VALUES = st.sampled_from([None, True, 3, 3.10, "", "main", OLD, [], [OLD], {}, {OLD: None}])
+SYNTHETIC = [workflow for _, workflow in compose_workflows(40)]
+
+
+def places(value, path=()):
+    """The path of everything in a value."""
+    for key in value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
+        yield (*path, key)
+        yield from places(value[key], (*path, key))
+
+
+@settings(max_examples=300)
+@given(st.sampled_from([KEPT, *SYNTHETIC]), st.data())
+def test_no_repair_changes_a_valid_workflow(workflow, data):
+    value = copy.deepcopy(workflow)
+    for _ in range(data.draw(st.integers(0, 3))):
+        *path, key = data.draw(st.sampled_from(list(places(value))))
+        holder = functools.reduce(operator.getitem, path, value)
+        holder[key] = copy.deepcopy(data.draw(VALUES))
+    if isinstance(judge(value), Workflow):
+        result = judge(value, repair=True)
+        assert result.repairs == [] and json.dumps(result.value) == json.dumps(value)
+
+
+def test_no_repair_changes_a_valid_real_workflow(corpus):
+    for name in find_files(corpus / "workflows")[::20]:
+        record = Record(name, path=corpus / "workflows" / name)
+        plain = clean(record)
+        if isinstance(plain, Workflow):
+            assert clean(record, repair=True) == plain
 
 
 def test_a_repair_that_does_not_help_leaves_the_reason():
     result = judge({"on": {"push": {"branches": "main"}}, "jobs": {"a": 1}}, repair=True)
     assert result.reason == "not_schema_valid" and "$.jobs" in result.detail
+
+
+def test_the_repairs_of_one_workflow_are_bounded():
+    env = dict.fromkeys(map(str, range(MAX_REPAIRS + 1)))
+    assert "$.env" in judge({"env": env, **started_by("push")}, repair=True).detail
+    del env["0"]
+    assert len(judge({"env": env, **started_by("push")}, repair=True).repairs) == MAX_REPAIRS

@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from packaging.version import Version
 
 from nanochat.engine import Engine, KVCache, window_start
 from nanochat.functional import Documents
@@ -281,6 +282,8 @@ def test_processes_can_share_the_samples_of_one_seed(engine):
     assert {step.index for step in engine.stream([], 4, first=4, **options)} == {4, 5, 6, 7}
 
 
+@pytest.mark.skipif(Version(torch.__version__) < Version("2.13"),
+                    reason="oneDNN of older torch may add up in another order for another number of rows")
 @pytest.mark.parametrize("told", [{}, TOLD], ids=["plain", "told states"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_on_a_cpu_a_sample_is_the_same_to_the_bit_in_any_batch(dtype, told):

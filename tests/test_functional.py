@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings, strategies as st
 
-from nanochat.functional import CappedCrossEntropy, Documents, attend_documents, cap, capped_cross_entropy
+from nanochat.functional import (CappedCrossEntropy, Documents, attend_documents, attend_in_blocks,
+                                 attend_one_by_one, capped_cross_entropy)
 from nanochat.gpt import GPT, GPTConfig
 
 CONFIG = GPTConfig(sequence_len=16, vocab_size=50, n_layer=2, n_head=4, n_kv_head=2, n_embd=32)
@@ -47,6 +48,20 @@ def test_attention_is_that_of_each_document_alone(kv_heads):
     weights = torch.randn_like(alone)
     for mine, theirs in zip(gradients((together * weights).sum(), q, k, v),
                             gradients((alone * weights).sum(), q, k, v)):
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-5)
+
+
+@settings(max_examples=50)
+@given(lengths=st.lists(st.integers(1, 16), min_size=1, max_size=9), spare=st.integers(0, 3))
+def test_attention_in_blocks_is_that_of_one_document_after_the_other(lengths, spare):
+    q, k = torch.randn(2, 1, 2, sum(lengths), 12, requires_grad=True)
+    v = torch.randn(1, 2, sum(lengths), 8, requires_grad=True)
+    documents = Documents.of(lengths, longest=max(lengths) + spare)
+    blocks, one_by_one = (attend(q, k, v, documents) for attend in (attend_in_blocks, attend_one_by_one))
+    torch.testing.assert_close(blocks, one_by_one, rtol=0, atol=1e-6)
+    weights = torch.randn_like(blocks)
+    for mine, theirs in zip(gradients((blocks * weights).sum(), q, k, v),
+                            gradients((one_by_one * weights).sum(), q, k, v)):
         torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-5)
 
 
@@ -166,36 +181,3 @@ def test_dropout_acts_in_training_only_and_follows_the_seed():
 def test_a_dropout_that_makes_no_sense_is_refused(dropout):
     with pytest.raises(ValueError, match="dropout"):
         GPTConfig(dropout=dropout)
-
-
-# -----------------------------------------------------------------------------
-# what a GPU would run
-
-def test_compiled_for_a_gpu_all_batches_of_one_shape_share_one_graph(monkeypatch):
-    """The code of a GPU is traced, with its kernel for packed attention replaced by a plain one of the same
-    arguments: whatever the lengths of the documents, there is one graph, without a break."""
-    import torch._dynamo
-    from torch._dynamo.testing import CompileCounter
-
-    def attend(q, k, v, documents):
-        N = q.size(2)
-        index = torch.searchsorted(documents.offsets, torch.arange(N, dtype=torch.int32), right=True)
-        mask = (index[:, None] == index) & torch.ones(N, N, dtype=torch.bool).tril()
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True)
-
-    def loss(x, weight, targets):
-        return F.cross_entropy(cap(F.linear(x, weight)), targets, ignore_index=-1, reduction="sum")
-
-    monkeypatch.setattr("nanochat.gpt.attend_documents", attend)
-    monkeypatch.setattr("nanochat.gpt.capped_cross_entropy", loss)
-    torch._dynamo.reset()
-    counter = CompileCounter()
-    model = random_model()
-    compiled = torch.compile(model, backend=counter, fullgraph=True, dynamic=False)
-    for lengths in ([16, 16], [5, 11, 16], [1, 2, 3, 10, 16]):
-        x, y = torch.randint(0, 50, (2, 1, 32))
-        documents = Documents.of(lengths, longest=16, spare=8)
-        mine = compiled(x, y, loss_reduction="sum", documents=documents)
-        alone = sum(model(a, b, loss_reduction="sum") for a, b in zip(x.split(lengths, 1), y.split(lengths, 1)))
-        torch.testing.assert_close(mine, alone, rtol=1e-5, atol=1e-4)
-    assert counter.frame_count == 1

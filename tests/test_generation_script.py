@@ -1,7 +1,9 @@
 """What generate_workflow can be told: how samples begin, which are chosen, in what form they come, what a linter says."""
 
 import gc
+import io
 import json
+import sys
 
 import jsonschema_rs
 import pytest
@@ -67,6 +69,22 @@ def test_beginnings_and_options_without_sense_are_one_sentence(checkpoint, capsy
 def test_a_prompt_that_is_no_workflow_says_where(checkpoint, capsys, tmp_path, text, message):  # noqa: F811
     (tmp_path / "x.yml").write_bytes(text if isinstance(text, bytes) else text.encode())
     assert message in refused(checkpoint, capsys, "--prompt", tmp_path / "x.yml")
+
+
+@pytest.mark.parametrize("data, text", [
+    ("name: é\n".encode(), "name: é\n"), ("name: é".encode()[:-1], "name: "),
+    ("name: 🚀".encode()[:-1], "name: "), (b"\xef\xbb\xbfname: x", "name: x"), (b"\xef\xbb", ""), (b'\xef\xbb\xbf{"name":"x', '{"name":"x')])
+def test_a_prompt_is_text_up_to_its_last_whole_character(monkeypatch, tmp_path, data, text):
+    (tmp_path / "x.yml").write_bytes(data)
+    assert generate_workflow.read_prompt(str(tmp_path / "x.yml")) == text
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data), errors="surrogateescape"))
+    assert generate_workflow.read_prompt("-") == text
+
+
+def test_a_prompt_on_standard_input_that_is_not_utf_8_says_so(checkpoint, capsys, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"name: \xff\n"), errors="surrogateescape"))
+    error = refused(checkpoint, capsys, "--prompt", "-")
+    assert "--prompt -: not UTF-8 (invalid start byte at byte 6)" in error
 
 
 def test_a_prompt_that_is_complete_is_told_and_goes_on(run, tmp_path):

@@ -73,6 +73,34 @@ jobs:
         if: no key
       if: ${{ !cancelled() }}
 """
+WITH_PROPERTIES = """\
+%YAML 1.2
+---
+on: !!str push
+env: &env !!map
+  A: &a-1 "x y"
+  B: *a-1
+  C: !!float 3.5
+  !!str D: !!bool true
+  &k E: !!str &e 3.10
+jobs:
+  one: &job
+    runs-on: &os it's
+    env: *env
+    strategy: {matrix: {os: !!seq [*os, &os2 x, *os2 , !!str 'b'], k: [{*a-1 : 1}]}}
+    steps: &steps
+      - &s1 {run: make}
+      - *s1
+      - &s2
+        run: !!str |
+          [ &x
+  ? two
+  : *job
+  three:
+    runs-on: *os
+    steps: *steps
+...
+"""
 
 
 def compact(value, ascii=False) -> str:
@@ -198,9 +226,14 @@ def test_an_item_that_has_begun_has_to_come():
         ('{"env":{"A":' + "9" * 10_000, r"digits|number"),
         ("on: push: x", "^line 1, column 9: "),
         ("on: push\non: x", r'^line 2, column 1: duplicate key "on"'),
+        ("jobs: {null: {runs-on: x}}", r"^\$\.jobs\[''\]: this key does not fit here; allowed are keys"),
         ("jobs:\n  a:\n    runz: x\n", r"^\$\.jobs\.a\.runz: unknown key; allowed are"),
         ("jobs:\n  a:\n    runs-on: x\n   b", "^line 4, column"),
         ("jobs:\n  - ", r"^\$\.jobs: expected an object"),
+        ("name: *x ", "alias \\*x has no anchor"),
+        ("name: !x", "tag !x is not allowed"),
+        ("name: !!i ", "tag !!i is not allowed"),
+        ("env: {A: !!bool x", "tag !!bool does not fit"),
     ],
 )
 def test_where_no_workflow_starts_so_the_error_tells_where(text, message):
@@ -210,6 +243,12 @@ def test_where_no_workflow_starts_so_the_error_tells_where(text, message):
 
 
 # -- YAML
+
+
+@pytest.mark.parametrize("text", ["", "on: pu", '{"on":"pu', ' {"on"', "# on"])
+def test_a_byte_order_mark_says_nothing(text):
+    marked, plain = tct.encode_prefix("\ufeff" + text), tct.encode_prefix(text)
+    assert (marked, marked.alternatives) == (plain, plain.alternatives)
 
 
 @settings(max_examples=150)
@@ -223,12 +262,20 @@ def test_yaml_cut_anywhere_is_kept(workflow, share):
         assert keeps_yaml(json.loads(whole), cut)
 
 
-def test_every_style_of_yaml_is_read_up_to_any_cut():
-    tokens = tct.encode(compact(load_workflow(HAND_WRITTEN)))
-    for end in range(len(HAND_WRITTEN) + 1):
-        prefix = tct.encode_prefix(HAND_WRITTEN[:end])
+@pytest.mark.parametrize("text", [HAND_WRITTEN, WITH_PROPERTIES])
+def test_every_style_of_yaml_is_read_up_to_any_cut(text):
+    tokens = tct.encode(compact(load_workflow(text)))
+    for end in range(len(text) + 1):
+        prefix = tct.encode_prefix(text[:end])
         check(prefix, tokens)
-        assert all(keeps_yaml(json.loads(whole), HAND_WRITTEN[:end]) for whole in completions(prefix))
+        assert all(keeps_yaml(json.loads(whole), text[:end]) for whole in completions(prefix))
+
+
+def test_a_windows_line_end_may_be_cut_in_two():
+    text = HAND_WRITTEN.replace("\n", "\r\n")
+    tokens = tct.encode(compact(load_workflow(text)))
+    for line_end in re.finditer("\r", text):
+        check(tct.encode_prefix(text[: line_end.end()]), tokens)
 
 
 JOB = "on: push\njobs:\n  a:\n    "
@@ -242,6 +289,13 @@ JOB = "on: push\njobs:\n  a:\n    "
         ("on: [push", '<on:><ARRAY><"push">'),
         ("on: [push]", '<on:><ARRAY><"push"><END_ARRAY>'),
         ("on:\n  push: &filter\n  ", "<on:><OBJECT><push:>"),
+        ("on: &", "<on:>"),
+        ("name: &x", "<name:>"),
+        ("name: &x a\nrun-name: *x", "<name:>a<END_STRING><run-name:>a<END_STRING>"),
+        ("name: &xy a\nrun-name: *x", "<name:>a<END_STRING><run-name:>"),
+        ("env: {A: !!bool t", "<env:><OBJECT>A<END_STRING><TRUE>"),
+        ("env: {A: !!str t", "<env:><OBJECT>A<END_STRING>t"),
+        ("env: {A: &", "<env:><OBJECT>A<END_STRING>"),
         ("name:", "<name:>"),
         ("name: x", "<name:>x"),
         ("name: x\n", "<name:>x<END_STRING>"),

@@ -239,6 +239,23 @@ def test_an_input_without_workflows_is_refused(tmp_path, bytes_as_tokens, capsys
         assert {path.name for path in tmp_path.iterdir()} == {"empty", "bad"}
 
 
+@pytest.mark.parametrize("content, flags, message", [
+    (b"", [], "it has no rows"), (b"\xef\xbb\xbf\n", [], "it has no rows"),
+    (b'{"content": "a: 1", "path": "docs/x.yml"}\n', ["--path_glob", "workflows/*"],
+     "--path_glob takes none of its 1 files or rows")])
+def test_a_table_without_rows_says_so(tmp_path, capsys, content, flags, message):
+    (tmp_path / "x.jsonl").write_bytes(content)
+    assert prepare(tmp_path / "x.jsonl", tmp_path / "out", *flags) == 2
+    assert capsys.readouterr().err == f"error: no workflow in the input: {message}\n"
+
+
+def test_a_parquet_file_without_rows_says_so(tmp_path, capsys):
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(pa.table({"content": pa.array([], pa.string())}), tmp_path / "x.parquet")
+    assert prepare(tmp_path / "x.parquet", tmp_path / "out") == 2
+    assert capsys.readouterr().err == "error: no workflow in the input: it has no rows\n"
+
+
 def test_an_earlier_prepared_set_is_replaced_and_nothing_else(tmp_path, bytes_as_tokens, capsys):
     write_workflows(tmp_path / "in", ["a.json", "b.json"])
     assert prepare(tmp_path / "in", tmp_path / "out", "--seed", 1) == 0

@@ -11,7 +11,7 @@ import pytest
 from check_jsonschema.builtin_schemas import get_builtin_schema
 from tct import SchemaValidationError, Tokenizer
 
-from scripts import sample_taskfiles
+from scripts import check_tokenizer, sample_taskfiles
 from scripts._mutations import Pool, mutate
 
 SCRIPT = Path(__file__).parents[1] / "tct-bundle/scripts/build_tokenizer.py"
@@ -111,6 +111,12 @@ def test_the_same_inputs_give_the_same_bytes(folder, tokenizer):
     assert (folder / "again.json").read_bytes() == (folder / "taskfile.json").read_bytes()
     listing = (folder / "taskfile.vocab.txt").read_text()
     assert "[<tasks:>]" in listing and "[<cmds:>]" in listing
+
+
+def test_a_schema_may_start_with_a_byte_order_mark(tmp_path):
+    (tmp_path / "schema.json").write_bytes(b"\xef\xbb\xbf" + json.dumps(SCHEMA).encode())
+    assert load_script().read_schema(tmp_path / "schema.json") == SCHEMA
+    assert check_tokenizer.load_tokenizer(tmp_path / "schema.json", None).schema == SCHEMA
 
 
 @pytest.mark.parametrize(

@@ -125,6 +125,12 @@ def test_a_bad_line_is_a_fault_with_its_number_and_the_others_are_read(tmp_path)
     assert [clean(records[i]).value for i in (0, 5, 7)] == [VALUE] * 3
 
 
+def test_a_byte_order_mark_loses_no_record(tmp_path):
+    line = b"\xef\xbb\xbf" + json.dumps({"content": "\ufeff" + YAML}).encode() + b"\n"
+    (tmp_path / "x.jsonl").write_bytes(line + line + b"\xef\xbb\xbf")  # as of files put together
+    assert [clean(record).value for record in read(tmp_path / "x.jsonl")] == [VALUE] * 2
+
+
 @pytest.mark.parametrize("selection, message", [
     ({"text_column": "code"}, "no such column: --text_column code; there are content, path, repo"),
     ({"split_by": "owner"}, "--split-by owner"),

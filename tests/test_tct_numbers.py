@@ -6,7 +6,21 @@ from itertools import islice
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tct.numbers import CHARACTERS, MAX_DIGITS, ending, endings, exact, parse, spell, spellings
+from tct.numbers import (
+    CHARACTERS,
+    FRACTION,
+    KINDS,
+    MAX_DIGITS,
+    POINTED,
+    WHOLE,
+    ending,
+    endings,
+    exact,
+    kind,
+    parse,
+    spell,
+    spellings,
+)
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False) | st.integers() | st.integers(-(10**400), 10**400)
 
@@ -25,19 +39,19 @@ def test_a_spelling_is_json_and_stands_for_its_number(number):
 @given(FINITE)
 def test_every_beginning_of_a_spelling_may_be_continued(number):
     text = spell(number)
-    assert all(ending(text[:end], is_integral(number)) is not None for end in range(min(len(text), 40) + 1))
+    assert all(ending(text[:end], kind(number)) is not None for end in range(min(len(text), 40) + 1))
 
 
 @given(st.text(CHARACTERS, max_size=5) | FINITE.flatmap(lambda number: st.text(CHARACTERS, max_size=2).map(
-    lambda more: spell(number)[:20] + more)), st.booleans())  # fmt: skip
-def test_what_may_be_continued_reaches_a_spelling_of_its_kind_byte_by_byte(text, integral):
-    end = ending(text, integral)
+    lambda more: spell(number)[:20] + more)), st.sampled_from(KINDS))  # fmt: skip
+def test_what_may_be_continued_reaches_a_spelling_of_its_kind_byte_by_byte(text, of_kind):
+    end = ending(text, of_kind)
     if end is None:
-        assert parse(text) is None or is_integral(parse(text)) != integral
-        assert all(ending(text + char, integral) is None for char in CHARACTERS)
+        assert parse(text) is None or kind(parse(text)) != of_kind
+        assert all(ending(text + char, of_kind) is None for char in CHARACTERS)
     else:
-        assert is_integral(parse(text + end)) == integral
-        assert all(ending(text + end[:i], integral) is not None for i in range(len(end)))
+        assert kind(parse(text + end)) == of_kind
+        assert all(ending(text + end[:i], of_kind) is not None for i in range(len(end)))
 
 
 @given(FINITE)
@@ -48,22 +62,27 @@ def test_an_exact_number_is_an_int_if_it_can_be_and_equal_spellings_stand_for_it
 
 
 @pytest.mark.parametrize(
-    "text, integral, found",
+    "text, of_kind, found",
     [
-        ("0", True, ["", ".0"]),
-        ("-0", True, [".0"]),
-        ("5", True, ["", "0", "1"]),
-        ("5", False, [".1", ".2", ".3"]),
-        ("0.3000000000000000", False, ["4"]),
-        ("1.5e", True, [f"+{n}" for n in range(16, 309)]),
-        ("1.5e-", True, []),
-        ("12.5", True, []),
-        ("0.0000", False, []),
-        ("9" * MAX_DIGITS, True, [""]),
+        ("0", WHOLE, [""]),
+        ("0", POINTED, [".0"]),
+        ("-0", WHOLE, []),
+        ("-0", POINTED, [".0"]),
+        ("5", WHOLE, ["", "0", "1"]),
+        ("5", FRACTION, [".1", ".2", ".3"]),
+        ("12.", WHOLE, []),
+        ("12.", POINTED, ["0"]),
+        ("12345678901234567", POINTED, []),
+        ("0.3000000000000000", FRACTION, ["4"]),
+        ("1.5e", POINTED, [f"+{n}" for n in range(16, 309)]),
+        ("1.5e-", POINTED, []),
+        ("12.5", POINTED, []),
+        ("0.0000", FRACTION, []),
+        ("9" * MAX_DIGITS, WHOLE, [""]),
     ],
 )
-def test_endings_are_complete(text, integral, found):
-    assert list(islice(endings(text, integral), len(found) if text == "5" else None)) == found
+def test_endings_are_complete(text, of_kind, found):
+    assert list(islice(endings(text, of_kind), len(found) if text == "5" else None)) == found
 
 
 @pytest.mark.parametrize("text", ["-0", "01", "1.50", "1e5", "1.", "", "+1", "1e400", "9" * (MAX_DIGITS + 1)])

@@ -23,7 +23,7 @@ NAMES = st.sampled_from(
 )
 
 
-def _schemas(inner):
+def schemas_over(inner):
     def of(**keywords):
         return st.fixed_dictionaries({}, optional=keywords)
 
@@ -45,33 +45,42 @@ def _schemas(inner):
     )  # fmt: skip
 
 
-SCHEMAS = st.recursive(st.booleans() | st.builds(lambda t: {"type": t}, TYPES), _schemas, max_leaves=6)
+SCHEMAS = st.recursive(st.booleans() | st.builds(lambda t: {"type": t}, TYPES), schemas_over, max_leaves=6)
 
 
 @settings(max_examples=250)
 @given(SCHEMAS, st.lists(VALUES, min_size=1, max_size=6))
 def test_the_verdict_is_that_of_jsonschema_and_valid_documents_come_back(schema, values):
-    judge = jsonschema_rs.Draft7Validator(schema)
-    try:
-        compiled = compile_json_schema(schema)
-    except UnsupportedSchemaError as error:
-        assert error.keyword == "false" and not any(map(judge.is_valid, values))
-        return
-    for value in values:
-        try:
-            symbols = compiled.encode(value)
-        except SchemaValidationError:
-            assert not judge.is_valid(value)
-        else:
-            assert judge.is_valid(value)
-            decoded = compiled.decode(symbols)
-            assert decoded == value and json.dumps(decoded) == json.dumps(value)  # in the same order too
+    check_verdicts(schema, values, jsonschema_rs.Draft7Validator(schema))
 
 
 @settings(max_examples=120)
 @given(SCHEMAS, st.randoms(use_true_random=False))
 def test_what_the_matcher_lets_through_is_valid_and_written_in_one_way(schema, random):
-    judge = jsonschema_rs.Draft7Validator(schema)
+    check_walk(schema, random, jsonschema_rs.Draft7Validator(schema))
+
+
+def check_verdicts(schema, values, judge) -> None:
+    """The verdicts on some values are those of the judge, and the valid ones come back from their symbols."""
+    try:
+        tokenizer = Tokenizer(schema)
+    except UnsupportedSchemaError as error:
+        assert error.keyword == "false" and not any(map(judge.is_valid, values))
+        return
+    for value in values:
+        try:
+            tokens = tokenizer.encode_value(value)
+        except SchemaValidationError:
+            assert not judge.is_valid(value)
+        else:
+            assert judge.is_valid(value)
+            decoded = json.loads(tokenizer.decode(tokens)[0])
+            assert decoded == value and json.dumps(decoded) == json.dumps(value)  # in the same order too
+            assert max(tokenizer.states_of(tokens)) < tokenizer.n_states()
+
+
+def check_walk(schema, random, judge) -> None:
+    """A random walk over what the matcher allows can be finished, is then valid, and is the one way to write it."""
     try:
         tokenizer = Tokenizer(schema)
     except UnsupportedSchemaError as error:
@@ -91,7 +100,8 @@ def test_what_the_matcher_lets_through_is_valid_and_written_in_one_way(schema, r
     assert matcher.accept_tokens(ending) and matcher.is_terminated()
     text, _, _ = tokenizer.decode(symbols + ending)
     assert judge.is_valid(json.loads(text))
-    assert tokenizer.encode(text) == symbols + ending
+    tokens, states = tokenizer.encode_with_states(text)
+    assert tokens == symbols + ending and max(states) < tokenizer.n_states()
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tct_github_workflow.workflow_files import load_text
 from tct_github_workflow.workflow_yaml import (
     MAX_DEPTH,
     WorkflowSyntaxError,
@@ -38,9 +39,24 @@ def test_scalars_have_yaml_1_2_core_types(text, value):
     assert same(load_workflow(f"a: {text}"), {"a": value})
 
 
+@pytest.mark.parametrize("text, value", [
+    ("!!str 3.10", "3.10"), ("!!str null", "null"), ("!!str", ""), ("!!str 'x'", "x"), ("!!str >-\n  x", "x"),
+    ("!!int 017", 17), ("!!int 0x1F", 31), ("!!float 3.10", 3.1), ("!!float 3", 3.0), ("!!bool True", True),
+    ("!!null ~", None), ("!!null", None), ("!<tag:yaml.org,2002:str> 3", "3"), ("&x !!str 3", "3"),
+    ("!!map {b: 1}", {"b": 1}), ("!!seq [1]", [1]),
+])
+def test_core_tags_say_the_type(text, value):
+    assert same(load_workflow(f"a: {text}"), {"a": value})
+
+
 def test_keys_are_the_source_text():
-    text = "on: push\n3.10: a\ntrue: b\n~: c\n0x1F: d\n'q': e\n<<: {f: 1}\n"
-    assert list(load_workflow(text)) == ["on", "3.10", "true", "~", "0x1F", "q", "<<"]
+    text = "on: push\n3.10: a\ntrue: b\n0x1F: d\n'q': e\n<<: {f: 1}\n!!str 1.0: g\n'~': h\n"
+    assert list(load_workflow(text)) == ["on", "3.10", "true", "0x1F", "q", "<<", "1.0", "~"]
+
+
+@pytest.mark.parametrize("key", ["null", "Null", "~", "!!null null", "''", "&x ~", "*n "])
+def test_null_is_an_empty_key(key):
+    assert load_workflow(f"a: &n\n{key}: x") == {"a": None, "": "x"}
 
 
 def test_aliases_stand_for_their_anchors():
@@ -69,7 +85,17 @@ def test_bytes_byte_order_marks_and_windows_line_ends_are_read(text):
     ("a: &x [*x]", "line 1, column 8: alias *x stands inside its own anchor"),
     ("a: &x 1\nb: &x {c: *x}", "line 2, column 11: alias *x stands inside its own anchor"),
     ("if: !contains(x)", "line 1, column 5: tag !contains(x) is not allowed"),
-    ("a: !!binary aGk=", "line 1, column 4: tag tag:yaml.org,2002:binary is not allowed"),
+    ("a: !!binary aGk=", "line 1, column 4: tag !!binary is not allowed here; scalars may have !!str, "),
+    ("a: ! 3", "line 1, column 4: tag ! is not allowed"),
+    ("a: !!map x", "line 1, column 4: tag !!map is not allowed here"),
+    ("a: !!str [x]", "line 1, column 4: tag !!str is not allowed here"),
+    ("a: !!seq {}", "line 1, column 4: tag !!seq is not allowed here"),
+    ("a: !!int x", 'line 1, column 4: tag !!int does not fit "x"; remove it'),
+    ("a: !!int '3'", 'line 1, column 4: tag !!int does not fit "3"; remove it'),
+    ("a: !!int 3.0", "tag !!int does not fit"), ("a: !!float 0x1F", "tag !!float does not fit"),
+    ("a: !!bool yes", "tag !!bool does not fit"), ("a: !!null x", "tag !!null does not fit"),
+    ("a: !!int", 'tag !!int does not fit ""'), ("a: !!float " + "9" * 400, "has no JSON form"),
+    ("~: a\nnull: b", 'line 2, column 1: duplicate key ""'),
     ("a: .inf", "line 1, column 4: .inf has no JSON form"),
     ("a: [-.INF]", "line 1, column 5: -.INF has no JSON form"),
     ("a: .NaN", "line 1, column 4: .NaN has no JSON form"),
@@ -133,6 +159,11 @@ def test_bad_json_is_refused_with_the_reason_in_one_line(text, message):
 
 def test_json_is_read_as_json():
     assert load_json(b'\xef\xbb\xbf{"on": "\\ud83d\\ude80", "x": 1e3}') == {"on": "🚀", "x": 1000.0}
+
+
+@pytest.mark.parametrize("text", ['\ufeff{"a": "\\ud83d\\ude80"}', b'\xef\xbb\xbf {"a": "\\ud83d\\ude80"}'])
+def test_a_byte_order_mark_does_not_hide_that_a_text_is_json(text):
+    assert load_text(text, "3") == {"a": "🚀"}  # YAML knows no escapes of halves
 
 
 # -----------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
     python experiments/vocabulary/report.py
 
-prints Markdown tables and writes curve.png and density.png beside itself.
+prints Markdown tables and writes curve.png next to itself.
 """
 
 import json
@@ -67,7 +67,7 @@ def density(line: dict) -> str:
 
 
 def draw(recipes: dict) -> None:
-    """The curves of seed 0, and density against bits per byte; other seeds would not compare, not all have them."""
+    """Draw the curves of seed 0."""
     import matplotlib.pyplot as plt
 
     lines = [seeds[0] for seeds in recipes.values()]
@@ -78,14 +78,6 @@ def draw(recipes: dict) -> None:
     axes.set(xlabel="FLOPs of training, seed 0", ylabel="bits per byte, a quarter of the scored documents")
     axes.legend()
     figure.savefig(HERE / "curve.png", dpi=120, bbox_inches="tight")
-
-    figure, axes = plt.subplots(figsize=(7, 4.5))
-    for line in lines:
-        at = line["characters_per_token"], line["bpb"]
-        axes.plot(*at, "C1s" if line["recipe"].startswith("JSON") else "C0o")
-        axes.annotate(line["recipe"], at, xytext=(4, 4), textcoords="offset points", fontsize=8)
-    axes.set(xlabel="characters of compact JSON a token", ylabel="bits per byte, held-out owners, seed 0")
-    figure.savefig(HERE / "density.png", dpi=120, bbox_inches="tight")
 
 
 if __name__ == "__main__":

@@ -23,11 +23,11 @@ from typing import Any
 from tct_github_workflow.command_line import ArgumentParser, exit_code
 
 HERE = Path(__file__).parent
-CONTEXT = 256  # tokens of a row
-ROWS = 2  # rows of an update
+CONTEXT = 512  # tokens of a row
+ROWS = 4  # rows of an update
 HEAD_CHUNK = 256  # tokens whose logits are held at a time: they stay in the cache of the processor
-WARMUP = 0.1  # share of the updates
-PER_OWNER = 5  # held-out documents scored, at most, of each owner ...
+WARMUP, WARMDOWN = 0.1, 0.5  # shares of the updates
+PER_OWNER = 3  # held-out documents scored, at most, of each owner ...
 MAX_BYTES = 12_000  # ... and their size
 PAD = 0  # before each document, and the end of one in JSON text
 IGNORE = -1  # nanochat.gpt.IGNORE_INDEX
@@ -40,9 +40,9 @@ def main(argv=None):
     parser.add_argument("--corpus", type=Path, required=True, help="workflows, in folders OWNER__REPOSITORY")
     parser.add_argument("--recipes", nargs="+", metavar="NAME", help="recipes to run (default: all)")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="seeds to run (default: 0)")
-    parser.add_argument("--updates", type=int, default=600, help="updates of a run (default: 600)")
+    parser.add_argument("--updates", type=int, default=400, help="updates of a run (default: 400)")
     parser.add_argument(
-        "--learning-rate", type=float, default=1e-3, help="its peak for the blocks (default: 1e-3)"
+        "--learning-rate", type=float, default=5.6e-3, help="peak learning rate (default: 5.6e-3)"
     )
     parser.add_argument("--count-only", action="store_true", help="count tokens, train nothing")
     parser.add_argument("--tiktoken", type=Path, help="unpacked npm package tiktoken: counts its tokens too")
@@ -182,19 +182,19 @@ def tokens_of(documents: list, cache_folder: Path, recipe: str) -> dict:
 
 def encoded(documents: list, recipe: str) -> dict:
     """A recipe's tokens of the training documents and the scored ones, and its density."""
-    from recipes import JSON_SYMBOLS, RECIPES, VOCAB_SIZE, VOCAB_SIZES
+    from recipes import JSON_SYMBOLS, RECIPES, VOCAB_SIZE
 
     base_size = JSON_SYMBOLS if recipe.startswith("JSON") else machine().symbols.size
     training = [document for document in documents if not document.is_held_out]
     scored_bytes = [len(document.json.encode()) for document in documents if document.is_scored]
-    for_training, for_scoring = RECIPES[recipe](training, base_size)
+    encode = RECIPES[recipe](training, base_size)
     return {
-        "training": [list(for_training(document)) for document in training],
-        "scored": [list(for_scoring(document)) for document in documents if document.is_scored],
+        "training": [encode(document) for document in training],
+        "scored": [encode(document) for document in documents if document.is_scored],
         "bytes": sum(scored_bytes),
         "quarter_bytes": sum(scored_bytes[::4]),
-        "vocab_size": VOCAB_SIZES.get(recipe, VOCAB_SIZE),
-        "density": density(documents, for_scoring, recipe.startswith("JSON")),
+        "vocab_size": VOCAB_SIZE,
+        "density": density(documents, encode, recipe.startswith("JSON")),
     }
 
 
@@ -206,7 +206,7 @@ def run(
     from model_config import get_config
 
     from nanochat.gpt import GPT, GPTConfig
-    from nanochat.optim import BETAS, learning_rate_at
+    from nanochat.optim import build_optimizers, rate_at, set_rates
 
     torch.set_num_threads(1)
     data = tokens_of(documents, cache_folder, recipe)
@@ -214,30 +214,21 @@ def run(
     heads = tiny["n_heads"]
     torch.manual_seed(seed)
     model = GPT(GPTConfig(CONTEXT, data["vocab_size"], tiny["n_layers"], heads, heads, tiny["d_model"]))
-    peaks = {
-        "transformer.wte": 100 * learning_rate,
-        "lm_head": 5 * learning_rate,
-        "transformer.h": learning_rate,
-    }
-    groups = [
-        {"params": model.get_submodule(part).parameters(), "peak": peak, "weight_decay": 0.0}
-        for part, peak in peaks.items()
-    ]
-    groups[-1]["weight_decay"] = tiny["weight_decay"]
-    optimizer = torch.optim.AdamW(groups, betas=BETAS, fused=True)
+    optimizers = build_optimizers(model, "muon", tiny["weight_decay"])
     count_end = recipe.startswith("JSON")  # our documents end with a symbol of their own
     batches = rows(data["training"], seed, updates)
     curve = []
     for update, tokens in enumerate(batches, 1):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate_at(update, group["peak"], int(WARMUP * updates), updates)
+        rate = rate_at(update, "linear", int(WARMUP * updates), updates, WARMDOWN)
+        set_rates(optimizers, learning_rate * rate, update)
         x, y = tokens[:, :-1], tokens[:, 1:]  # (B, T)
         loss = backward(model, x, y if count_end else y.where(y != PAD, IGNORE))
         if not math.isfinite(loss):
             raise ValueError(f"{recipe}, seed {seed}: the loss of update {update} is not finite")
         torch.nn.utils.clip_grad_norm_(model.parameters(), tiny["grad_clip"])
-        optimizer.step()
-        optimizer.zero_grad()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
         if update * CHECKPOINTS % updates < CHECKPOINTS:
             print(recipe, seed, update, round(loss, 3), flush=True)
             quarter = score(model, data["scored"][::4], count_end) / math.log(2) / data["quarter_bytes"]

@@ -98,7 +98,8 @@ def fault_of_entry(entry) -> str | None:
     if not isinstance(entry, dict):
         return "is not a JSON object"
     texts = {"file": str, "sha256": str, "group": str | None}
-    if not all(isinstance(entry.get(key), kind) for key, kind in texts.items()) or entry.get("split") not in SPLITS:
+    is_text = all(key in entry and isinstance(entry[key], kind) for key, kind in texts.items())
+    if not is_text or entry.get("split") not in SPLITS:
         return f"does not say {', '.join(texts)} and split as texts"
     counts = {"first_window": 0, "windows": 1, "tokens": 1}
     if not all(is_count(entry.get(key), least) for key, least in counts.items()):

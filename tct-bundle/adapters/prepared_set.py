@@ -42,7 +42,7 @@ def assemble(flags, chunks: list[Path], records: dict, work: Path, new: Path) ->
                 plan = replace(plan, vocab_size=tokenizer.get_vocab_size())
             leave_out_too_long(chunks, index, plan, skipped)
     if not index.kept.any():
-        raise ValueError(describe_failure(index.reasons, new / "skipped.jsonl"))
+        raise ValueError(describe_failure(index.reasons, records["left_alone"], new / "skipped.jsonl"))
     splits, repairs = write_windows(flags, chunks, folder, index, sides, plan, new)
     metadata = {
         "context_size": plan.context_size,
@@ -219,8 +219,13 @@ def write_line(file: TextIO, value: dict):
     file.write(json.dumps(value) + "\n")
 
 
-def describe_failure(reasons: Counter, skipped: Path) -> str:
+def describe_failure(reasons: Counter, left_alone: int, skipped: Path) -> str:
+    """Why there is nothing to prepare."""
+    if not reasons and left_alone:
+        return f"no workflow in the input: --path_glob takes none of its {left_alone:,} files or rows"
+    if not reasons:
+        return "no workflow in the input: it has no rows"
     counts = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
     with open(skipped, encoding="utf-8") as lines:
-        first = json.loads(next(lines, '{"file": "", "detail": "there are no records"}'))
+        first = json.loads(next(lines))
     return f"no valid workflow in the input: {counts}; for example {first['file']!r}: {first['detail']}"

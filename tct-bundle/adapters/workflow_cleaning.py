@@ -2,10 +2,11 @@
 
 import json
 import re
-from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, field
 
 import tct_github_workflow as tct
+from tct.errors import SchemaValidationError
 from tct_github_workflow.workflow_files import FileTooLargeError, load_text, read_file
 from tct_github_workflow.workflow_yaml import WorkflowSyntaxError
 
@@ -34,7 +35,7 @@ class Skipped:
 
 
 def clean(record: Record, repair: bool = False) -> Workflow | Skipped:
-    """Reads and judges a record; with `repair`, what GitHub accepts and the schema does not is mended."""
+    """Reads and judges a record; with `repair`, rewrites what GitHub accepts and the schema rejects."""
     if record.fault:
         return Skipped(*record.fault)
     try:
@@ -47,11 +48,9 @@ def clean(record: Record, repair: bool = False) -> Workflow | Skipped:
         value = load_text(source, record.name)
         if not isinstance(value, dict) or value.keys().isdisjoint(("on", "jobs")):
             return Skipped("not_a_workflow", describe(value))
-        repairs = mend(value) if repair else []
-        text = compact_json(value)
-        if found := PLACEHOLDER.search(text):
+        if found := PLACEHOLDER.search(compact_json(value)):
             return Skipped("template", f"placeholder {found[1]}")
-        return Workflow(value, text, tct.encode(text), repairs)
+        return encode(value, repair)
     except RecursionError:
         return Skipped("syntax", "nested too deeply")
     except ValueError as error:
@@ -60,8 +59,23 @@ def clean(record: Record, repair: bool = False) -> Workflow | Skipped:
         return Skipped("syntax" if isinstance(error, WorkflowSyntaxError) else "not_schema_valid", str(error))
 
 
+def encode(value: dict, repair: bool) -> Workflow:
+    """The workflow that a value is; SchemaValidationError if the schema rejects it and no repair helps."""
+    repairs = []
+    while True:
+        text = compact_json(value)
+        try:
+            return Workflow(value, text, tct.encode(text), repairs)
+        except SchemaValidationError as error:
+            name = apply_repair(value, error.steps) if repair and len(repairs) < MAX_REPAIRS else None
+            if name is None:
+                raise
+            repairs.append(name)
+
+
 def is_template(source: str | bytes) -> bool:
-    return TEMPLATE.search(source if isinstance(source, str) else source.decode(errors="replace")) is not None
+    text = source if isinstance(source, str) else source.decode(errors="replace")
+    return TEMPLATE.search(text.removeprefix("\ufeff")) is not None
 
 
 def describe(value) -> str:
@@ -77,82 +91,130 @@ def compact_json(value, sort_keys: bool = False) -> str:
 
 
 # -----------------------------------------------------------------------------
-# repairs: each mends a workflow in place, and gives how often
+# repairs: each changes the value holder[key] that the schema rejects at a place, and says whether it did. It
+# writes what GitHub reads there: @actions/workflow-parser gives the same for the file as it was.
 
+MAX_REPAIRS = 100  # of one workflow: each takes another walk through it
 LISTS = ("branches", "branches-ignore", "tags", "tags-ignore", "paths", "paths-ignore", "types", "workflows")
-NUMBERS = ("timeout-minutes", "max-parallel")
+NAMED_BY_USERS = ("jobs", "services", "inputs", "outputs", "secrets", "env", "with")  # the keys in them are
+# How the places end at which GitHub takes null for the empty text. It refuses null at most others.
+EMPTY_TEXTS = {("name",), ("run-name",), ("*", "name"), ("*", "run"), ("*", "if"), ("*", "working-directory"),
+               ("*", "description"), ("*", "default"), ("*", "value"), ("*", "options"),
+               ("container", "options"), ("env", "*"), ("with", "*"), ("outputs", "*"), ("secrets", "*")}
+# What GitHub reads as a boolean or number, or as a text that is never one.
+NEVER_TEXTS = {"background", "cancel-in-progress", "cancel-timeout-minutes", "continue-on-error", "cron",
+               "default", "deployment", "fail-fast", "id", "max-parallel", "required", "timeout-minutes", "type",
+               "types", "wait-all"}
 
 
-def mend(workflow: dict) -> list[str]:
-    """Applies all repairs; the name of each, as often as it was needed."""
-    return [name for name, repair in REPAIRS.items() for _ in range(repair(workflow))]
+def apply_repair(workflow: dict, steps: tuple[str | int, ...]) -> str | None:
+    """Repairs the value at the end of a path, which the schema rejects; gives the repair's name, or None."""
+    if not steps:
+        return None
+    holder = workflow
+    for step in steps[:-1]:  # copied, because an alias may stand for the same object at another place
+        holder[step] = holder = copy(holder[step])
+    shape = shape_of(steps)
+    return next((repair.__name__ for repair in REPAIRS if repair(holder, steps[-1], shape)), None)
 
 
-def list_of_one(workflow: dict) -> int:
-    """`branches: main` where the schema wants a list."""
-    count = 0
-    for filters in mappings(workflow.get("on")):
-        for key in LISTS:
-            if isinstance(filters.get(key), str):
-                filters[key] = [filters[key]]
-                count += 1
-    return count
+def shape_of(steps: tuple[str | int, ...]) -> tuple[str, ...]:
+    """A path with * in place of indices, and of keys that users choose.
+
+    >>> shape_of(("jobs", "env", "steps", 0, "env", "run"))
+    ('jobs', '*', 'steps', '*', 'env', '*')
+    """
+    shape = []
+    for step in steps:
+        is_open = isinstance(step, int) or shape and shape[-1] in NAMED_BY_USERS
+        shape.append("*" if is_open else step)
+    return tuple(shape)
 
 
-def deprecated_event(workflow: dict) -> int:
-    """`on: pull_request_comment`, which GitHub replaced by `issue_comment`."""
-    text = json.dumps(workflow.get("on"))
-    renamed = re.sub('"pull_request_comment"(?=[],:]|$)', '"issue_comment"', text)
-    if renamed != text:
-        workflow["on"] = json.loads(renamed)
-    return renamed != text
+def list_of_one(holder, key, shape) -> bool:
+    """`branches: main` if the schema requires a list."""
+    is_filter = shape[0] == "on" and len(shape) == 3 and key in LISTS
+    if fits := is_filter and isinstance(holder[key], str) and holder[key] != "":
+        holder[key] = [holder[key]]
+    return fits
 
 
-def empty_secret(workflow: dict) -> int:
+def deprecated_event(holder, key, shape) -> bool:
+    """`pull_request_comment`, which GitHub replaced by `issue_comment`; left alone if both have filters."""
+    old, new = "pull_request_comment", "issue_comment"
+    if shape == ("on", old) and new not in holder:
+        events = {new if event == old else event: filters for event, filters in holder.items()}
+        holder.clear()
+        holder.update(events)
+    elif shape == ("on", "*") and holder[key] == old and new in holder:
+        del holder[key]
+    elif shape in (("on",), ("on", "*")) and holder[key] == old:
+        holder[key] = new
+    else:
+        return False
+    return True
+
+
+def empty_secret(holder, key, shape) -> bool:
     """A secret of a called workflow that is named and not described."""
-    called = workflow["on"].get("workflow_call") if isinstance(workflow.get("on"), dict) else None
-    secrets = called.get("secrets") if isinstance(called, dict) else None
-    empty = [name for name, secret in secrets.items() if secret is None] if isinstance(secrets, dict) else []
-    for name in empty:
-        secrets[name] = {}
-    return len(empty)
+    if fits := shape == ("on", "workflow_call", "secrets", "*") and holder[key] is None:
+        holder[key] = {}
+    return fits
 
 
-def empty_needs(workflow: dict) -> int:
+def empty_needs(holder, key, shape) -> bool:
     """`needs: []`, which says nothing."""
-    empty = [job for job in mappings(workflow.get("jobs")) if job.get("needs") == []]
-    for job in empty:
-        del job["needs"]
-    return len(empty)
+    if fits := shape == ("jobs", "*", "needs") and holder[key] == []:
+        del holder[key]
+    return fits
 
 
-def strategy_without_matrix(workflow: dict) -> int:
+def strategy_without_matrix(holder, key, shape) -> bool:
     """A strategy that has nothing to apply to."""
-    idle = [job for job in mappings(workflow.get("jobs"))
-            if isinstance(job.get("strategy"), dict) and "matrix" not in job["strategy"]]
-    for job in idle:
-        del job["strategy"]
-    return len(idle)
+    is_strategy = shape == ("jobs", "*", "strategy") and isinstance(holder[key], dict)
+    if fits := is_strategy and "matrix" not in holder[key]:
+        del holder[key]
+    return fits
 
 
-def quoted_number(workflow: dict) -> int:
-    """`timeout-minutes: "30"`."""
-    count = 0
-    for job in mappings(workflow.get("jobs")):
-        steps = job.get("steps") if isinstance(job.get("steps"), list) else []
-        for part in (job, job.get("strategy"), *steps):
-            for key in NUMBERS if isinstance(part, dict) else ():
-                if isinstance(part.get(key), str) and re.fullmatch("[0-9]{1,9}", part[key]):
-                    part[key] = int(part[key])
-                    count += 1
-    return count
+def workflow_description(holder, key, shape) -> bool:
+    """`description` of the whole workflow: a text that changes nothing about its runs."""
+    if fits := shape == ("description",) and is_scalar(holder[key]) and "${{" not in str(holder[key]):
+        del holder[key]
+    return fits
 
 
-REPAIRS: dict[str, Callable[[dict], int]] = {
-    repair.__name__: repair
-    for repair in (list_of_one, deprecated_event, empty_secret, empty_needs, strategy_without_matrix, quoted_number)}
+def scalar_as_text(holder, key, shape) -> bool:
+    """`run: true` is the text `true`, and an `env` without a value the empty text."""
+    value = holder[key]
+    if value is None:
+        is_boolean = shape[-1] == "default" and holder.get("type") == "boolean"
+        is_text = shape[-2:] in EMPTY_TEXTS and not is_boolean
+    else:
+        is_text = is_scalar(value) and shape[-1] not in NEVER_TEXTS
+    text = text_of(value) if is_text and "matrix" not in shape else None  # in a matrix, types matter
+    if text is not None:
+        holder[key] = text
+    return text is not None
 
 
-def mappings(parent) -> list[dict]:
-    """The values of a mapping that are mappings themselves; none of anything else."""
-    return [value for value in parent.values() if isinstance(value, dict)] if isinstance(parent, dict) else []
+REPAIRS = (list_of_one, deprecated_event, empty_secret, empty_needs, strategy_without_matrix,
+           workflow_description, scalar_as_text)
+
+
+def is_scalar(value) -> bool:
+    return not isinstance(value, (dict, list))
+
+
+def text_of(value) -> str | None:
+    """What GitHub makes of a scalar that stands for a text; None if it is one, or a number it might round.
+
+    >>> text_of(True), text_of(3.10), text_of(None), text_of(1e20)
+    ('true', '3.1', '', None)
+    """
+    if value is None or isinstance(value, bool):
+        return {None: "", True: "true", False: "false"}[value]
+    if isinstance(value, str) or abs(value) >= 1e15:  # it keeps 15 digits
+        return None
+    text = f"{value:.15g}"
+    return text if float(text) == value and "e" not in text and text != "-0" else None

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from workflow_cleaning import Skipped, compact_json, mappings
+from workflow_cleaning import Skipped, compact_json
 from workflow_sources import import_extra
 
 SIDES = ("train", "val", "test")
@@ -68,7 +68,7 @@ def signature(workflow: dict) -> np.ndarray:
 
 def steps(workflow: dict) -> set[str]:
     """What a workflow does: the steps of its jobs, and the jobs that call a workflow, as canonical JSON."""
-    parts = [part for job in mappings(workflow["jobs"]) for part in job.get("steps") or [job]]
+    parts = [part for job in workflow["jobs"].values() for part in job.get("steps") or [job]]
     unnamed = ({key: value for key, value in part.items() if key not in ("name", "id")} for part in parts)
     return {compact_json(part, sort_keys=True) for part in unnamed}
 

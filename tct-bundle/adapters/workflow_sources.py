@@ -7,6 +7,7 @@ A source gives the same records in the same order every time it is read, one at 
 """
 
 import os
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -167,7 +168,8 @@ def jsonl_rows(path: Path, text_column: str) -> Iterator[dict | str]:
                     pass
                 yield f"a line of more than {MAX_LINE:,} bytes"
                 continue
-            if line.isspace():
+            line = line.removeprefix(BOM_UTF8)  # of any line: files may have been put together
+            if not line.strip():
                 continue
             try:
                 row = orjson.loads(line)

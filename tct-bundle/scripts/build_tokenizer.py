@@ -73,11 +73,11 @@ def build(schema_path: Path | None, corpus: Path, vocab_size: int, output: Path)
 
 def read_schema(path: Path):
     """The JSON Schema in a file."""
-    import orjson
+    from tct_github_workflow.workflow_yaml import WorkflowSyntaxError, load_json
 
     try:
-        return orjson.loads(path.read_bytes())
-    except orjson.JSONDecodeError as error:
+        return load_json(path.read_bytes())
+    except WorkflowSyntaxError as error:
         raise ValueError(f"--schema {path} is not JSON: {error}") from None
 
 

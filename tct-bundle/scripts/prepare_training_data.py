@@ -57,7 +57,7 @@ def parse_arguments(argv):
     add("--max-files", type=int, metavar="N", help="read the first N only")
 
     add = parser.add_argument_group("which of them are taken").add_argument
-    add("--repair", action="store_true", help="mend what GitHub accepts and the schema does not")
+    add("--repair", action="store_true", help="rewrite what GitHub accepts and the schema rejects")
     add("--near-dedup", type=float, nargs="?", const=0.85, metavar="SHARE",
         help="drop a workflow that has this share of its steps in common with one before (%(const)s)")
     add("--train-split", type=float, default=0.8, help="share that trains, the rest validates (default: %(default)s)")

@@ -43,9 +43,10 @@ class Number:
 
 
 @dataclass(frozen=True)
-class Integral:
-    """A number without a fractional part."""
+class OfKind:
+    """A number of one of these kinds (numbers.py)."""
 
+    kinds: tuple[int, ...]
     about = "number"
 
 

@@ -1,9 +1,8 @@
 """Merges over base symbols: how written documents fall into pieces, and how pieces become tokens.
 
-A merge never crosses the border of a piece. Pieces are runs of structure, short strings without blanks (action
-references, of which the digest of a commit stands apart, runners, versions), and within the lines of all other
-text the words of a split pattern of the GPT-4 kind, to which plain `${{ ... }}` expressions are added. The end of
-a string belongs to its last piece.
+A merge never crosses the border of a piece. A piece is a run of structure, or a word of a text. Words end at blanks
+and at line ends. Plain `${{ ... }}` expressions are words, and so is the digest of a pinned action. The end of a
+string belongs to its last word.
 """
 
 import json
@@ -12,29 +11,29 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from itertools import chain, takewhile
 from math import isqrt
+from typing import NamedTuple
 
 from tokenizers import Tokenizer, models, trainers
 
 from tct.codec import Written
 from tct.symbols import BYTE, END_NUMBER, END_STRING, text_bytes, text_symbols
 
-MAX_WHOLE = 64  # characters of the longest string that is one piece
+MAX_SHORT = 64  # characters of the longest text that is remembered as a whole
 MAX_KNOWN = 500_000  # pieces whose tokens are remembered
-MIN_OWNERS = 3  # a merge is supported by at least so many owners, so that no single project's text gets in
+MIN_OWNERS = 3  # a merge is used by at least three owners, so that the text of a single project is not learned
 _FIRST_CHAR = 0xE000  # symbols become characters of the private use area while the tokenizers library works
 _SPELLED_BYTES = {byte: _FIRST_CHAR + BYTE + byte for byte in range(256)}
-_WHOLE = re.compile(rf"(?!.*://)\S{{1,{MAX_WHOLE}}}")  # addresses are split like any text
-_PINNED = re.compile(r"(.*@)([0-9a-f]{40})")  # an action at a commit: digests would fill the vocabulary
 _WORDS = re.compile(
     r"""
-    \$\{\{[ ]?[\w.-]+[ ]?\}\}           # an expression that only names something
-  | [^\r\n\w]?[^\W\d_]+ | _[^\W\d_]+   # a word, with the blank or the mark before it
-  | \d{1,3}
-  | [ ]?(?:[^\s\w]|_)+[\r\n]*           # marks, with the line's end after them
-  | \s*[\r\n] | \s+(?!\S) | \s+         # line ends, indents, blanks
+    [ ]?\$\{\{[ ]?[\w.-]+[ ]?\}\}[\r\n]*  # an expression that only names something
+  | [ ]?\S+?(?=\$\{\{                      # what stands before any expression
+            |(?<=@)[0-9a-f]{40}(?!\S))   # or before the commit of an action: digests would fill the vocabulary
+  | [ ]?\S+[\r\n]*                        # any other word, with the line's end after it
+  | \s*[\r\n] | \s+(?!\S) | \s+           # line ends, indents, blanks
     """,
     re.VERBOSE,
 )
+_REGISTRY = re.compile(rb"\w\.org\b")  # nearly all package registries are here: no token names one
 
 _LINES = re.compile(r"[^\n]*\n+|[^\n]+")
 
@@ -71,25 +70,18 @@ def text_pieces(text: str, end: int) -> list[Symbols]:
 
 
 def split_words(text: str) -> list[str]:
-    """The words of a text, at least one.
+    """Return the words of a text, at least one.
 
-    >>> split_words("npm run build"), split_words("actions/checkout@v4")
-    (['npm', ' run', ' build'], ['actions/checkout@v4'])
+    >>> split_words("npm run build"), split_words("a${{ b }}"), split_words("actions/checkout@v4")
+    (['npm', ' run', ' build'], ['a', '${{ b }}'], ['actions/checkout@v4'])
     >>> len(split_words("actions/checkout@" + "0123abcd" * 5))
     2
     """
-    if is_whole(text):
-        return [*_PINNED.fullmatch(text).groups()] if _PINNED.fullmatch(text) else [text]
     return [word for line in split_lines(text) for word in _WORDS.findall(line)] or [""]
 
 
-def is_whole(text: str) -> bool:
-    """Is a text a short string that is not split into words?"""
-    return _WHOLE.fullmatch(text) is not None
-
-
 def split_lines(text: str) -> list[str]:
-    """The lines of a text, each with the line ends after it; no word goes on past these.
+    """Return the lines of a text, each with the line ends after it. No word crosses them.
 
     >>> split_lines("npm ci\\n\\nnpm test")
     ['npm ci\\n\\n', 'npm test']
@@ -155,7 +147,7 @@ class Merges:
             if end == END_NUMBER:
                 ids += self._number[text]
             else:
-                ids += self._short_text[text] if len(text) <= MAX_WHOLE else self._long(text)
+                ids += self._short_text[text] if len(text) <= MAX_SHORT else self._long(text)
         return ids
 
     def _short(self, text: str) -> Iterable[int]:
@@ -180,40 +172,91 @@ class Merges:
         return [token.id for token in self._bpe.tokenize(_spelled(symbols))]
 
 
-def learn_merges(documents: Iterable[tuple[str, Written]], base_size: int, vocab_size: int) -> list[Merge]:
-    """Learns merges from (owner, written document) pairs until there are `vocab_size` tokens, or no more pairs.
+class Piece(NamedTuple):
+    """A piece of the corpus: its weight, and a bit for each owner that has it."""
 
-    A piece weighs the sum over owners of the square root of how often the owner has it: the copies within one
-    project's files count little. Only pieces of at least MIN_OWNERS owners take part.
+    symbols: Symbols
+    weight: int
+    owners: int
+
+
+def learn_merges(documents: Iterable[tuple[str, Written]], base_size: int, vocab_size: int) -> list[Merge]:
+    """Learn merges from (owner, written document) pairs until there are `vocab_size` tokens, or no more pairs.
+
+    A piece weighs the sum over owners of the square root of its count: copies within one owner's files count
+    little. Every token that a merge makes is used in pieces of at least MIN_OWNERS owners.
     """
-    owned: dict[Symbols, Counter] = defaultdict(Counter)
+    corpus = _corpus_pieces(documents)
+    n_merges, n_before = vocab_size - base_size, -1
+    n_trained = n_merges + n_merges // 16  # some more, because a few will be dropped
+    while True:
+        trained = _train(corpus, base_size, base_size + n_trained)
+        merges = _drop_unsupported(trained, corpus, base_size)
+        if len(merges) >= n_merges or len(trained) == n_before:
+            return merges[:n_merges]
+        n_before = len(trained)
+        n_trained += 2 * (n_merges - len(merges))
+
+
+def _corpus_pieces(documents: Iterable[tuple[str, Written]]) -> list[Piece]:
+    """Return the pieces that merges can be learned from, in an order that does not depend on the documents'."""
+    counts: dict[Symbols, Counter] = defaultdict(Counter)
+    bits: dict[str, int] = {}
     for owner, written in documents:
+        bits.setdefault(owner, 1 << len(bits))
         for piece in pieces(written):
-            owned[piece][owner] += 1
-    weights = {
-        _spelled(piece): sum(map(isqrt, owners.values()))
-        for piece, owners in owned.items()
-        if len(piece) > 1 and len(owners) >= MIN_OWNERS
-    }
+            if len(piece) > 1:
+                counts[piece][owner] += 1
+    return [
+        Piece(piece, sum(map(isqrt, owners.values())), sum(map(bits.__getitem__, owners)))
+        for piece, owners in sorted(counts.items())
+    ]
+
+
+def _train(corpus: list[Piece], base_size: int, vocab_size: int) -> list[Merge]:
+    """Train byte-pair encoding on weighted pieces; each merge makes another token."""
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
         initial_alphabet=[_spelled((s,)) for s in range(base_size)],
         show_progress=False,
     )
     tokenizer = Tokenizer(models.BPE())
-    repeated = ([word] * weight for word, weight in sorted(weights.items()))
-    tokenizer.train_from_iterator(chain.from_iterable(repeated), trainer)
-    return _learned(tokenizer, base_size)
-
-
-def _learned(tokenizer: Tokenizer, base_size: int) -> list[Merge]:
-    """The merges of a trained tokenizer, in our ids."""
+    tokenizer.train_from_iterator(
+        chain.from_iterable([_spelled(piece.symbols)] * piece.weight for piece in corpus), trainer
+    )
     ids = {_spelled((symbol,)): symbol for symbol in range(base_size)}
     merges = []
     for left, right in json.loads(tokenizer.to_str())["model"]["merges"]:
-        merges.append((ids[left], ids[right]))
-        ids.setdefault(left + right, len(ids))
+        if left + right not in ids:
+            merges.append((ids[left], ids[right]))
+            ids[left + right] = len(ids)
     return merges
+
+
+def _drop_unsupported(merges: list[Merge], corpus: list[Piece], base_size: int) -> list[Merge]:
+    """Drop merges whose token is used by fewer than MIN_OWNERS owners or names a registry, and what builds on them.
+
+    Pieces that lose a token are merged in other ways, so support is counted again until nothing is dropped.
+    """
+    while True:
+        model = Merges(base_size, merges)
+        owners = [0] * model.vocab_size  # token id -> a bit for each owner
+        for piece in corpus:
+            for token in model.tokens_of_symbols(piece.symbols):
+                owners[token] |= piece.owners
+        for token in reversed(range(base_size, model.vocab_size)):  # the parts of a token have lower ids
+            for part in merges[token - base_size]:
+                owners[part] |= owners[token]
+        new_ids = {symbol: symbol for symbol in range(base_size)}
+        kept = []
+        for token, (left, right) in enumerate(merges, base_size):
+            is_allowed = owners[token].bit_count() >= MIN_OWNERS and not _REGISTRY.search(model.spelled[token][0])
+            if is_allowed and left in new_ids and right in new_ids:
+                kept.append((new_ids[left], new_ids[right]))
+                new_ids[token] = len(new_ids)
+        if len(kept) == len(merges):
+            return merges
+        merges = kept
 
 
 def _split_text(symbols: Symbols) -> tuple[bytes, Symbols]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from tct.errors import SchemaValidationError
 from tct.machine import MAX_DEPTH, ArrayState, Member, ObjectState, Place, TypeMachine
-from tct.numbers import exact, parse, spell
+from tct.numbers import FRACTION, exact, parse, spell
 from tct.symbols import (
     ARRAY,
     END_ARRAY,
@@ -154,7 +154,8 @@ class Encoder:
                     out.append(NUMBER)
                 out += [_spelled(value, path), END_NUMBER]
                 return vector
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and exact(value) in place.choices:
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if is_number and exact(value) in place.choices and place.number(value) is not None:
             symbol, vector = place.choices[exact(value)]
             out.append(symbol)
             return vector
@@ -353,24 +354,39 @@ def json_path(path: Path) -> str:
     '$.jobs.build[0]'
     """
     parts = []
-    while path is not None:
-        path, step = path
+    for step in _steps(path):
         plain = isinstance(step, str) and step.replace("_", "").replace("-", "").isalnum()
         parts.append(f".{step}" if plain else f"[{step!r}]")
-    return "$" + "".join(reversed(parts))
+    return "$" + "".join(parts)
+
+
+def _steps(path: Path) -> tuple[str | int, ...]:
+    steps = []
+    while path is not None:
+        path, step = path
+        steps.append(step)
+    return tuple(reversed(steps))
 
 
 def _error(path: Path, reason: str) -> SchemaValidationError:
-    return SchemaValidationError(json_path(path), reason)
+    return SchemaValidationError(json_path(path), reason, _steps(path))
 
 
 def _no_member(state: ObjectState, value: dict, key: Any, room: int) -> str:
     if not isinstance(key, str):
         return f"a key must be a string, not {key!r}"
     allowed = sorted(name for name in state.names - value.keys() if state.member(name, room))
-    if key in state.names:
-        return f"this key does not fit here{_list_of(allowed)}"
-    return f"unknown key{_list_of(allowed)}"
+    open_keys = state.open_keys(room)
+    is_known = key in state.names or open_keys is not None
+    patterns = _patterns_of(state, open_keys.ends) if open_keys else []
+    return f"{'this key does not fit here' if is_known else 'unknown key'}{_list_of(patterns + allowed)}"
+
+
+def _patterns_of(state: ObjectState, ends: list[Vector | None]) -> list[str]:
+    """What open keys have to match, of which these are the vectors (see `ObjectState.open_keys`)."""
+    regexes = state.machine.reach.patterns(state.goals)
+    matched = {tuple(regex for regex, matches in zip(regexes, vector) if matches) for vector in ends if vector}
+    return sorted(f"keys that match {' and '.join(ways)}" for ways in matched if ways)
 
 
 def _list_of(names: list[str]) -> str:
@@ -391,7 +407,7 @@ def _unfit(place: Place, value: Any) -> str:
 
 
 def _expected(place: Place) -> str:
-    number = "integer" if place.free_numbers == [True] else "number"
+    number = "integer" if place.free_numbers and FRACTION not in place.free_numbers else "number"
     types = (number if type == "number" else type for type in place.types)
     return " or ".join(_article(type) if type != "null" else type for type in types)
 

@@ -10,8 +10,11 @@ class UnsupportedSchemaError(ValueError):
 
 
 class SchemaValidationError(ValueError):
-    """A document outside the language of the schema: the message starts with its JSON path."""
+    """A document outside the language of the schema: the message starts with its JSON path.
 
-    def __init__(self, path: str, reason: str):
-        self.path, self.reason = path, reason
+    `steps` are the keys and indices on that path.
+    """
+
+    def __init__(self, path: str, reason: str, steps: tuple[str | int, ...] = ()):
+        self.path, self.reason, self.steps = path, reason, steps
         super().__init__(f"{path}: {reason}")

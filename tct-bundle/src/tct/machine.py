@@ -15,13 +15,15 @@ from itertools import islice
 from tct.assertions import TYPES, Items, Members, Number, Pattern, Present, Text
 from tct.errors import UnsupportedSchemaError
 from tct.formula import FALSE, Formula, atom
-from tct.numbers import endings, exact, is_whole, parse, spellings
+from tct.numbers import WHOLE, endings, exact, is_whole, kind, parse
 from tct.reach import (
     Goals,
     Reachability,
     assertions,
+    names_of,
     number_vector,
     numbers_of,
+    spelled_numbers,
     truth_vector,
     unnamed_numbers,
 )
@@ -39,14 +41,14 @@ class TypeMachine:
 
     def __init__(self, schema: Schema):
         compiler = SchemaCompiler(schema)
-        self.reach = Reachability(compiler.at)
+        self.reach = Reachability(compiler.formulas.__getitem__)
         declared = _all_assertions(compiler.formulas.values())
-        self.symbols = SymbolTable(_names(declared), map(literal, _values(declared)))
+        self.symbols = SymbolTable(names_of(declared), map(literal, _values(declared)))
         self.place = cache(lambda goals, accept: Place(self, goals, accept))
         self._object_state = cache(lambda *key: ObjectState(self, *key))
         self.array_state = cache(lambda goals, accept: ArrayState(self, goals, accept))
         self.text_machine = cache(lambda goals, accept: TextMachine(self.reach.text(goals), accept))
-        goals = (compiler.root,)
+        goals = (compiler.formulas["#"],)
         if self.reach.value(goals).get((True,), MAX_DEPTH + 1) > MAX_DEPTH:
             raise UnsupportedSchemaError("false", "#", f"no document of at most {MAX_DEPTH} levels is valid")
         self.root = self.place(goals, frozenset([(True,)]))
@@ -67,10 +69,7 @@ class Member:
 
     place: "Place"
     after: dict[Vector, "ObjectState | ArrayState"]
-    key: str | frozenset[str] | None = (
-        None  # a name, or the patterns that an open key matches; of members only
-    )
-    symbol: int | None = None  # of the name
+    symbol: int | None = None  # of its key, if the schema names it
 
 
 class Place:
@@ -165,33 +164,38 @@ class Place:
 
     @cached_property
     def has_free_numbers(self) -> bool:
-        return "number" in self.types and bool(self.free_numbers)
+        """Do numbers fit that have no symbol? Those that the schema does not name, or some that it names, if they
+        meet other goals than their symbol does: 3.0, which draft-04 does not take for an integer, but not 3."""
+        if "number" not in self.types or self.free_numbers:
+            return "number" in self.types
+        found = spelled_numbers(self._typed("number")).values()
+        return any(self.number(n) not in (None, self.number(exact(n))) for n in found)
 
     @cached_property
-    def free_numbers(self) -> list[bool]:
-        """Which numbers that the schema does not name fit: integral ones (True), others (False), both, or none."""
+    def free_numbers(self) -> list[int]:
+        """The kinds of numbers that fit without being named by the schema."""
         numbers = unnamed_numbers(self._typed("number"))
-        return [isinstance(number, int) for number in numbers if self.number(number) is not None]
+        return [kind(number) for number in numbers if self.number(number) is not None]
 
     def number(self, value: float) -> Vector | None:
         """The vector of a number that fits, else None."""
-        vector = number_vector(self._typed("number"), exact(value))
+        vector = number_vector(self._typed("number"), value)
         return vector if vector in self.accept else None
 
     def number_may_continue(self, text: str) -> bool:
         """Is there a spelling of a number that fits and starts with `text`?"""
-        return True in self.free_numbers and is_whole(text) or self.number_ending(text) is not None
+        return WHOLE in self.free_numbers and is_whole(text) or self.number_ending(text) is not None
 
     def number_ending(self, text: str) -> str | None:
         """A near ending that makes `text` the spelling of a number that fits; None where none does."""
-        likely_first = sorted(self.free_numbers, reverse="." not in text)
-        for integral in likely_first:  # only named numbers do not fit: few endings are tried
-            for ending in endings(text, integral):
+        likely_first = sorted(self.free_numbers, reverse="." in text)
+        for of_kind in likely_first:  # only named numbers do not fit: few endings are tried
+            for ending in endings(text, of_kind):
                 if self.number(parse(text + ending)) is not None:
                     return ending
-        named = (number for number in numbers_of(self._typed("number")) if self.number(number) is not None)
-        spelled = (spelling for number in named for spelling in spellings(number))
-        return next((spelling[len(text) :] for spelling in spelled if spelling.startswith(text)), None)
+        named = spelled_numbers(self._typed("number")).items()
+        fitting = (spelling for spelling, number in named if self.number(number) is not None)
+        return next((spelling[len(text) :] for spelling in fitting if spelling.startswith(text)), None)
 
     @cached_property
     def text(self) -> TextMachine:
@@ -259,7 +263,7 @@ class ObjectState:
         if not after:
             return None
         place = self.machine.place(step.child, frozenset(after))
-        return Member(place, after, matching if key is None else key, self.machine.symbols.key.get(key))
+        return Member(place, after, None if key is None else self.machine.symbols.key[key])
 
     def _comes_to_an_end(self, goals: Goals, used: frozenset[str], room: int) -> bool:
         reach = self.machine.reach
@@ -314,11 +318,6 @@ def _all_assertions(formulas) -> list:
             inner = [*assertion.prefix, assertion.rest]
         todo += [a for formula in inner for a in formula.atoms]
     return list(found)
-
-
-def _names(declared: list) -> set[str]:
-    present = {a.key for a in declared if isinstance(a, Present)}
-    return present.union(*({name for name, _ in a.named} for a in declared if isinstance(a, Members)))
 
 
 def _values(declared: list) -> list[str | int | float]:

@@ -2,7 +2,10 @@
 
 Integers keep all their digits, 3.0 stays apart from 3, and 1e5 is spelled 100000.0. To a schema 3.0 and 3 are
 one number: `exact` gives both as 3. What has a point or an exponent is the double that Python reads, to the last
-digit: 1e23 equals 99999999999999991611392. So numbers are of two kinds, integral or not.
+digit: 1e23 equals 99999999999999991611392.
+
+Numbers are of three kinds: 3 is WHOLE, 3.0 and 1e+16 are POINTED, 3.5 is a FRACTION. Draft-04 takes only the first
+for integers, later drafts the first two.
 """
 
 import math
@@ -11,13 +14,18 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 MAX_DIGITS = 4300  # the longest integer that Python, and with it json.loads, reads
+KINDS = WHOLE, POINTED, FRACTION = range(3)
 CHARACTERS = "0123456789.e+-"
 _SHAPE = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?(e[+-]\d\d+)?", re.ASCII)
 _PREFIX = re.compile(r"-?((0|[1-9]\d*)(\.\d*)?|[1-9](\.\d*[1-9])?e([+-]\d*)?)?", re.ASCII)
 _WHOLE = re.compile(r"-?([1-9]\d*)?", re.ASCII)
 _ONE_DIGIT = re.compile(r"-?[1-9]\.")  # what comes before a point where there is an exponent
 _DIGITS = ("", *"0123456789", *(f"{n:02d}" for n in range(100)))
-_EXPONENTS = {True: [f"{n:+03d}" for n in range(16, 309)], False: [f"{n:+03d}" for n in range(-5, -325, -1)]}
+_EXPONENTS = {
+    WHOLE: [],
+    POINTED: [f"{n:+03d}" for n in range(16, 309)],
+    FRACTION: [f"{n:+03d}" for n in range(-5, -325, -1)],
+}
 
 
 def spell(number: float) -> str:
@@ -43,6 +51,17 @@ def parse(text: str) -> int | float | None:
     return number if repr(number) == text else None  # inf has another spelling too
 
 
+def kind(number: float) -> int:
+    """WHOLE, POINTED or FRACTION.
+
+    >>> kind(3), kind(3.0), kind(3.5)
+    (0, 1, 2)
+    """
+    if isinstance(number, int):
+        return WHOLE
+    return POINTED if number.is_integer() else FRACTION
+
+
 def exact(number: float) -> int | float:
     """The same number, as an int wherever it is integral.
 
@@ -66,52 +85,59 @@ def spellings(number: float) -> list[str]:
 
 
 @lru_cache(maxsize=100_000)
-def ending(text: str, integral: bool) -> str | None:
-    """A near ending that makes `text` the spelling of an integral number, or of another; None if none does.
+def ending(text: str, of_kind: int) -> str | None:
+    """A near ending that makes `text` the spelling of a number of a kind; None if none does.
 
-    >>> ending("12", True), ending("12.", True), ending("12.5", True), ending("1.5", True), ending("1.5e-", True)
-    ('', '0', None, 'e+16', None)
+    >>> ending("12", WHOLE), ending("12", POINTED), ending("12.", WHOLE), ending("1.5", POINTED), ending("1.5", FRACTION)
+    ('', '.0', None, 'e+16', '')
     """
     if not _PREFIX.fullmatch(text):
         return None
-    return next((end for end in _candidates(text, integral) if _is_spelling(text + end, integral)), None)
+    return next((end for end in _candidates(text, of_kind) if _is_spelling(text + end, of_kind)), None)
 
 
-def endings(text: str, integral: bool) -> Iterator[str]:
+def endings(text: str, of_kind: int) -> Iterator[str]:
     """All such endings, the near one first."""
-    near = ending(text, integral)
+    near = ending(text, of_kind)
     if near is None:
         return
     yield near
-    likely = dict.fromkeys(_candidates(text, integral))
-    yield from (end for end in likely if end != near and _is_spelling(text + end, integral))
+    likely = dict.fromkeys(_candidates(text, of_kind))
+    yield from (end for end in likely if end != near and _is_spelling(text + end, of_kind))
     todo = [""]
     for end in todo:
-        if end not in likely and _is_spelling(text + end, integral):
+        if end not in likely and _is_spelling(text + end, of_kind):
             yield end
-        todo += [end + char for char in CHARACTERS if ending(text + end + char, integral) is not None]
+        todo += [end + char for char in CHARACTERS if ending(text + end + char, of_kind) is not None]
 
 
-def _is_spelling(text: str, integral: bool) -> bool:
+def _is_spelling(text: str, of_kind: int) -> bool:
     number = parse(text)
-    return number is not None and (number % 1 == 0) == integral
+    return number is not None and kind(number) == of_kind
 
 
-def _candidates(text: str, integral: bool) -> Iterator[str]:
+_WITHOUT_POINT = {
+    WHOLE: ("", "0", "1"),
+    POINTED: (".0", "0.0"),
+    FRACTION: (*(f".{digit}" for digit in "123456789"), "0.5"),
+}
+
+
+def _candidates(text: str, of_kind: int) -> Iterator[str]:
     """Endings of which one fits if any does. Up to 15 significant digits spell a double of their own, and none
     needs more than 17, so after the point two more digits tell; then every exponent is tried."""
     _, has_exponent, exponent = text.partition("e")
     if has_exponent:
-        yield from (e[len(exponent) :] for e in _EXPONENTS[integral] if e.startswith(exponent))
+        yield from (e[len(exponent) :] for e in _EXPONENTS[of_kind] if e.startswith(exponent))
     elif "." not in text:
-        yield from ("", "0", "1", ".0") if integral else (*(f".{digit}" for digit in "123456789"), "0.5")
-    else:
+        yield from _WITHOUT_POINT[of_kind]
+    elif of_kind != WHOLE:
         yield from _DIGITS
         if _ONE_DIGIT.match(text):
             room = 18 - len(text.lstrip("-"))  # for 17 digits and the point
             for digits in _DIGITS:
                 if len(digits) <= room:
-                    yield from (f"{digits}e{exponent}" for exponent in _EXPONENTS[integral])
+                    yield from (f"{digits}e{exponent}" for exponent in _EXPONENTS[of_kind])
 
 
 def is_whole(text: str) -> bool:
@@ -121,4 +147,4 @@ def is_whole(text: str) -> bool:
 
 def may_continue(text: str) -> bool:
     """Is there a spelling that starts with `text`?"""
-    return any(ending(text, integral) is not None for integral in (True, False))
+    return any(ending(text, of_kind) is not None for of_kind in KINDS)

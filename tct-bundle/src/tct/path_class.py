@@ -4,10 +4,11 @@ The class of a place is its key, if the schema names it, and the goals of its va
 array. A state's number combines the class of its innermost value with what is being read of it.
 """
 
-from collections.abc import Hashable
+from functools import lru_cache
 
 from tct.machine import TypeMachine
 from tct.reach import Goals
+from tct.regex import compile_pattern
 from tct.state import (
     DONE,
     ArrayFrame,
@@ -34,10 +35,14 @@ class PathClasses:
         self._reach = machine.reach
         self._classes: list[PathClass] = [(None, machine.root.goals)]
         self._numbers: dict[PathClass, int] = {self._classes[0]: 0}
-        self._members: list[dict[Hashable, int]] = []  # class -> a member's key (see Member.key) -> its class
+        # class -> a member's key, or the patterns that match it if the schema does not name it -> its class
+        self._members: list[dict[str | frozenset[str], int]] = []
+        self._patterns: list[tuple[str, ...]] = []  # class -> the patterns that a member's key may match
         self._items: list[list[int]] = []  # class -> classes of the items; the last stands for all after it
         for key, goals in self._classes:  # grows meanwhile
-            self._members.append(self._members_of(goals))
+            typed = machine.reach.typed(goals, "object")
+            self._members.append(self._members_of(typed))
+            self._patterns.append(machine.reach.patterns(typed))
             self._items.append(self._items_of(key, goals))
 
     @property
@@ -68,13 +73,14 @@ class PathClasses:
             return 0
         around, frame = self._class_of(outer.outer), outer.frame
         if isinstance(frame, MemberFrame):
-            return self._members[around][frame.member.key]
+            members, key = self._members[around], frame.key
+            return members[key if key in members else _matching(self._patterns[around], key)]
         items = self._items[around]
         return items[min(frame.index, len(items) - 1)]
 
-    def _members_of(self, goals: Goals) -> dict[Hashable, int]:
-        reach, typed = self._reach, self._reach.typed(goals, "object")
-        classes = {
+    def _members_of(self, typed: Goals) -> dict[str | frozenset[str], int]:
+        reach = self._reach
+        classes: dict[str | frozenset[str], int] = {
             name: self._number(name, reach.named_member(typed, name).child) for name in reach.names(typed)
         }
         for matching in reach.open_key_vectors(typed):
@@ -95,3 +101,8 @@ class PathClasses:
             self._numbers[key, goals] = len(self._classes)
             self._classes.append((key, goals))
         return self._numbers[key, goals]
+
+
+@lru_cache(maxsize=10_000)
+def _matching(patterns: tuple[str, ...], key: str) -> frozenset[str]:
+    return frozenset(regex for regex in patterns if compile_pattern(regex).matches(key))

@@ -12,7 +12,7 @@ from itertools import accumulate
 from os.path import commonprefix
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tct.bpe import Merges, Symbols, is_whole, split_words
+from tct.bpe import Merges, Symbols, split_words
 from tct.codec import CUT, Encoder, Written, json_path, symbols_of
 from tct.errors import SchemaValidationError
 from tct.machine import MAX_DEPTH, ArrayState, ObjectState, Place
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
 TEXT_ENDS = (END_STRING, END_NUMBER)
 
-# What may grow at the end of a text (see bpe.py): a number, an expression not yet closed, blanks, a character.
-_GROWING = re.compile(r"(?:\A[-+.e\d]+|\$(?:\{(?:\{ ?[\w.-]* ?\}?)?)?|(?<!\s)\s+|.)\Z", re.DOTALL)
+# What may grow at the end of a text (see bpe.py): an expression, a word, line ends, blanks.
+_GROWING = re.compile(r"(?: ?\$\{\{ ?[\w.-]* ?\}{0,2}[\r\n]*| ?\S+[\r\n]*|\s+)\Z")
 
 Spot = Place | ObjectState | ArrayState  # where the cut may be
 Spelled = tuple[Symbols, list[Symbols]]  # symbols that come, and sequences of which one comes after them
@@ -247,12 +247,12 @@ def _settle(symbols: Symbols, merges: Merges) -> tuple[list[int], Symbols]:
 
 
 def settled_words(text: str) -> list[str]:
-    """The first words of a text, those that `split_words` gives for whatever starts with it.
+    """Return the first words of a text: those that `split_words` returns for every text that starts with it.
 
     >>> settled_words("npm run bui"), settled_words("actions/checkout@v4")
     (['npm', ' run'], [])
     """
-    if not text or is_whole(text):
+    if not text:
         return []
     growing, words = _GROWING.search(text).start(), split_words(text)
     return [word for word, end in zip(words, accumulate(map(len, words))) if end <= growing]

@@ -6,13 +6,12 @@ and for any half-read container, which vectors of truths some completion has, an
 completion must nest at the least; the type machine offers only what keeps an accepted vector in reach.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from itertools import count
 
 from tct.assertions import (
     TYPES,
-    Integral,
     Items,
     MaxItems,
     MaxProperties,
@@ -20,6 +19,7 @@ from tct.assertions import (
     MinItems,
     MinProperties,
     Number,
+    OfKind,
     Pattern,
     Present,
     Ref,
@@ -27,6 +27,7 @@ from tct.assertions import (
 )
 from tct.errors import UnsupportedSchemaError
 from tct.formula import CONSTANT, FALSE, TRUE, Formula, atom, constant, substitute, truth
+from tct.numbers import kind, parse, spellings
 from tct.regex import PatternError, compile_pattern
 from tct.text import TextAutomaton, Vector
 
@@ -132,8 +133,8 @@ class Reachability:
             return self.array(typed)
         if type == "string":
             return dict.fromkeys(self.text(typed).reachable, 0)
-        if type == "number":  # those that the goals name, and an integer and a fraction for all others
-            numbers = (*numbers_of(typed), *unnamed_numbers(typed))
+        if type == "number":  # those that the goals name, and one of each kind for all others
+            numbers = (*spelled_numbers(typed).values(), *unnamed_numbers(typed))
             return {number_vector(typed, number): 0 for number in numbers}
         if type == "boolean":
             return {truth_vector(typed, value): 0 for value in (False, True)}
@@ -151,13 +152,7 @@ class Reachability:
 
     def names(self, goals: Goals) -> tuple[str, ...]:
         """The keys that the goals know by name; all others are open keys."""
-        found = set()
-        for assertion in assertions(goals):
-            if isinstance(assertion, Present):
-                found.add(assertion.key)
-            elif isinstance(assertion, Members):
-                found.update(name for name, _ in assertion.named)
-        return tuple(sorted(found))
+        return tuple(sorted(names_of(assertions(goals))))
 
     def patterns(self, goals: Goals) -> tuple[str, ...]:
         """The patterns that open keys are sorted by."""
@@ -289,22 +284,41 @@ def assertions(goals: Goals) -> list:
     return sorted(frozenset().union(*(goal.atoms for goal in goals)), key=lambda a: atom(a).number)
 
 
+def names_of(assertions: Iterable) -> set[str]:
+    """The keys that some assertions name."""
+    found = set()
+    for assertion in assertions:
+        if isinstance(assertion, Present):
+            found.add(assertion.key)
+        elif isinstance(assertion, Members):
+            found.update(name for name, _ in assertion.named)
+    return found
+
+
 def numbers_of(goals: Goals) -> list[int | float]:
     """The numbers that typed goals name."""
     return [assertion.value for assertion in assertions(goals) if isinstance(assertion, Number)]
 
 
-def unnamed_numbers(goals: Goals) -> tuple[int, float]:
-    """An integer and a fraction that typed goals do not name: they meet what all such numbers meet."""
+def spelled_numbers(goals: Goals) -> dict[str, int | float]:
+    """The same numbers by each of their spellings: 3 and 3.0 may meet different goals."""
+    spelled = (spelling for number in numbers_of(goals) for spelling in spellings(number))
+    return {spelling: parse(spelling) for spelling in spelled}
+
+
+def unnamed_numbers(goals: Goals) -> list[int | float]:
+    """A number of each kind that typed goals do not name: it meets what all such numbers meet."""
     named = set(numbers_of(goals))
-    return next(n for n in count() if n not in named), next(n for n in count(0.5) if n not in named)
+    return [next(n for n in count(start) if n not in named) for start in (0, 0.0, 0.5)]
 
 
 def number_vector(goals: Goals, number: float) -> Vector:
-    """What an exact number (numbers.py) meets."""
+    """What a number meets."""
 
     def holds(assertion) -> bool:
-        return isinstance(number, int) if isinstance(assertion, Integral) else assertion.value == number
+        if isinstance(assertion, OfKind):
+            return kind(number) in assertion.kinds
+        return assertion.value == number  # 3 == 3.0
 
     return tuple(truth(goal, holds) for goal in goals)
 

@@ -1,15 +1,16 @@
-"""JSON Schema (draft-07) -> formulas over assertions: one keyword, one small function, in a table.
+"""JSON Schema -> formulas over assertions: one keyword, one small function, in a table.
 
 A keyword that is not enforced exactly is refused with its name and JSON pointer; only annotations, which
-assert nothing, are passed over.
+assert nothing, and keywords that the schema's draft does not have are passed over. The functions below know
+draft-07; how other drafts differ is in dialects.py.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import unquote
 
 from tct.assertions import (
     TYPES,
-    Integral,
     Items,
     MaxItems,
     MaxProperties,
@@ -17,6 +18,7 @@ from tct.assertions import (
     MinItems,
     MinProperties,
     Number,
+    OfKind,
     Pattern,
     Present,
     Ref,
@@ -24,6 +26,7 @@ from tct.assertions import (
     Truth,
     TypeIs,
 )
+from tct.dialects import DRAFT_07, dialect_of
 from tct.errors import UnsupportedSchemaError
 from tct.formula import (
     ALL,
@@ -41,9 +44,10 @@ from tct.formula import (
 from tct.numbers import exact
 from tct.regex import PatternError, compile_pattern, finite_language
 
-ANNOTATIONS = frozenset(
-    ["$schema", "$id", "$comment", "title", "description", "default", "examples", "readOnly", "writeOnly", "deprecated", "markdownDescription", "x-intellij-html-description", "definitions"]
-)
+ANNOTATIONS = frozenset([
+    "$id", "$comment", "title", "description", "default", "examples", "readOnly", "writeOnly", "deprecated",
+    "markdownDescription", "x-intellij-html-description", "definitions", "$defs",
+])  # fmt: skip
 MAX_COUNT = 1000  # for keywords that count items or members, each number of which is a state of its own
 MAX_LENGTH = 256  # for those that count characters, which need several states each
 MAX_PATTERN_NAMES = 64  # a key pattern that matches no more keys than this is written out as named keys
@@ -52,56 +56,71 @@ Schema = dict[str, Any] | bool
 
 
 class SchemaCompiler:
-    """Compiles each sub-schema once; `formulas` maps JSON pointers to what the schema there asserts."""
+    """Compiles all that a value may be checked against: `formulas` maps the JSON pointers of the root, of its
+    definitions and of the targets of references to what the schema there asserts."""
 
     def __init__(self, document: Schema):
         self.document = document
+        self.dialect = DRAFT_07
+        if isinstance(document, dict) and "$schema" in document:
+            self.dialect = dialect_of(document["$schema"], "#")
         self.formulas: dict[str, Formula] = {}
+        self._targets = ["#", *_definitions_of(document)]  # also definitions that nothing refers to
         try:
-            self.root = self.at("#")
-            if isinstance(document, dict):
-                for name in document.get("definitions", {}):  # also those that nothing refers to
-                    self.at(f"#/definitions/{_escape_pointer(name)}")
+            for pointer in self._targets:  # compile() appends the targets of references
+                if pointer not in self.formulas:
+                    self.formulas[pointer] = self.compile(self.find(pointer), pointer)
         except RecursionError:
             raise UnsupportedSchemaError("schema", "#", "its parts are nested too deeply") from None
 
-    def at(self, pointer: str) -> Formula:
-        """The formula of the schema at a JSON pointer within the document, such as #/definitions/env."""
-        if pointer not in self.formulas:
-            self.formulas[pointer] = TRUE  # recursion goes through Ref atoms: this placeholder is never read
-            self.formulas[pointer] = self.compile(self.find(pointer), pointer)
-        return self.formulas[pointer]
-
     def find(self, pointer: str) -> Schema:
-        node: Any = self.document
-        for part in pointer.split("/")[1:]:
-            part = part.replace("~1", "/").replace("~0", "~")
-            try:
-                node = node[int(part)] if isinstance(node, list) else node[part]
-            except (KeyError, IndexError, ValueError, TypeError):
-                raise UnsupportedSchemaError("$ref", pointer, "points nowhere in this schema") from None
+        """Return what stands at a JSON pointer within the document, such as #/definitions/env."""
+        for at, node in self.path(pointer):
+            if isinstance(node, dict) and isinstance(node.get("$schema"), str):
+                self.check_dialect(node["$schema"], at)
         return node
 
+    def path(self, pointer: str) -> Iterator[tuple[str, Any]]:
+        """Yield (JSON pointer, what stands there) from the root of the document down to `pointer`."""
+        at, node = "#", self.document
+        yield at, node
+        for part in pointer.split("/")[1:]:
+            at += f"/{part}"
+            key = part.replace("~1", "/").replace("~0", "~")
+            inner = {str(i): item for i, item in enumerate(node)} if isinstance(node, list) else node
+            if not isinstance(inner, dict) or key not in inner:
+                raise UnsupportedSchemaError("$ref", pointer, "points nowhere in this schema")
+            node = inner[key]
+            yield at, node
+
+    def base(self, pointer: str) -> str:
+        """Return the pointer that the references of the schema at `pointer` are relative to: that of the innermost
+        schema around them with an identifier, or the root."""
+        return [at for at, node in self.path(pointer) if at == "#" or self.dialect.identifies(node)][-1]
+
+    def check_dialect(self, uri: str, pointer: str) -> None:
+        if dialect_of(uri, pointer) is not self.dialect:
+            raise UnsupportedSchemaError("$schema", pointer, "it names another draft than the root")
+
     def compile(self, schema: Schema, pointer: str) -> Formula:
-        if isinstance(schema, bool):
+        if isinstance(schema, bool) and self.dialect.has_boolean(pointer):
             return constant(schema)
         if not isinstance(schema, dict):
-            raise UnsupportedSchemaError(type(schema).__name__, pointer, "a schema is an object or a boolean")
-        if "$ref" in schema:  # draft-07: its siblings are ignored
-            return self.reference(schema["$ref"], pointer)
+            reason = "a schema is an object or a boolean (in draft-04 only as additionalProperties or -Items)"
+            raise UnsupportedSchemaError(type(schema).__name__, pointer, reason)
+        if "$ref" in schema and not self.dialect.ref_has_siblings:
+            return _ref(self, schema, f"{pointer}/$ref")
+        schema = {keyword: schema[keyword] for keyword in schema if keyword not in self.dialect.skipped}
         for keyword, value in schema.items():
-            if keyword not in KEYWORDS and keyword not in ANNOTATIONS:
+            if keyword not in KEYWORDS and keyword not in ANNOTATIONS and keyword != self.dialect.identifier:
                 raise UnsupportedSchemaError(keyword, pointer, "this keyword is not supported")
-            if not isinstance(value, FORMS.get(keyword, object)):
-                raise UnsupportedSchemaError(keyword, pointer, f"its value may not be {value!r:.60}")
+            if not isinstance(value, self.dialect.forms.get(keyword, FORMS.get(keyword, object))):
+                raise UnsupportedSchemaError(keyword, pointer, f"it may not be {value!r:.60} in this draft")
         return all_of(KEYWORDS[k](self, schema, f"{pointer}/{k}") for k in schema if k in KEYWORDS)
 
-    def reference(self, target: str, pointer: str) -> Formula:
-        if not isinstance(target, str) or not (target == "#" or target.startswith("#/")):
-            raise UnsupportedSchemaError(
-                "$ref", pointer, f"only references within the schema, not {target!r}"
-            )
-        self.find(target)
+    def refer(self, target: str) -> Formula:
+        """Return the formula of a reference to a pointer; the schema there is compiled in its turn."""
+        self._targets.append(target)
         return atom(Ref(target))
 
     def children(self, schemas: list[Schema], pointer: str) -> list[Formula]:
@@ -114,17 +133,30 @@ class SchemaCompiler:
 # keywords: (compiler, the schema that holds the keyword, pointer of the keyword) -> Formula
 
 
+def _schema(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
+    """$schema, which chooses the draft at the root and may only repeat it in a part."""
+    compiler.check_dialect(schema["$schema"], pointer.rsplit("/", 1)[0])
+    return TRUE
+
+
+def _ref(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
+    target, parent = schema["$ref"], pointer.rsplit("/", 1)[0]
+    if not isinstance(target, str) or not (target == "#" or target.startswith("#/")):
+        raise UnsupportedSchemaError("$ref", parent, f"only references within the schema, not {target!r}")
+    return compiler.refer(compiler.base(parent) + unquote(target[1:]))
+
+
 def _type(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
     types = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
     for name in types:
         if name not in (*TYPES, "integer"):
             raise UnsupportedSchemaError("type", pointer, f"type {name!r} is not supported")
-    return any_of(_has_type(name) for name in types)
+    return any_of(_has_type(compiler, name) for name in types)
 
 
-def _has_type(name: str) -> Formula:
+def _has_type(compiler: SchemaCompiler, name: str) -> Formula:
     if name == "integer":
-        return all_of([atom(TypeIs("number")), atom(Integral())])
+        return all_of([atom(TypeIs("number")), atom(OfKind(compiler.dialect.integers))])
     return atom(TypeIs(name))
 
 
@@ -213,7 +245,7 @@ def _count(schema: dict, pointer: str, limit: int = MAX_COUNT) -> int:
 
 def _items(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
     """items and additionalItems: the latter only counts where items is a list."""
-    items, parent = schema.get("items", True), pointer.rsplit("/", 1)[0]
+    items, parent = schema.get("items", {}), pointer.rsplit("/", 1)[0]
     if not isinstance(items, list):
         return _all_items((), compiler.compile(items, f"{parent}/items"))
     prefix = tuple(compiler.compile(item, f"{parent}/items/{i}") for i, item in enumerate(items))
@@ -276,9 +308,16 @@ def _keys(compiler: SchemaCompiler, formula: Formula, pointer: str) -> Formula:
         return TRUE
     if isinstance(assertion, Pattern):
         return compiler.compile(allowed | {"patternProperties": {assertion.regex: True}}, pointer)
+    if isinstance(assertion, Ref):
+        target = assertion.pointer
+        return _keys(compiler, compiler.compile(compiler.find(target), target), pointer)
     if isinstance(assertion, Text):
-        return compiler.compile(allowed | {"properties": dict.fromkeys(sorted(assertion.values), True)}, pointer)
-    raise UnsupportedSchemaError("propertyNames", pointer, "only pattern, lengths, enum and const are supported")
+        return compiler.compile(
+            allowed | {"properties": dict.fromkeys(sorted(assertion.values), True)}, pointer
+        )
+    raise UnsupportedSchemaError(
+        "propertyNames", pointer, "only pattern, lengths, enum and const are supported"
+    )
 
 
 def _dependencies(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
@@ -327,6 +366,8 @@ def _branch(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
 
 
 KEYWORDS: dict[str, Callable[[SchemaCompiler, dict, str], Formula]] = {
+    "$schema": _schema,
+    "$ref": _ref,
     "type": _type,
     "enum": _enum,
     "const": _const,
@@ -355,6 +396,10 @@ KEYWORDS: dict[str, Callable[[SchemaCompiler, dict, str], Formula]] = {
 }
 
 FORMS = {  # the Python type of a keyword's value, where another would be misread
+    "$id": str,
+    "id": str,
+    "definitions": dict,
+    "$defs": dict,
     "enum": list,
     "required": list,
     "pattern": str,
@@ -362,6 +407,13 @@ FORMS = {  # the Python type of a keyword's value, where another would be misrea
     "patternProperties": dict,
     "dependencies": dict,
 }
+
+
+def _definitions_of(document: Schema) -> list[str]:
+    """The pointers of the definitions at the root."""
+    root = document if isinstance(document, dict) else {}
+    keywords = [keyword for keyword in ("definitions", "$defs") if isinstance(root.get(keyword), dict)]
+    return [f"#/{keyword}/{_escape_pointer(name)}" for keyword in keywords for name in root[keyword]]
 
 
 def _escape_pointer(part: str) -> str:

@@ -229,7 +229,7 @@ class ObjectFrame(Frame):
         member = self.state.member(key, self.room)
         if member is None:
             return None
-        frame = MemberFrame(member, used, self.keys | {key.encode()}, self.room)
+        frame = MemberFrame(member, key, used, self.keys | {key.encode()}, self.room)
         return enter(member.place, self.room - 1, State(frame, outer))
 
 
@@ -270,6 +270,7 @@ class MemberFrame(Frame):
     """An object while the value of a member is being read; the member's key is among the used ones already."""
 
     member: Member
+    key: str
     used: Set[str]
     keys: Set[bytes]
     room: int

@@ -48,7 +48,10 @@ class CompiledSchema:
 
 
 def compile_json_schema(schema: Schema) -> CompiledSchema:
-    """Compiles a draft-07 schema; UnsupportedSchemaError names what cannot be enforced, and where."""
+    """Compile a schema of the draft that its `$schema` names, or of draft-07.
+
+    Raises UnsupportedSchemaError with what cannot be enforced, and where.
+    """
     return CompiledSchema(schema)
 
 

@@ -55,8 +55,10 @@ def decode_prefix(tokens: Sequence[int]) -> tuple[str, int, bool]:
 def encode_prefix(partial: str | Any) -> Prefix:
     """The tokens of a partial workflow, for completion: JSON text (where it starts with `{`) or YAML text, cut
     anywhere, or a value, which is left open at its end. ValueError where no workflow starts so."""
-    if isinstance(partial, str) and not partial.lstrip("\ufeff \t\r\n").startswith("{"):
-        return prefix_of(tokenizer(), yaml_beginnings(partial))
+    if isinstance(partial, str):
+        partial = partial.removeprefix("\ufeff")
+        if not partial.lstrip(" \t\r\n").startswith("{"):
+            return prefix_of(tokenizer(), yaml_beginnings(partial))
     return tokenizer().encode_prefix(partial)
 
 

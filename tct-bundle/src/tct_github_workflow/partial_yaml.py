@@ -1,29 +1,47 @@
 """YAML text cut anywhere: what it may say, found by PyYAML with a mark at the cut (see tct/prefix.py).
 
-Two things are taken for certain that YAML leaves open: a plain scalar ends with its line, and a number that is
-cut goes on as a decimal. The name of an anchor, alias or tag has to be whole.
+Three things are taken for certain that YAML leaves open: a plain scalar ends with its line, a cut number is
+decimal, and an alias that may be whole is whole, unless another anchor starts with its name.
 """
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import yaml
+from tct.codec import CUT
 from tct.partial_json import word_hints
-from tct.prefix import Beginning, Found, Key, NotEnd, String, find_mark, left_open, new_mark
+from tct.prefix import Beginning, Found, Key, NotEnd, String, find_mark, last_of, left_open, new_mark
 from tct.symbols import END_ARRAY
 
 from .workflow_yaml import MAX_DEPTH, WorkflowSyntaxError, load_workflow
 
 _CUT_ESCAPE = re.compile(r"(?<!\\)(?:\\\\)*(\\(?:x.?|u.{0,3}|U.{0,7})?)\Z")
-_CUT_DOCUMENT_START = re.compile(r"((?:[ \t]*(?:#.*)?\n)*)--?")
+_NOTHING_YET = re.compile(r"(?:(?:[ \t]*(?:#.*)?|%.*)\n)*(?:--?|%.*)?")  # comments, directives, part of ---
 _BLANKS = " \t\r\n"
+_TYPES = ("str", "int", "float", "bool", "null", "map", "seq")
+_CUT_TYPE = "|".join(name[:end] for name in _TYPES for end in range(len(name), -1, -1))
+# How a text ends whose last node has not begun: in an alias, in or after an anchor or tag, in `? ` or `...`
+_NOT_BEGUN = re.compile(
+    r"(?:\*(?P<alias>[\w-]*)|&[\w-]*|&[\w-]+\s+|!(?:!(?:%s))?|!!(?:map|seq)\s+|\?|(?<=\n)\.\.?)\Z"
+    % _CUT_TYPE,
+    re.ASCII,
+)
+# A cut scalar after its tag, plain or not begun.
+_TAGGED = re.compile(
+    r"!!(str|int|float|bool|null)[ \t]+(?:&[\w-]+[ \t]+)?((?![\s&!*'\"|>])[^\n\[\]{},#:]*)\Z", re.ASCII
+)
 
 
 def yaml_beginnings(text: str) -> list[Beginning]:
     """What a YAML text may say that is cut anywhere; WorkflowSyntaxError where it is not YAML up to there."""
-    text = text.removeprefix("\ufeff")
-    if start := _CUT_DOCUMENT_START.fullmatch(text):
-        text = start[1]
+    if _NOTHING_YET.fullmatch(text):
+        text = ""
+    if (cut := _NOT_BEGUN.search(text)) and _is_node_ahead(text[: cut.start()], cut["alias"]):
+        return yaml_beginnings(text[: cut.start()] + cut[0][len(cut[0].rstrip()) :])
+    if (tagged := _TAGGED.search(text)) and _is_node_ahead(before := text[: tagged.start()]):
+        if beginnings := _after_tag(before, *tagged.groups()):
+            return beginnings
     if _ends_in_comment(text):
         text += "\n"
     try:
@@ -35,7 +53,7 @@ def yaml_beginnings(text: str) -> list[Beginning]:
         if isinstance(last, yaml.ScalarEvent) and last.style in ("|", ">"):
             return [left_open(value, levels), *_in_block_scalar(text, last)]
         if isinstance(last, yaml.ScalarEvent) and not last.value and not last.style:
-            beginnings = [*_plain(text[: last.start_mark.index], " M")]  # a value or item that has not begun
+            beginnings = [_not_begun(value)]
         else:
             beginnings = [left_open(value, levels)]
     for colon in ("", ": "):  # without it a value or item, with it a key
@@ -69,6 +87,28 @@ def _last_node(text: str) -> tuple[int, yaml.Event]:
 
 # ---------------------------------------------------------------------------------------------------------
 # ways to read the end of a text: each gives the beginning for it, or none where the text cannot end so
+
+
+def _after_tag(text: str, name: str, content: str) -> list[Beginning]:
+    """Cut within a plain scalar that has a tag of this name, or before it; none if it has to be whole."""
+    if name == "str":
+        return yaml_beginnings(f"{text}'" + content.replace("'", "''"))
+    beginnings = []
+    for document, hints in yaml_beginnings(text + content):
+        hints = tuple(hint for hint in hints if not isinstance(hint, String))
+        if hints or not content:
+            beginnings.append(Beginning(document, hints))
+    return beginnings
+
+
+def _not_begun(value: Any) -> Beginning:
+    """Cut before the last value or item, which a reader takes for null."""
+    root = {"": value}
+    holder, at = root, ""
+    while isinstance(holder[at], (dict, list)):
+        holder, at = holder[at], last_of(holder[at])
+    holder[at] = CUT
+    return Beginning(root[""], (NotEnd(END_ARRAY),) if isinstance(holder, list) else ())
 
 
 def _plain(text: str, ending: str) -> Iterator[Beginning]:
@@ -118,6 +158,18 @@ def _folded(text: str, ending: str, found: Found) -> tuple[String, ...]:
     if not before:
         return (String(found.text),)
     return String(found.text), String(before.text + " "), String(before.text + "\n")
+
+
+def _is_node_ahead(text: str, alias: str | None = None) -> bool:
+    """May a key or value follow a text at once, and if it is this alias, has it not been written whole?"""
+    found = [_marked(text, '"M"' + colon) for colon in ("", ": ")]
+    if not any(marked and not marked.text for marked in found):
+        return False
+    if alias is None:
+        return True
+    tokens = yaml.scan(text, Loader=yaml.CSafeLoader)
+    anchors = {token.value for token in tokens if isinstance(token, yaml.AnchorToken)}
+    return alias not in anchors or any(name.startswith(alias) for name in anchors - {alias})
 
 
 def _marked(text: str, ending: str) -> Found | None:

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from .workflow_yaml import load_json, load_workflow
+from .workflow_yaml import decode_text, load_json, load_workflow
 
 try:
     import fcntl
@@ -62,11 +62,11 @@ def load_file(path: Path):
 def load_text(text: str | bytes, name: str):
     """The JSON value of a workflow's text: JSON where its name ends in .json, otherwise YAML.
 
-    A text whose name ends in neither, for it may come from a table, is taken for JSON where it starts with {.
+    A text whose name ends in neither, because it may come from a table, is JSON if it starts with {.
     """
+    text = decode_text(text)
     suffix = os.path.splitext(name)[1].lower()
-    brace = "{" if isinstance(text, str) else b"{"
-    is_json = suffix == ".json" or suffix not in YAML_SUFFIXES and text.lstrip()[:1] == brace
+    is_json = suffix == ".json" or suffix not in YAML_SUFFIXES and text.lstrip().startswith("{")
     return load_json(text) if is_json else load_workflow(text)
 
 

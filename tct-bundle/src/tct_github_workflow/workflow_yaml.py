@@ -28,7 +28,10 @@ _PRINTABLE = re.compile(
 _TOO_DEEP = f"more than {MAX_DEPTH:,} nested collections"
 _KEY_NOT_SCALAR = "a mapping key must be a scalar; quote a string that starts with { or ["
 _YAML_1_1 = yaml.resolver.Resolver()
-_STRING_TAG = "tag:yaml.org,2002:str"
+_CORE_TAG = "tag:yaml.org,2002:"  # written !!
+_STRING_TAG = _CORE_TAG + "str"
+_TYPES = {"int": int, "float": float, "bool": bool, "null": type(None)}  # of plain scalars with that tag
+_COLLECTIONS = {yaml.MappingStartEvent: _CORE_TAG + "map", yaml.SequenceStartEvent: _CORE_TAG + "seq"}
 
 
 class WorkflowSyntaxError(ValueError):
@@ -41,10 +44,10 @@ class WorkflowSyntaxError(ValueError):
 def load_workflow(text: str | bytes):
     """The JSON value of one YAML document, read with YAML 1.2 core types as GitHub reads it.
 
-    Mapping keys are always strings, the source text of the key. Nodes that aliases repeat are one shared
-    object in the result. Raises WorkflowSyntaxError with line and column.
+    Mapping keys are always strings: the source text of the key, the empty text for null. Nodes that aliases
+    repeat are one shared object in the result. Raises WorkflowSyntaxError with line and column.
     """
-    text = _decode(text)
+    text = decode_text(text)
     try:
         return _compose(yaml.parse(text, Loader=yaml.CSafeLoader))
     except yaml.MarkedYAMLError as error:
@@ -60,7 +63,7 @@ def load_workflow(text: str | bytes):
 
 def load_json(text: str | bytes):
     """The value of one JSON document; duplicate keys, NaN and lone surrogates are refused."""
-    text = _decode(text)
+    text = decode_text(text)
     try:
         value = json.loads(text, object_pairs_hook=_unique_keys, parse_float=_finite, parse_constant=_finite)
         if "\\u" in text:  # the only way for a lone surrogate, which no UTF-8 file can hold, to come in
@@ -87,14 +90,14 @@ def _compose(events):
     for event in events:
         kind = type(event)
         if kind is yaml.ScalarEvent:
-            text = event.value
-            _refuse_tag(event)
-            value = _plain(event) if event.implicit[0] else text
-            start, size = size, size + 1 + len(text)
+            value = _scalar_value(event)
+            text = "" if value is None else event.value  # as a key
+            start, size = size, size + 1 + len(event.value)
             if event.anchor:
                 anchors[event.anchor] = (value, text, size - start)
-        elif kind is yaml.MappingStartEvent or kind is yaml.SequenceStartEvent:
-            _refuse_tag(event)
+        elif kind in _COLLECTIONS:
+            if event.tag not in (None, _COLLECTIONS[kind]):
+                raise _bad_tag(event)
             if type(stack[-1][0]) is dict and keys[-1] is None:
                 raise _error(event.start_mark, _KEY_NOT_SCALAR)
             if len(stack) > MAX_DEPTH:
@@ -137,15 +140,29 @@ def _compose(events):
     return stack[0][0][0]
 
 
+def _scalar_value(event):
+    """The value of a scalar: what its tag says, without one a string unless it is plain."""
+    if event.tag is None:
+        return _plain(event) if event.implicit[0] else event.value
+    if event.tag == _STRING_TAG:
+        return event.value
+    core, _, name = event.tag.rpartition(":")
+    if core + ":" != _CORE_TAG or name not in _TYPES:
+        raise _bad_tag(event)
+    if not event.style and type(value := _plain(event)) is _TYPES[name]:
+        return value
+    raise _error(event.start_mark, f"tag !!{name} does not fit {json.dumps(event.value)[:60]}; remove it")
+
+
 def _plain(event):
-    """The value of an unquoted scalar."""
+    """The value of an unquoted scalar by the core schema."""
     text = event.value
     if text in _CONSTANTS:
         return _CONSTANTS[text]
     if text[0] not in "+-.0123456789":
         return text
     try:
-        if _INT.fullmatch(text):
+        if _INT.fullmatch(text) and event.tag != _CORE_TAG + "float":
             return int(text)
         if _OCTAL_OR_HEX.fullmatch(text):
             return int(str(int(text, base=0)))  # str has a limit for digits, these bases have none
@@ -166,9 +183,11 @@ def _resolve_alias(event, anchors):
     return anchors[event.anchor]
 
 
-def _refuse_tag(event):
-    if event.tag is not None:
-        raise _error(event.start_mark, f"tag {event.tag} is not allowed; quote a string that starts with !")
+def _bad_tag(event):
+    tag = event.tag.replace(_CORE_TAG, "!!")
+    known = "scalars may have !!str, !!int, !!float, !!bool or !!null"
+    remedy = known if tag.startswith("!!") else "quote a string that starts with !"
+    return _error(event.start_mark, f"tag {tag} is not allowed here; {remedy}")
 
 
 def _finite(text):
@@ -187,8 +206,8 @@ def _unique_keys(pairs):
     return value
 
 
-def _decode(text):
-    """Text without byte order mark, as valid UTF-8 (a str may hold lone surrogates)."""
+def decode_text(text: str | bytes) -> str:
+    """Text without its byte order mark; WorkflowSyntaxError if it is not UTF-8 or has a lone surrogate."""
     try:
         data = text.encode() if isinstance(text, str) else text
         return data.decode("utf-8-sig")
