@@ -13,15 +13,12 @@ from typing import Protocol
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from nanochat.gpt import GPT, STATE_FEATURES, GPTConfig
 from nanochat.sampling import Loops, leave_loops, refused_tokens, sample_tokens
 
 CLOSING_HORIZON = 256  # with fewer tokens left, a row makes sure that it can still be ended
 KEYS_AT_A_TIME = 64    # attention is to a multiple of so many keys
-# Not cuDNN's, which an H100 prefers: it is compiled for every shape, and generation has thousands of them.
-SDPA_KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
 class Constraint(Protocol):
@@ -158,8 +155,7 @@ class Engine:
                   for slot, count in zip(shown, counts)]
         cache.reserve(list(shown), counts, [states for _, states in shown.values()], before)
         line = [token for tokens, _ in shown.values() for token in tokens]
-        with sdpa_kernel(SDPA_KERNELS):
-            hidden = self.model.hidden(torch.tensor([line], device=self.model.get_device()), cache)  # (1, N, C)
+        hidden = self.model.hidden(torch.tensor([line], device=self.model.get_device()), cache)  # (1, N, C)
         last = hidden[0, np.cumsum(counts) - 1]  # (rows shown, C)
         logits = self.model.logits(last)
         place_of = {slot: place for place, slot in enumerate(shown)}

@@ -52,9 +52,13 @@ class PackedBlock(nn.Module):
 
 @torch.no_grad()
 def prepare_for_inference(model: GPT, dtype: torch.dtype) -> GPT:
-    """The model itself, in dtype and evaluation mode. On an x86 CPU it is then good for generation only; one that has
-    no products of bfloat16 makes them in float32, of weights rounded to bfloat16."""
+    """Give the model itself, in dtype and evaluation mode. On an x86 CPU it is then good for generation only; one that
+    has no products of bfloat16 makes them in float32, of weights rounded to bfloat16. On a GPU the whole process does
+    without cuDNN's attention from then on."""
     model.eval().to(dtype)
+    if model.get_device().type == "cuda":
+        # An H100 prefers cuDNN's attention, which is compiled for every shape: generation has thousands of them.
+        torch.backends.cuda.enable_cudnn_sdp(False)
     on_x86 = model.get_device().type == "cpu" and platform.machine().lower() in ("x86_64", "amd64")
     if on_x86 and torch.backends.mkldnn.is_available():
         if not torch.ops.mkldnn._is_mkldnn_bf16_supported():

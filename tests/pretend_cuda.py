@@ -98,7 +98,7 @@ ANSWERS = {
     "torch.cuda.get_device_name": "NVIDIA H200", "torch.cuda.get_device_capability": (9, 0),
     "torch.cuda.max_memory_allocated": 2**30, "torch.cuda.synchronize": None, "torch.cuda.Event": mock.DEFAULT,
     "torch.cuda.is_current_stream_capturing": False, "torch.accelerator.synchronize": None,
-    "torch.backends.cuda.is_flash_attention_available": True,
+    "torch.backends.cuda.is_flash_attention_available": True, "torch.backends.cuda.enable_cudnn_sdp": None,
     "torch.cuda.memory_allocated": 2**28, "torch.cuda.reset_peak_memory_stats": None, "torch.cuda.empty_cache": None,
     "torch.cuda.mem_get_info": (2**36, 2**37), "torch.cuda.get_device_properties": mock.DEFAULT,
 }

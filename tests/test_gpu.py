@@ -244,18 +244,10 @@ def test_code_is_compiled_for_a_gpu_only_if_triton_finds_all_it_needs(monkeypatc
             common.choose_compile("on", CUDA)
 
 
-def test_generation_leaves_cudnn_attention_alone(monkeypatch):
-    """It is compiled for every shape, and is what an H100 would use."""
-    model, uses = random_model(CPU).eval(), []
-    hidden = model.hidden
-
-    def watched(*args):
-        uses.append(torch.backends.cuda.cudnn_sdp_enabled())
-        return hidden(*args)
-
-    monkeypatch.setattr(model, "hidden", watched)
-    Engine(model, stride=8).generate([], 1, max_tokens=3)
-    assert uses == [False] * 3 and torch.backends.cuda.cudnn_sdp_enabled()
+def test_generation_does_without_the_attention_that_is_compiled_for_every_shape(pretended_gpu):  # noqa: F811
+    with pretended_gpu:
+        prepare_for_inference(random_model(CUDA), torch.bfloat16)
+    pretended_gpu.stand_ins["torch.backends.cuda.enable_cudnn_sdp"].assert_called_once_with(False)
 
 
 @pytest.mark.parametrize("takes", ["forward_sync_buffers", "broadcast_buffers"])  # since torch 2.13, and before
