@@ -19,6 +19,7 @@ the median of the rounds counts. GiB is the peak memory of the process; on a GPU
 
 import argparse
 import json
+import math
 import os
 import platform
 import random
@@ -162,8 +163,6 @@ def measure(job: dict) -> dict:
     if job["mode"] == "probe":
         return probe(job)
 
-    import resource
-
     ours = job["mode"] in ("padded", "packed")
     if ours:
         from nanochat.common import tune_process
@@ -188,9 +187,17 @@ def measure(job: dict) -> dict:
     seconds = time.perf_counter() - started
     for _, wait in timed:
         wait()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return {"seconds": seconds / len(timed), "positions": mean(positions for positions, _ in timed),
-            "memory": torch.cuda.max_memory_allocated() if device.type == "cuda" else peak}
+            "memory": torch.cuda.max_memory_allocated() if device.type == "cuda" else peak_memory()}
+
+
+def peak_memory() -> float:
+    """Bytes that this process had at most; not a number if the system does not say, as Windows."""
+    try:
+        import resource
+    except ImportError:
+        return math.nan
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def probe(job: dict) -> dict:
