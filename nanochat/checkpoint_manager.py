@@ -63,8 +63,9 @@ def best_dir(checkpoint_dir) -> Path:
 def keep_last(checkpoint_dir, count: int, newest: int):
     """Of the steps up to newest remove all but the last count, and what a crash has left of unfinished saves."""
     steps = list_steps(checkpoint_dir)
-    keep_only(checkpoint_dir, [step for step in steps if step <= newest][-count:]
-              + [step for step in steps if step > newest])
+    keep_only(
+        checkpoint_dir, [step for step in steps if step <= newest][-count:] + [step for step in steps if step > newest]
+    )
 
 
 def keep_only(checkpoint_dir, kept: list[int]):
@@ -136,8 +137,10 @@ def load_meta(folder: Path, step: int) -> dict:
     steps = list_steps(folder)
     if step not in steps:
         find_last_step(folder)  # has its own words for a folder without any
-        raise FileNotFoundError(f"there is no complete checkpoint of iteration {step} in {folder}, only of "
-                                f"{'..., ' if len(steps) > 10 else ''}{', '.join(map(str, steps[-10:]))}")
+        raise FileNotFoundError(
+            f"there is no complete checkpoint of iteration {step} in {folder}, only of "
+            f"{'..., ' if len(steps) > 10 else ''}{', '.join(map(str, steps[-10:]))}"
+        )
     try:
         meta = json.loads(meta_path(folder, step).read_bytes())
         complete = meta["step"] == step and meta["model_config"] and meta["sha256"]

@@ -21,14 +21,23 @@ from pathlib import Path
 # Dense bfloat16 FLOPs per second from NVIDIA's data sheets, by a part of torch's name of the device; the
 # first match counts.
 PEAK_BF16_FLOPS = (
-    ("B200", 2250e12), ("H200", 989e12), ("H100 NVL", 835e12), ("H100 PCIe", 756e12), ("H100", 989e12),
-    ("A100", 312e12), ("L40S", 362e12), ("L4", 121e12), ("RTX 5090", 209e12), ("RTX 4090", 165e12),
+    ("B200", 2250e12),
+    ("H200", 989e12),
+    ("H100 NVL", 835e12),
+    ("H100 PCIe", 756e12),
+    ("H100", 989e12),
+    ("A100", 312e12),
+    ("L40S", 362e12),
+    ("L4", 121e12),
+    ("RTX 5090", 209e12),
+    ("RTX 4090", 165e12),
     ("RTX 3090", 71e12),
 )
 
 
 # -----------------------------------------------------------------------------
 # users
+
 
 def user_errors(main):
     """Decorator for a script's main: turn an error of the user into one sentence and exit code 2.
@@ -37,6 +46,7 @@ def user_errors(main):
     Ctrl-C exits with 130. The processes of one torchrun print a message once, and after an error that a restart
     cannot change they end at once when torchrun starts them again.
     """
+
     @functools.wraps(main)
     def guarded(argv=None):
         hopeless = torchrun_file("hopeless")
@@ -53,6 +63,7 @@ def user_errors(main):
         except KeyboardInterrupt:
             print_once("interrupted")
             raise SystemExit(130) from None
+
     return guarded
 
 
@@ -125,6 +136,7 @@ class StopSignals:
 # -----------------------------------------------------------------------------
 # files
 
+
 def write_atomic(path, content):
     """Write bytes, or what content(file) writes to a binary file, so that a crash at any moment leaves the
     old file or the new one, whole: a temporary file next to it, fsync, rename. OSError if that fails."""
@@ -165,12 +177,14 @@ def refuse_to_replace(folder, names):
     which alone may be replaced."""
     for path in (Path(folder, name) for name in names):
         if path.exists():
-            raise FileExistsError(f"{path} exists and is not an earlier result of this command: move it away, or name "
-                                  "another folder")
+            raise FileExistsError(
+                f"{path} exists and is not an earlier result of this command: move it away, or name another folder"
+            )
 
 
 # -----------------------------------------------------------------------------
 # devices
+
 
 def choose_device(name: str = "auto"):
     """The torch.device called name ("auto": the first of cuda, mps, cpu that there is); under torchrun each
@@ -188,8 +202,9 @@ def choose_device(name: str = "auto"):
         else:
             torch.empty(0, device=device)
     except Exception:  # each backend has its own kind of error
-        raise ValueError(f"--device {name}: there is no such device here; choose cpu, cuda or mps, "
-                         "or leave it out") from None
+        raise ValueError(
+            f"--device {name}: there is no such device here; choose cpu, cuda or mps, or leave it out"
+        ) from None
     return device
 
 
@@ -290,16 +305,18 @@ def tune_process():
     except (AttributeError, TypeError):  # not glibc; the latter on Windows
         return
     M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
-    mallopt(M_MMAP_MAX, 0)         # all from the heap ...
+    mallopt(M_MMAP_MAX, 0)  # all from the heap ...
     mallopt(M_TRIM_THRESHOLD, -1)  # ... which never shrinks
 
 
 # -----------------------------------------------------------------------------
 # ranks
 
+
 @dataclass(frozen=True)
 class Ranks:
     """Which of how many processes this is."""
+
     rank: int
     world_size: int
 
@@ -313,8 +330,12 @@ def process_group(device):
     if ranks.world_size == 1:
         yield ranks
         return
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", store=fresh_store(ranks),
-                            rank=ranks.rank, world_size=ranks.world_size)
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
+        store=fresh_store(ranks),
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+    )
     try:
         yield ranks
     finally:
@@ -367,7 +388,7 @@ def gather_bytes(data: bytes) -> list[bytes]:
     mine = torch.frombuffer(bytearray(data.ljust(longest)), dtype=torch.uint8)
     parts = [torch.empty_like(mine) for _ in sizes]
     dist.all_gather(parts, mine)
-    return [part.numpy().tobytes()[:int(size)] for part, size in zip(parts, sizes)]
+    return [part.numpy().tobytes()[: int(size)] for part, size in zip(parts, sizes)]
 
 
 def data_parallel(model, device):

@@ -18,7 +18,7 @@ from nanochat.gpt import GPT, STATE_FEATURES, GPTConfig
 from nanochat.sampling import Loops, leave_loops, refused_tokens, sample_tokens
 
 CLOSING_HORIZON = 256  # with fewer tokens left, a row makes sure that it can still be ended
-KEYS_AT_A_TIME = 64    # attention is to a multiple of so many keys
+KEYS_AT_A_TIME = 64  # attention is to a multiple of so many keys
 
 
 class Constraint(Protocol):
@@ -43,7 +43,7 @@ class Sample:
 
     tokens: list[int]
     finish_reason: str  # "complete": by itself; "closed": by the constraint's shortest ending; "length": cut
-    logprob: float      # nats, of the sampled tokens, under the model renormalised over the allowed ones
+    logprob: float  # nats, of the sampled tokens, under the model renormalised over the allowed ones
     allowed: float | None = None  # the probability the model gave to allowed tokens, on average, if measured
 
 
@@ -51,8 +51,8 @@ class Sample:
 class Step:
     """What was just added to one sample."""
 
-    index: int             # which sample
-    tokens: list[int]      # the tokens added, in order; later steps take none of them back
+    index: int  # which sample
+    tokens: list[int]  # the tokens added, in order; later steps take none of them back
     sample: Sample | None  # the whole sample, once it has ended
 
 
@@ -72,10 +72,23 @@ class Engine:
         samples = {step.index: step.sample for step in steps if step.sample is not None}
         return [samples[index] for index in sorted(samples)]
 
-    def stream(self, prompt: list[int], num_samples: int, *, max_tokens: int, temperature: float = 1.0,
-               top_k: int | None = None, top_p: float | None = None, min_p: float | None = None, seed: int = 0,
-               constraint_factory: Callable[[], Constraint] | None = None, measure_allowed: bool = False,
-               max_repeats: int = 0, batch_size: int = 16, first: int = 0) -> Iterator[Step]:
+    def stream(
+        self,
+        prompt: list[int],
+        num_samples: int,
+        *,
+        max_tokens: int,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        seed: int = 0,
+        constraint_factory: Callable[[], Constraint] | None = None,
+        measure_allowed: bool = False,
+        max_repeats: int = 0,
+        batch_size: int = 16,
+        first: int = 0,
+    ) -> Iterator[Step]:
         """Yield the steps of `num_samples` continuations of `prompt`, at most `batch_size` in work at a time.
 
         Each has at most `max_tokens` tokens. `constraint_factory()` gives it a constraint of its own that
@@ -90,8 +103,9 @@ class Engine:
         elsewhere up to rounding, so where two tokens are as good as equal, the shape of the batch may decide.
         ValueError where an argument makes no sense.
         """
-        self._check(prompt, num_samples, max_tokens, temperature, top_k, top_p, min_p, max_repeats, seed, batch_size,
-                    first)
+        self._check(
+            prompt, num_samples, max_tokens, temperature, top_k, top_p, min_p, max_repeats, seed, batch_size, first
+        )
         if self.model.config.n_states and not constraint_factory:
             raise ValueError("this model is told states: it needs a constraint, which knows them")
         batch_size = min(batch_size, num_samples)
@@ -139,7 +153,7 @@ class Engine:
         for slot, row in enumerate(rows):
             start = window_start(len(row.tokens), self.model.config.sequence_len, self.stride)
             if start == row.window:
-                shown[slot] = row.tokens[row.seen:], row.states[row.seen:]
+                shown[slot] = row.tokens[row.seen :], row.states[row.seen :]
             else:
                 window = (start // self.stride, *row.tokens[start:]), (0, *row.states[start:]) if row.states else ()
                 first = alike.setdefault(window, slot)
@@ -151,8 +165,10 @@ class Engine:
             row.window, row.seen = start, len(row.tokens)
 
         counts = [len(tokens) for tokens, _ in shown.values()]
-        before = [rows[slot].tokens[-count - 1] if cache.lengths[slot] > 1 else rows[slot].window // self.stride
-                  for slot, count in zip(shown, counts)]
+        before = [
+            rows[slot].tokens[-count - 1] if cache.lengths[slot] > 1 else rows[slot].window // self.stride
+            for slot, count in zip(shown, counts)
+        ]
         cache.reserve(list(shown), counts, [states for _, states in shown.values()], before)
         line = [token for tokens, _ in shown.values() for token in tokens]
         hidden = self.model.hidden(torch.tensor([line], device=self.model.get_device()), cache)  # (1, N, C)
@@ -164,8 +180,9 @@ class Engine:
             place_of[slot] = place_of[first]
         return logits[[place_of[slot] for slot in range(len(rows))]] if twins else logits
 
-    def _check(self, prompt, num_samples, max_tokens, temperature, top_k, top_p, min_p, max_repeats, seed, batch_size,
-               first):
+    def _check(
+        self, prompt, num_samples, max_tokens, temperature, top_k, top_p, min_p, max_repeats, seed, batch_size, first
+    ):
         vocab_size = self.model.config.vocab_size
         counts = {"num_samples": num_samples, "max_tokens": max_tokens, "batch_size": batch_size}
         for name, value in counts.items():
@@ -189,8 +206,10 @@ class Engine:
                 raise ValueError(f"token {token} of the prompt is not in the vocabulary of {vocab_size}")
         total, limit = len(prompt) + max_tokens, vocab_size * self.stride
         if total > limit:
-            raise ValueError(f"prompt and max_tokens together are {total} tokens, more than the {limit} that "
-                             f"position tokens reach with stride {self.stride}: lower max_tokens")
+            raise ValueError(
+                f"prompt and max_tokens together are {total} tokens, more than the {limit} that "
+                f"position tokens reach with stride {self.stride}: lower max_tokens"
+            )
 
 
 class Row:
@@ -200,13 +219,13 @@ class Row:
         self.index = index
         self.tokens = list(prompt)
         self.window = None  # where the window in the cache starts
-        self.seen = 0       # how many of the tokens the model has seen
+        self.seen = 0  # how many of the tokens the model has seen
         self.constraint = constraint_factory() if constraint_factory else None
         self._tells_states = config.n_states > 0
         self.states = self.constraint.state_ids() if self._tells_states else []  # after 0, 1, 2 ... tokens, if told
         self.allowed = b""  # what may come next: a bit for each token, lowest bit first
         self._bitmask = np.zeros((1, math.ceil(config.vocab_size / 32)), dtype=np.int32)
-        self.shares = []    # of the probability, that the allowed tokens had at each step, if measured
+        self.shares = []  # of the probability, that the allowed tokens had at each step, if measured
         self.loops = Loops(max_repeats) if max_repeats else None
         self._random = np.random.default_rng((seed, index))
         self._begin = self._told = len(prompt)
@@ -243,12 +262,12 @@ class Row:
                 break
             self.append(bits.bit_length() - 1, 0.0)  # the only one: its probability is 1
         reason = self._finish_reason()
-        new_tokens = self.tokens[self._told:]
+        new_tokens = self.tokens[self._told :]
         self._told = len(self.tokens)
         sample = None
         if reason:
             allowed = float(np.mean(self.shares)) if self.shares else None
-            sample = Sample(self.tokens[self._begin:], reason, self._logprob, allowed)
+            sample = Sample(self.tokens[self._begin :], reason, self._logprob, allowed)
         return Step(self.index, new_tokens, sample)
 
     def _finish_reason(self) -> str | None:
@@ -269,7 +288,7 @@ class Row:
                 return "closed"
         if left > 0:
             return None
-        del self.tokens[self._end:]
+        del self.tokens[self._end :]
         return "length"
 
 
@@ -289,8 +308,9 @@ class KVCache:
         self.k = self.v.new_zeros(*shape[:-1], config.head_dim + features)
         self.lengths = [0] * batch_size  # tokens held for each row
 
-    def reserve(self, rows: list[int], counts: list[int], states: Sequence[Sequence[int]] = (),
-                before: Sequence[int] = ()):
+    def reserve(
+        self, rows: list[int], counts: list[int], states: Sequence[Sequence[int]] = (), before: Sequence[int] = ()
+    ):
         """The next forward has counts[i] more tokens, at least one, for rows[i]; rows in order. For a model that is
         told, states[i] are the one before these tokens and those after each; for one that looks at previous tokens,
         before[i] is the token before these, if there is one."""
@@ -304,18 +324,22 @@ class KVCache:
             self.lengths[row] += count
         self.longest = max(self.lengths[row] for row in rows)
         self.positions = torch.tensor(  # (N,)
-            [place for begin, count in zip(begins, counts) for place in range(begin, begin + count)], device=device)
+            [place for begin, count in zip(begins, counts) for place in range(begin, begin + count)], device=device
+        )
         self._rows = torch.tensor([row for row, count in zip(rows, counts) for _ in range(count)], device=device)
         ends = np.cumsum(counts).tolist()
         self._firsts, self._before = [0, *ends[:-1]], torch.tensor(before, device=device)
         # Rows with one new token are attended to together, among as many keys as the longest of them holds; the
         # others, which begin a window or were forced some tokens, one by one.
-        self._several = [(row, slice(end - count, end), self.lengths[row])
-                         for row, count, end in zip(rows, counts, ends) if count > 1]
+        self._several = [
+            (row, slice(end - count, end), self.lengths[row])
+            for row, count, end in zip(rows, counts, ends)
+            if count > 1
+        ]
         singles = [(row, end - 1) for row, count, end in zip(rows, counts, ends) if count == 1]
         self._single_rows, self._single_places = map(list, zip(*singles)) if singles else ([], [])
         if singles:
-            lengths = torch.tensor(self.lengths[:singles[-1][0] + 1], device=device)  # (B,)
+            lengths = torch.tensor(self.lengths[: singles[-1][0] + 1], device=device)  # (B,)
             keys = math.ceil(max(self.lengths[row] for row, _ in singles) / KEYS_AT_A_TIME) * KEYS_AT_A_TIME
             bias = torch.where(torch.arange(keys, device=device) < lengths[:, None], 0.0, -math.inf)  # (B, T)
             bias[:, 0] = 0  # a row that holds nothing is not looked at
@@ -345,8 +369,12 @@ class KVCache:
             count = part.stop - part.start
             mask = torch.ones(count, length, dtype=torch.bool, device=q.device).tril(length - count)
             attended = F.scaled_dot_product_attention(
-                q[None, part].transpose(1, 2), k_cache[row:row + 1, :, :length], v_cache[row:row + 1, :, :length],
-                attn_mask=mask, enable_gqa=q.size(1) > k.size(1))  # (1, H, count, D)
+                q[None, part].transpose(1, 2),
+                k_cache[row : row + 1, :, :length],
+                v_cache[row : row + 1, :, :length],
+                attn_mask=mask,
+                enable_gqa=q.size(1) > k.size(1),
+            )  # (1, H, count, D)
             y[part] = attended[0].transpose(0, 1)
         return y
 
@@ -365,9 +393,9 @@ def attend_to_keys(q, k_cache, v_cache, bias):
     the bit whatever the other rows are, which torch's own attention does not grant.
     """
     B, H, E = q.shape
-    keys, values = (cache[:B].flatten(0, 1)[:, :bias.size(-1)] for cache in (k_cache, v_cache))  # (B * H_kv, T, D)
-    queries = q.reshape(len(bias), -1, E)                                        # (B * H_kv, H / H_kv, E)
-    scores = torch.baddbmm(bias, queries, keys.mT, alpha=E**-0.5)                # (B * H_kv, H / H_kv, T)
+    keys, values = (cache[:B].flatten(0, 1)[:, : bias.size(-1)] for cache in (k_cache, v_cache))  # (B * H_kv, T, D)
+    queries = q.reshape(len(bias), -1, E)  # (B * H_kv, H / H_kv, E)
+    scores = torch.baddbmm(bias, queries, keys.mT, alpha=E**-0.5)  # (B * H_kv, H / H_kv, T)
     return torch.bmm(scores.softmax(-1), values).view(B, H, -1)
 
 

@@ -13,14 +13,15 @@ try:
 except ImportError:  # before torch 2.10
     varlen_attn = None
 
-IGNORE_INDEX = -1    # a target with this value counts for nothing
-LOGIT_CAP = 15.0     # Gemma 2's soft cap, https://arxiv.org/abs/2408.00118
-LARGEST_HEAD = 192   # that FlashAttention has gradients for on every GPU that it runs on
+IGNORE_INDEX = -1  # a target with this value counts for nothing
+LOGIT_CAP = 15.0  # Gemma 2's soft cap, https://arxiv.org/abs/2408.00118
+LARGEST_HEAD = 192  # that FlashAttention has gradients for on every GPU that it runs on
 ROWS_AT_A_TIME = 128  # of logits in float32: 4 MiB with 8,192 columns, which a CPU's cache holds
 
 
 # -----------------------------------------------------------------------------
 # documents that share a row
+
 
 def causal_argument(kernel) -> dict:
     """What makes a varlen_attn causal: window_size since torch 2.11, is_causal in 2.10."""
@@ -37,9 +38,9 @@ class Documents:
     its tokens lead, for models that are told."""
 
     lengths: tuple[int, ...]  # tokens of each, N together
-    positions: torch.Tensor   # (N,) int64, of each token in its document
-    offsets: torch.Tensor     # (M + 1,) int32, where each begins; the last ones are N
-    longest: int              # no document is longer
+    positions: torch.Tensor  # (N,) int64, of each token in its document
+    offsets: torch.Tensor  # (M + 1,) int32, where each begins; the last ones are N
+    longest: int  # no document is longer
     states: torch.Tensor | None = None  # (1, N) int64, the state that each token leads to
 
     @property
@@ -90,8 +91,13 @@ def attend_on_gpu(q, k, v, documents: Documents):
 
 def kernel_takes(q) -> bool:
     """Whether there is a varlen_attn, and FlashAttention, which it calls, takes the dtype, heads and GPU of q."""
-    return (varlen_attn is not None and q.dtype in (torch.bfloat16, torch.float16) and q.size(-1) % 8 == 0
-            and q.size(-1) <= LARGEST_HEAD and has_flash_attention(q.device))
+    return (
+        varlen_attn is not None
+        and q.dtype in (torch.bfloat16, torch.float16)
+        and q.size(-1) % 8 == 0
+        and q.size(-1) <= LARGEST_HEAD
+        and has_flash_attention(q.device)
+    )
 
 
 @torch.compiler.assume_constant_result
@@ -150,6 +156,7 @@ def causal_bias(length: int, dtype, device):
 
 # -----------------------------------------------------------------------------
 # capped logits and their loss
+
 
 def cap(logits):
     """cap * tanh(logits / cap), in float32."""

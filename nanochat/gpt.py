@@ -16,8 +16,8 @@ from torch.utils.checkpoint import checkpoint
 from nanochat.functional import IGNORE_INDEX, Documents, attend_documents, cap, capped_cross_entropy
 
 NORM_EPS = 1.1920929e-07  # torch.finfo(torch.float32).eps, in every dtype
-ROTARY_BASE = 10000       # RoFormer, https://arxiv.org/abs/2104.09864
-STATE_FEATURES = 16       # of a state, in attention
+ROTARY_BASE = 10000  # RoFormer, https://arxiv.org/abs/2104.09864
+STATE_FEATURES = 16  # of a state, in attention
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,11 @@ class GPTConfig:
     n_head: int = 6
     n_kv_head: int = 6  # key and value heads, each shared by n_head / n_kv_head query heads
     n_embd: int = 384
-    dropout: float = 0.0          # of the embedding and of what each sublayer adds, in training
-    resid_scalars: bool = False   # each block scales the stream that comes in by a learned number
-    x0_scalars: bool = False      # and adds the embedding to it, scaled likewise
+    dropout: float = 0.0  # of the embedding and of what each sublayer adds, in training
+    resid_scalars: bool = False  # each block scales the stream that comes in by a learned number
+    x0_scalars: bool = False  # and adds the embedding to it, scaled likewise
     previous_token: bool = False  # the embedding of the token before is added, each channel weighed
-    n_states: int = 0             # beside each token the model is told one of so many states that it leads to
+    n_states: int = 0  # beside each token the model is told one of so many states that it leads to
     state_attention: bool = False  # and what it attends to depends on states, too
 
     def __post_init__(self):
@@ -49,8 +49,10 @@ class GPTConfig:
         if not 0 <= self.dropout < 1:
             raise ValueError(f"GPTConfig: dropout must be from 0 up and below 1, not {self.dropout!r}")
         if self.n_embd % (2 * self.n_head):
-            raise ValueError(f"GPTConfig: n_embd {self.n_embd} is no even multiple of n_head {self.n_head}; "
-                             "rotary embeddings turn pairs")
+            raise ValueError(
+                f"GPTConfig: n_embd {self.n_embd} is no even multiple of n_head {self.n_head}; "
+                "rotary embeddings turn pairs"
+            )
         if self.n_head % self.n_kv_head:
             raise ValueError(f"GPTConfig: n_head {self.n_head} is no multiple of n_kv_head {self.n_kv_head}")
 
@@ -72,7 +74,7 @@ class CausalSelfAttention(nn.Module):
 
     def forward(self, x, cos, sin, kv_cache=None, documents=None, features=None):
         B, T, C = x.shape
-        q = self.c_q(x).view(B, T, self.n_head, self.head_dim)     # (B, T, H, D)
+        q = self.c_q(x).view(B, T, self.n_head, self.head_dim)  # (B, T, H, D)
         k = self.c_k(x).view(B, T, self.n_kv_head, self.head_dim)  # (B, T, H_kv, D)
         v = self.c_v(x).view(B, T, self.n_kv_head, self.head_dim)
         q, k = norm(rotate(q, cos, sin)), norm(rotate(k, cos, sin))
@@ -147,10 +149,12 @@ class GPT(nn.Module):
         super().__init__()
         self.config = config
         self.gradient_checkpointing = False
-        self.transformer = nn.ModuleDict({
-            "wte": nn.Embedding(config.vocab_size, config.n_embd),
-            "h": nn.ModuleList(Block(config, layer) for layer in range(config.n_layer)),
-        })
+        self.transformer = nn.ModuleDict(
+            {
+                "wte": nn.Embedding(config.vocab_size, config.n_embd),
+                "h": nn.ModuleList(Block(config, layer) for layer in range(config.n_layer)),
+            }
+        )
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
         if config.n_states:
             self.state_embedding = nn.Embedding(config.n_states, config.n_embd)
@@ -222,8 +226,9 @@ class GPT(nn.Module):
         if targets is None:
             return self.logits(x)
         if loss_reduction == "none":
-            each = F.cross_entropy(self.logits(x).flatten(0, -2), targets.flatten(), ignore_index=IGNORE_INDEX,
-                                   reduction="none")
+            each = F.cross_entropy(
+                self.logits(x).flatten(0, -2), targets.flatten(), ignore_index=IGNORE_INDEX, reduction="none"
+            )
             return each.view_as(targets)
         loss = capped_cross_entropy(x.flatten(0, -2), self.lm_head.weight, targets.flatten())
         return loss / (targets != IGNORE_INDEX).sum() if loss_reduction == "mean" else loss
@@ -290,8 +295,10 @@ def add_features(q, k, query_features, key_features):
     """Queries (B, T, H, D + F) and keys (B, T, H_kv, D + F), whose products, scaled by 1 / sqrt(D + F) as attention
     does, are those of q and k scaled by 1 / sqrt(D) and those of the features scaled by 1 / sqrt(D + F)."""
     scale = math.sqrt((q.size(-1) + STATE_FEATURES) / q.size(-1))
-    return (torch.cat([q * scale, query_features.to(q.dtype)], dim=-1),
-            torch.cat([k, key_features.to(k.dtype)], dim=-1))
+    return (
+        torch.cat([q * scale, query_features.to(q.dtype)], dim=-1),
+        torch.cat([k, key_features.to(k.dtype)], dim=-1),
+    )
 
 
 def rotary_tables(length: int, head_dim: int):

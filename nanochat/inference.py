@@ -45,7 +45,7 @@ class PackedBlock(nn.Module):
         q, k = norm(rotate(qk, cos, sin)).split((H, H_kv), dim=2)  # (1, N, H, D)
         if features is not None:
             q, k = add_features(q, k, *features)
-        y = kv_cache.attend(self.layer, q[0], k[0], v[0])          # (N, H, D)
+        y = kv_cache.attend(self.layer, q[0], k[0], v[0])  # (N, H, D)
         x = x + self.c_proj(y.to(x.dtype).view(1, N, -1))
         return x + self.c_fc_proj(F.relu(self.c_fc(norm(x))).square())
 

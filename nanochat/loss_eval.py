@@ -31,9 +31,11 @@ def evaluate_loss(model, batches) -> tuple[float, int]:
 class TokenScores:
     """What a model makes of N tokens, in their order."""
 
-    nats: np.ndarray          # float64 (N,) the cross-entropy of each
-    ranks: np.ndarray         # int32 (N,) how many other tokens it holds to be likelier
-    allowed_nats: np.ndarray  # float64 (N,) -log of the probability that it gives to all allowed tokens, 0 without masks
+    nats: np.ndarray  # float64 (N,) the cross-entropy of each
+    ranks: np.ndarray  # int32 (N,) how many other tokens it holds to be likelier
+    allowed_nats: (
+        np.ndarray
+    )  # float64 (N,) -log of the probability that it gives to all allowed tokens, 0 without masks
 
 
 @torch.no_grad()
@@ -42,7 +44,7 @@ def score_batch(model, x, y, documents=None, masks=None) -> TokenScores:
     the place of each target."""
     counts = y.flatten() != IGNORE_INDEX
     hidden = model.hidden(x, documents=documents).flatten(0, -2)[counts]  # (N, C)
-    targets = y.flatten()[counts]                                          # (N,)
+    targets = y.flatten()[counts]  # (N,)
     columns = []
     for rows in torch.arange(len(targets)).split(ROWS_AT_A_TIME):
         logits = model.logits(hidden[rows])  # (n, V) float32

@@ -13,10 +13,10 @@ SCHEDULES = ("constant", "linear", "cosine")
 
 ADAMW_BETAS = (0.9, 0.95)  # GPT-3, https://arxiv.org/abs/2005.14165, appendix B
 TABLE_BETAS = (0.8, 0.95)  # beside Muon, as nanochat has them: experiments/recipe
-COSINE_FLOOR = 0.1         # https://arxiv.org/abs/2203.15556, section 3
-EMBEDDING_RATE = 30.0      # beside Muon, as multiples of the learning rate: experiments/recipe
+COSINE_FLOOR = 0.1  # https://arxiv.org/abs/2203.15556, section 3
+EMBEDDING_RATE = 30.0  # beside Muon, as multiples of the learning rate: experiments/recipe
 HEAD_RATE = 1.0
-UPDATE_RMS = 0.2           # of AdamW's updates, which Muon's are scaled to: https://arxiv.org/abs/2502.16982
+UPDATE_RMS = 0.2  # of AdamW's updates, which Muon's are scaled to: https://arxiv.org/abs/2502.16982
 # Newton-Schulz for the polar factor: a quintic that takes singular values from (0, 1] to about 1 in five steps
 # (https://kellerjordan.github.io/posts/muon).
 QUINTIC, QUINTIC_STEPS = (3.4445, -4.7750, 2.0315), 5
@@ -33,14 +33,17 @@ def build_optimizers(model, name: str, weight_decay: float, dtype=torch.float32)
     tables = {id(p) for p in (*matrices, *embeddings, head)}
     scalars = [p for p in model.parameters() if id(p) not in tables]
     beside_muon = name == "muon"
-    groups = [{"params": embeddings, "lr_scale": EMBEDDING_RATE if beside_muon else 1.0},
-              {"params": [head], "lr_scale": HEAD_RATE if beside_muon else 1.0}]
+    groups = [
+        {"params": embeddings, "lr_scale": EMBEDDING_RATE if beside_muon else 1.0},
+        {"params": [head], "lr_scale": HEAD_RATE if beside_muon else 1.0},
+    ]
     if scalars:
         groups.append({"params": scalars, "lr_scale": 1.0})
     if not beside_muon:
         groups.append({"params": matrices, "lr_scale": 1.0, "weight_decay": weight_decay})
-    adamw = torch.optim.AdamW(groups, lr=0.0, betas=TABLE_BETAS if beside_muon else ADAMW_BETAS, weight_decay=0.0,
-                              fused=True)
+    adamw = torch.optim.AdamW(
+        groups, lr=0.0, betas=TABLE_BETAS if beside_muon else ADAMW_BETAS, weight_decay=0.0, fused=True
+    )
     return [Muon(matrices, weight_decay, dtype), adamw] if beside_muon else [adamw]
 
 
@@ -55,6 +58,7 @@ def set_rates(optimizers, rate: float, step: int):
 
 # -----------------------------------------------------------------------------
 # Muon
+
 
 class Muon(torch.optim.Optimizer):
     """Momentum whose update is made orthogonal (https://kellerjordan.github.io/posts/muon), with decoupled
@@ -104,6 +108,7 @@ def momentum_at(step: int) -> float:
 
 # -----------------------------------------------------------------------------
 # the schedule
+
 
 def rate_at(step: int, schedule: str, warmup_iters: int, num_iterations: int, warmdown_ratio: float) -> float:
     """The share of the peak rate in iteration step = 1 .. num_iterations: up to 1 in a line over warmup_iters;

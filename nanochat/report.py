@@ -27,8 +27,9 @@ MOST_ROWS = 20  # of the table of validations
 
 @user_errors
 def main(argv=None):
-    parser = ArgumentParser(prog="python -m nanochat.report",
-                            description="Draw the curves and write the report of a training run again.")
+    parser = ArgumentParser(
+        prog="python -m nanochat.report", description="Draw the curves and write the report of a training run again."
+    )
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="where the run wrote its config.json")
     folder = parser.parse_args(argv).folder
     read_config(folder)
@@ -42,6 +43,7 @@ def main(argv=None):
 # -----------------------------------------------------------------------------
 # a run as it goes
 
+
 class RunLog:
     """The record of a run in a folder, which is made where it is missing, and on the screen.
 
@@ -53,8 +55,17 @@ class RunLog:
     folder cannot be made; no file that cannot be written stops the run.
     """
 
-    def __init__(self, folder, *, first_step=0, config: dict, wandb_name=None, log_file=False, bar_total=None,
-                 is_experiment=False):
+    def __init__(
+        self,
+        folder,
+        *,
+        first_step=0,
+        config: dict,
+        wandb_name=None,
+        log_file=False,
+        bar_total=None,
+        is_experiment=False,
+    ):
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.bar, self.missing = None, set()
@@ -65,8 +76,13 @@ class RunLog:
         if first_step and (self.folder / CONFIG).is_file():
             earlier = read_config(self.folder)
             history = earlier["history"] + [{key: earlier[key] for key in ("command", "date", "first_step")}]
-        self.config = {**config, "first_step": first_step, "history": history, "status": "running",
-                       "report": REPORTS[is_experiment]}
+        self.config = {
+            **config,
+            "first_step": first_step,
+            "history": history,
+            "status": "running",
+            "report": REPORTS[is_experiment],
+        }
         self.wandb_run = start_wandb(wandb_name, self.config) if wandb_name else None
 
         self._save_config()
@@ -160,6 +176,7 @@ def start_wandb(name: str, config: dict):
 # -----------------------------------------------------------------------------
 # files
 
+
 def read_config(folder) -> dict:
     """The config.json of a run. ValueError if there is none."""
     path = Path(folder) / CONFIG
@@ -212,6 +229,7 @@ def append(path: Path, text: str):
 # -----------------------------------------------------------------------------
 # the curves
 
+
 def plot_metrics(metrics_jsonl_path, png_path):
     """Draw loss, learning rate, gradient norm and speed over the iterations, once there are any. ImportError
     where matplotlib is not installed."""
@@ -223,8 +241,12 @@ def plot_metrics(metrics_jsonl_path, png_path):
     figure = Figure(figsize=(11, 6.5), layout="constrained")
     figure.suptitle(Path(metrics_jsonl_path).resolve().parent.name, fontweight="bold")
     (loss, rate), (norm, speed) = figure.subplots(2, 2, sharex=True)
-    for axes, title in ((loss, "loss (nats per token)"), (rate, "learning rate"), (norm, "gradient norm"),
-                        (speed, "speed (tokens per second)")):
+    for axes, title in (
+        (loss, "loss (nats per token)"),
+        (rate, "learning rate"),
+        (norm, "gradient norm"),
+        (speed, "speed (tokens per second)"),
+    ):
         axes.set_title(title, loc="left", fontsize=11)
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
@@ -274,7 +296,7 @@ def smoothed(values: list[float]) -> list[float]:
     [4.0, 4.0, 2.4, 1.6, 0.8, 0.0]
     """
     reaches = [min(i, len(values) // 50) for i in range(len(values))]
-    return [statistics.fmean(values[i - reach:i + reach + 1]) for i, reach in enumerate(reaches)]
+    return [statistics.fmean(values[i - reach : i + reach + 1]) for i, reach in enumerate(reaches)]
 
 
 def spread_small_values(axes):
@@ -293,6 +315,7 @@ def spread_small_values(axes):
 # -----------------------------------------------------------------------------
 # the report
 
+
 def write_report(folder) -> Path:
     path = Path(folder) / read_config(folder)["report"]
     write_atomic(path, render_report(folder).encode())
@@ -310,20 +333,31 @@ def render_report(folder) -> str:
     if (folder / CURVES).is_file():
         parts.append(f"![Loss, learning rate, gradient norm and speed over the iterations]({CURVES})")
     if best:
-        parts += ["## Validation", table(("iteration", "loss", "perplexity", "bits per byte"),
-                                         [validation_row(record) for record in thinned(validations, best)])]
+        parts += [
+            "## Validation",
+            table(
+                ("iteration", "loss", "perplexity", "bits per byte"),
+                [validation_row(record) for record in thinned(validations, best)],
+            ),
+        ]
     parts += samples(folder)
     parts += ["## Command", fenced(config["command"])]
     if config["history"]:
         parts.append(f"The run was resumed after iteration {config['first_step']:,}. Its earlier commands:")
-        parts += [f"{before['date']}, after iteration {before['first_step']:,}\n\n{fenced(before['command'])}"
-                  for before in config["history"]]
+        parts += [
+            f"{before['date']}, after iteration {before['first_step']:,}\n\n{fenced(before['command'])}"
+            for before in config["history"]
+        ]
     versions = ", ".join(f"{name} {version}" for name, version in config["versions"].items())
     made = (("date", config["date"]), ("device", config["device"]), ("versions", versions))
     rest = {key: config[key] for key in ("model_config", "data")}
-    parts += [table(("", ""), made),
-              "## Settings", table(("setting", "value"), config["settings"].items()),
-              "## Model and data", fenced(json.dumps(rest, indent=2), "json")]
+    parts += [
+        table(("", ""), made),
+        "## Settings",
+        table(("setting", "value"), config["settings"].items()),
+        "## Model and data",
+        fenced(json.dumps(rest, indent=2), "json"),
+    ]
     return "\n\n".join(parts) + "\n"
 
 
@@ -334,22 +368,27 @@ def summary(config: dict, records: list[dict], best: dict | None) -> list[tuple]
     if training:
         last, wanted = training[-1], config["settings"].get("num_iterations")
         speeds = [record["tokens_per_second"] for record in training]
-        rows += [("iterations", f"{records[-1]['step']:,}" + (f" of {wanted:,}" if wanted else "")),
-                 ("epochs", f"{last['epoch']:.2f}"),
-                 ("training time", timedelta(seconds=round(last["seconds"]))),
-                 ("tokens per second (median)", f"{statistics.median(speeds):,.0f}"),
-                 ("last training loss", f"{last['loss']:.4f} nats per token")]
+        rows += [
+            ("iterations", f"{records[-1]['step']:,}" + (f" of {wanted:,}" if wanted else "")),
+            ("epochs", f"{last['epoch']:.2f}"),
+            ("training time", timedelta(seconds=round(last["seconds"]))),
+            ("tokens per second (median)", f"{statistics.median(speeds):,.0f}"),
+            ("last training loss", f"{last['loss']:.4f} nats per token"),
+        ]
     if best:
         step, loss, perplexity, bits = validation_row(best)
-        rows.append(("best validation", f"{loss} nats per token, perplexity {perplexity}, "
-                                        f"{bits} bits per byte, at iteration {step}"))
+        rows.append(
+            (
+                "best validation",
+                f"{loss} nats per token, perplexity {perplexity}, {bits} bits per byte, at iteration {step}",
+            )
+        )
     return rows + [("checkpoints", f"`{config['checkpoint_dir']}`")]
 
 
 def validation_row(record: dict) -> tuple:
     perplexity = record.get("val_ppl", math.inf)  # the one number that may be too large to have been noted
-    return (f"{record['step']:,}", f"{record['val_loss']:.4f}", f"{perplexity:,.2f}",
-            f"{record['val_bpb']:.4f}")
+    return (f"{record['step']:,}", f"{record['val_loss']:.4f}", f"{perplexity:,.2f}", f"{record['val_bpb']:.4f}")
 
 
 def thinned(validations: list[dict], best: dict) -> list[dict]:
@@ -366,11 +405,17 @@ def samples(folder: Path) -> list[str]:
         steps.setdefault(file.parent.name, []).append(file.relative_to(folder))
     if not steps:
         return []
-    lines = [f"- {step}: " + ", ".join(f"[{file.name}]({quote(file.as_posix())})" for file in files)
-             for step, files in steps.items()]
+    lines = [
+        f"- {step}: " + ", ".join(f"[{file.name}]({quote(file.as_posix())})" for file in files)
+        for step, files in steps.items()
+    ]
     newest = steps[max(steps)][0]
-    return ["## Samples", "\n".join(lines), f"`{newest.as_posix()}`:",
-            fenced((folder / newest).read_text("utf-8", errors="replace"), "yaml")]
+    return [
+        "## Samples",
+        "\n".join(lines),
+        f"`{newest.as_posix()}`:",
+        fenced((folder / newest).read_text("utf-8", errors="replace"), "yaml"),
+    ]
 
 
 def table(header: tuple, rows) -> str:
@@ -391,8 +436,12 @@ def columns(rows) -> str:
     """
     rows = [list(map(str, row)) for row in rows]
     widths = [max(map(len, column)) for column in zip_longest(*rows, fillvalue="")]
-    lines = ("  ".join([cell.rjust(width) if place else cell.ljust(width)
-                        for place, (cell, width) in enumerate(zip(row, widths))]) for row in rows)
+    lines = (
+        "  ".join(
+            [cell.rjust(width) if place else cell.ljust(width) for place, (cell, width) in enumerate(zip(row, widths))]
+        )
+        for row in rows
+    )
     return "\n".join(line.rstrip() for line in lines)
 
 

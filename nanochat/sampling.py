@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 LONGEST_BLOCK, LEAST_LOOP = 256, 24  # tokens, of what counts as a loop
-LEAST_TEMPERATURE = 1e-6             # below it float32 cannot tell sampling from taking the likeliest token
+LEAST_TEMPERATURE = 1e-6  # below it float32 cannot tell sampling from taking the likeliest token
 
 
 @lru_cache(maxsize=1024)  # of the masks in one document many are the same
@@ -56,6 +56,7 @@ def sample_tokens(logits, uniforms, temperature=1.0, top_k=None, top_p=None, min
 # -----------------------------------------------------------------------------
 # loops
 
+
 class Loops:
     """Knows by which tokens a sequence would go into a loop: its last tokens one block, of up to LONGEST_BLOCK tokens,
     over and over more than `times` times, and more than LEAST_LOOP tokens in all.
@@ -71,7 +72,7 @@ class Loops:
         lengths = np.arange(1, LONGEST_BLOCK + 1)  # of blocks; the arrays have a place for each
         self._most = np.maximum(times * lengths, LEAST_LOOP) - lengths
         self._same = np.zeros(LONGEST_BLOCK, np.int64)  # how many of the last tokens are the one a block before
-        self._last = np.full(LONGEST_BLOCK, -1)         # the last tokens, the latest first
+        self._last = np.full(LONGEST_BLOCK, -1)  # the last tokens, the latest first
 
     def append(self, token: int):
         self._same = (self._same + 1) * (self._last == token)

@@ -16,9 +16,9 @@ class Update:
     """What came of one iteration. The numbers are on their way from the device: `wait` has them."""
 
     step: int
-    rate: float            # the learning rate
+    rate: float  # the learning rate
     numbers: torch.Tensor  # (4,) on the CPU: loss, ranks that want to stop, ranks that want to save, gradient norm
-    arrived: object        # a torch.cuda.Event, or None where there is nothing to wait for
+    arrived: object  # a torch.cuda.Event, or None where there is nothing to wait for
 
     def wait(self):
         """(loss, grad_norm, stop, save). ValueError where loss or gradient are not finite."""
@@ -26,9 +26,11 @@ class Update:
             self.arrived.synchronize()
         loss, stop, save, grad_norm = self.numbers.tolist()
         if not math.isfinite(loss + grad_norm):
-            raise ValueError(f"the loss is {loss} and the gradient norm {grad_norm} at iteration {self.step}, "
-                             f"learning rate {self.rate:.2e}; this update is not kept. Continue from an earlier "
-                             "checkpoint with a lower --learning_rate or --grad_clip, or more --warmup_iters")
+            raise ValueError(
+                f"the loss is {loss} and the gradient norm {grad_norm} at iteration {self.step}, "
+                f"learning rate {self.rate:.2e}; this update is not kept. Continue from an earlier "
+                "checkpoint with a lower --learning_rate or --grad_clip, or more --warmup_iters"
+            )
         return loss, grad_norm, stop > 0, save > 0
 
 
@@ -53,8 +55,7 @@ class Trainer:
         self.device = model.get_device()
         self.parallel_model = data_parallel(torch.compile(model, dynamic=False) if compile else model, self.device)
 
-    def update(self, step: int, rate: float, batches: list, targets: int,
-               wishes=lambda: (False, False)) -> Update:
+    def update(self, step: int, rate: float, batches: list, targets: int, wishes=lambda: (False, False)) -> Update:
         """Learn from batches (x, y, documents), the accumulated part of this rank, at rate. The loss is the mean
         over the targets of all batches of all ranks, of which there are `targets`. wishes() says whether this
         rank wants to stop and to save, which all ranks get to know.

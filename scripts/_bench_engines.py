@@ -151,9 +151,7 @@ class XGrammar:
         from bpe_tokenizer_adapter import END
 
         vocabulary = sorted(bpe.get_vocab(), key=bpe.token_to_id)
-        info = xgrammar.TokenizerInfo(
-            vocabulary, vocab_type=xgrammar.VocabType.BYTE_LEVEL, stop_token_ids=[END]
-        )
+        info = xgrammar.TokenizerInfo(vocabulary, vocab_type=xgrammar.VocabType.BYTE_LEVEL, stop_token_ids=[END])
         self._compiler = xgrammar.GrammarCompiler(info, max_threads=1)
         self._matcher_of, self._bpe = xgrammar.GrammarMatcher, bpe
         self._mask = xgrammar.allocate_token_bitmask(1, len(vocabulary))
@@ -214,9 +212,7 @@ def _without_one_of(schema: Any) -> Any:
     if not isinstance(schema, dict):
         return schema
     is_object = isinstance(schema.get("properties"), dict)
-    return {
-        key: _without_one_of(child) for key, child in schema.items() if not (is_object and key == "oneOf")
-    }
+    return {key: _without_one_of(child) for key, child in schema.items() if not (is_object and key == "oneOf")}
 
 
 @contextmanager

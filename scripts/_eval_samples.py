@@ -21,11 +21,12 @@ from nanochat.common import gather_bytes
 REQUIRED = ("on", "jobs")
 KINDS_ASIDE = {"runner-label", "action"}  # findings on labels and actions that the linter has not heard of
 MOST_TRAINING = 20_000  # workflows that samples are compared with
-MOST_COMPLETED = 256    # tokens, of a completion
+MOST_COMPLETED = 256  # tokens, of a completion
 
 
 # -----------------------------------------------------------------------------
 # generating, shared by the ranks
+
 
 def generate(generator, count: int, ranks, **options) -> list[dict]:
     """`count` samples from scratch, the same on all ranks: of each its text, YAML (None where the text is no
@@ -37,8 +38,12 @@ def generate(generator, count: int, ranks, **options) -> list[dict]:
 
 
 def describe(workflow) -> dict:
-    return {"text": workflow.json, "yaml": yaml_of(workflow.json), "tokens": workflow.tokens,
-            "finish_reason": workflow.finish_reason}
+    return {
+        "text": workflow.json,
+        "yaml": yaml_of(workflow.json),
+        "tokens": workflow.tokens,
+        "finish_reason": workflow.finish_reason,
+    }
 
 
 def complete(generator, workflows: list[tuple[str, list[int]]], prefix_text, constrained: bool, ranks) -> list[dict]:
@@ -47,9 +52,10 @@ def complete(generator, workflows: list[tuple[str, list[int]]], prefix_text, con
     first, last = (len(workflows) * part // ranks.world_size for part in (ranks.rank, ranks.rank + 1))
     found = []
     for text, tokens in tqdm(workflows[first:last], "complete", unit="workflow", disable=None):
-        half = tokens[:len(tokens) // 2]
-        [completion] = generator.generate(1, tokens=half, constrained=constrained, max_tokens=MOST_COMPLETED,
-                                          temperature=0)
+        half = tokens[: len(tokens) // 2]
+        [completion] = generator.generate(
+            1, tokens=half, constrained=constrained, max_tokens=MOST_COMPLETED, temperature=0
+        )
         cut = len(os.path.commonprefix([prefix_text(half), text]))
         found.append(compare_continuations(text, completion.json, cut))
     return gather(found)
@@ -63,29 +69,41 @@ def gather(mine: list) -> list:
 # -----------------------------------------------------------------------------
 # judging
 
+
 @dataclass(frozen=True)
 class Corpus:
     """What is known of the training workflows."""
 
-    tokens: np.ndarray     # of all, a PAD after each
-    texts: set[str]        # canonical JSON
-    steps: set[str]        # canonical JSON of every step
-    actions: set[str]      # without version
-    versions: set[str]     # with version
-    left_out: int          # workflows that were not looked at
+    tokens: np.ndarray  # of all, a PAD after each
+    texts: set[str]  # canonical JSON
+    steps: set[str]  # canonical JSON of every step
+    actions: set[str]  # without version
+    versions: set[str]  # with version
+    left_out: int  # workflows that were not looked at
 
     @classmethod
     def read(cls, data_dir, metadata: dict, tokenizer) -> "Corpus":
         total = metadata["splits"]["train"]["workflows"]
         count = min(total, MOST_TRAINING)
-        split = tqdm(islice(read_split(data_dir, "train", metadata), count), "read training", count, unit="workflow",
-                     disable=None)
+        split = tqdm(
+            islice(read_split(data_dir, "train", metadata), count),
+            "read training",
+            count,
+            unit="workflow",
+            disable=None,
+        )
         tokens = [workflow.tokens for workflow in split]
         values = [json.loads(tokenizer.decode(ids.tolist())) for ids in tokens]
         versions = {uses for value in values for uses in actions(value)}
         line = np.concatenate([part for ids in tokens for part in (ids, np.zeros(1, np.int16))])
-        return cls(line, set(map(canonical, values)), known_steps(values), set(map(action_name, versions)), versions,
-                   total - count)
+        return cls(
+            line,
+            set(map(canonical, values)),
+            known_steps(values),
+            set(map(action_name, versions)),
+            versions,
+            total - count,
+        )
 
 
 def judge(texts: list[str], tokens: list[np.ndarray], corpus: Corpus | None, linter, parser) -> tuple[dict, Counter]:
@@ -145,6 +163,7 @@ def quantiles(values) -> dict:
 # -----------------------------------------------------------------------------
 # completions: what comes first after the cut
 
+
 def compare_continuations(text: str, completed: str, cut: int) -> dict:
     """Whether a completion has the same next key, action and step as the workflow, whose first `cut` characters it
     shares; None where the workflow has no further one."""
@@ -152,7 +171,8 @@ def compare_continuations(text: str, completed: str, cut: int) -> dict:
     expected = first_after(real, cut)
     found = first_after(value, cut) if isinstance(value, dict) else {}
     return {name: found.get(name) == thing for name, thing in expected.items()} | {
-        name: None for name in ("key", "action", "step") if name not in expected}
+        name: None for name in ("key", "action", "step") if name not in expected
+    }
 
 
 def first_after(value: dict, cut: int) -> dict:
@@ -190,7 +210,9 @@ def summarize_completions(found: list[dict]) -> dict:
     results = {"workflows": len(found)}
     for name in ("key", "action", "step"):
         answers = [answer[name] for answer in found if answer[name] is not None]
-        results[name] = {"asked": len(answers), "right": sum(answers),
-                         "share": sum(answers) / len(answers) if answers else None}
+        results[name] = {
+            "asked": len(answers),
+            "right": sum(answers),
+            "share": sum(answers) / len(answers) if answers else None,
+        }
     return results
-

@@ -12,12 +12,12 @@ from nanochat.loss_eval import TokenScores, bootstrap_interval, perplexity, scor
 class HeldOut:
     """The workflows of a split, the tokens of all of them end to end."""
 
-    texts: list[str]           # compact JSON of each (W)
-    tokens: list[np.ndarray]   # of each workflow
-    ends: np.ndarray           # int64 (W,) where each ends in the line of all N tokens
-    rows: np.ndarray           # int64 (R,) where in that line the first token of each window is
-    kinds: np.ndarray | None   # int32 (N,) of each token; None where tokens do not have any
-    masks: np.ndarray | None   # uint8 (M, V / 8): the masks of allowed tokens that occur ...
+    texts: list[str]  # compact JSON of each (W)
+    tokens: list[np.ndarray]  # of each workflow
+    ends: np.ndarray  # int64 (W,) where each ends in the line of all N tokens
+    rows: np.ndarray  # int64 (R,) where in that line the first token of each window is
+    kinds: np.ndarray | None  # int32 (N,) of each token; None where tokens do not have any
+    masks: np.ndarray | None  # uint8 (M, V / 8): the masks of allowed tokens that occur ...
     mask_of: np.ndarray | None  # int32 (N,) ... and which of them each token has
 
     @property
@@ -39,16 +39,22 @@ def read_held_out(data_dir, metadata: dict, tokenizer) -> HeldOut:
 
     table, places, workflows, texts = MaskTable(), [], [], []
     has_places = hasattr(tokenizer, "matcher")
-    for workflow in tqdm(read_split(data_dir, "val", metadata), "read", metadata["splits"]["val"]["workflows"],
-                         unit="workflow", disable=None):
+    for workflow in tqdm(
+        read_split(data_dir, "val", metadata),
+        "read",
+        metadata["splits"]["val"]["workflows"],
+        unit="workflow",
+        disable=None,
+    ):
         workflows.append(workflow)
         try:
             texts.append(tokenizer.decode(workflow.tokens.tolist()))
             if has_places:
                 places.append(find_places(workflow.tokens.tolist(), table))
         except ValueError as error:
-            raise ValueError(f"the tokens of {workflow.file!r} in {data_dir} are damaged ({error}): prepare the folder "
-                             "again") from None
+            raise ValueError(
+                f"the tokens of {workflow.file!r} in {data_dir} are damaged ({error}): prepare the folder again"
+            ) from None
     ends = np.cumsum([len(workflow.tokens) for workflow in workflows])
     positions = load_rows(data_dir, "val", metadata)[:, 0].numpy().astype(np.int64)
     begins = np.concatenate([[0], ends[:-1]])
@@ -65,10 +71,16 @@ def score_held_out(model, held_out: HeldOut, data_dir, batch_size: int, dtype) -
     from tct_packing import packed_data_loader
     from tqdm import tqdm
 
-    loader = packed_data_loader(batch_size, model.config.sequence_len, "val", data_dir, model.get_device(),
-                                with_states=model.config.n_states > 0)
+    loader = packed_data_loader(
+        batch_size,
+        model.config.sequence_len,
+        "val",
+        data_dir,
+        model.get_device(),
+        with_states=model.config.n_states > 0,
+    )
     scores = torch.zeros(3, held_out.ends[-1], dtype=torch.float64)
-    segments_of = loader.batches[loader.rank::loader.world_size]
+    segments_of = loader.batches[loader.rank :: loader.world_size]
     for batch, segments in tqdm(zip(loader, segments_of), "score", len(segments_of), unit="batch", disable=None):
         places = np.concatenate([np.arange(start, stop) + held_out.rows[row] for row, start, stop in segments])
         masks = None if held_out.masks is None else held_out.masks[held_out.mask_of[places]]

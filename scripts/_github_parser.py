@@ -30,9 +30,7 @@ class GitHubParser:
         except ValueError:
             errors = None
         if result.returncode or errors is None or len(errors) != len(texts):
-            raise OSError(
-                f"{PACKAGE} failed: {(result.stderr or result.stdout).strip()[-500:] or 'no output'}"
-            )
+            raise OSError(f"{PACKAGE} failed: {(result.stderr or result.stdout).strip()[-500:] or 'no output'}")
         return errors
 
 
@@ -53,8 +51,6 @@ def module_folders():
     yield Path("node_modules")
     yield from map(Path, filter(None, os.environ.get("NODE_PATH", "").split(os.pathsep)))
     if npm := shutil.which("npm"):
-        found = subprocess.run(
-            [npm, "root", "--global"], capture_output=True, text=True, check=False
-        ).stdout.strip()
+        found = subprocess.run([npm, "root", "--global"], capture_output=True, text=True, check=False).stdout.strip()
         if found:
             yield Path(found)

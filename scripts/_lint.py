@@ -56,14 +56,10 @@ class Linter:
                 Path(folder, file).write_text(text, encoding="utf-8")
             command, said = [self.path, *LINTERS[self.name](files)], Path(folder, "said")
             with open(said, "wb") as stdout:  # node ends before a pipe has taken all that it says
-                result = subprocess.run(
-                    command, cwd=folder, stdout=stdout, stderr=subprocess.PIPE, check=False
-                )
+                result = subprocess.run(command, cwd=folder, stdout=stdout, stderr=subprocess.PIPE, check=False)
             output = said.read_text(encoding="utf-8")
         found = FINDING.findall(ANSI.sub("", output))
-        if (
-            result.returncode not in (0, 1) or result.returncode and not found
-        ):  # 1 says that there are findings
+        if result.returncode not in (0, 1) or result.returncode and not found:  # 1 says that there are findings
             last = (result.stderr.decode(errors="replace") or output).strip().splitlines()[-1:]
             raise OSError(f"{self.name} failed: {''.join(last) or 'it said nothing'}")
         findings = [[] for _ in texts]

@@ -3,9 +3,29 @@
 Each is a whole template (see `_sample_parts`).
 """
 
-from scripts._sample_parts import (AWS, AZURE, BRANCH, CHECKOUT, CHECKOUT_ALL, GH_TOKEN, GHCR, GOOGLE,
-                                   IDENTITY, KUBECONFIG, READ, TAGS, WRITE, Filled, download, job, run,
-                                   setup_node, slack, upload, use)
+from scripts._sample_parts import (
+    AWS,
+    AZURE,
+    BRANCH,
+    CHECKOUT,
+    CHECKOUT_ALL,
+    GH_TOKEN,
+    GHCR,
+    GOOGLE,
+    IDENTITY,
+    KUBECONFIG,
+    READ,
+    TAGS,
+    WRITE,
+    Filled,
+    download,
+    job,
+    run,
+    setup_node,
+    slack,
+    upload,
+    use,
+)
 
 PUSH, PULL, CHANGE = {"push": BRANCH}, {"pull_request": None}, {"push": BRANCH, "pull_request": None}
 BY_HAND, ON_TAG = {"workflow_dispatch": None}, {"push": TAGS}

@@ -3,9 +3,30 @@
 A recipe makes a template (see `_sample_parts`), or None where the toolchain has no such thing.
 """
 
-from scripts._sample_parts import (AWS, AZURE, BRANCH, CHECKOUT, GH_TOKEN, GHCR, GOOGLE, IDENTITY, KUBECONFIG,
-                                   READ, RUBY, TAGS, WRITE, Filled, Tool, download, job, run, setup_node,
-                                   slack, upload, use)
+from scripts._sample_parts import (
+    AWS,
+    AZURE,
+    BRANCH,
+    CHECKOUT,
+    GH_TOKEN,
+    GHCR,
+    GOOGLE,
+    IDENTITY,
+    KUBECONFIG,
+    READ,
+    RUBY,
+    TAGS,
+    WRITE,
+    Filled,
+    Tool,
+    download,
+    job,
+    run,
+    setup_node,
+    slack,
+    upload,
+    use,
+)
 
 # Ids of jobs, each one choice wherever a workflow speaks of the job.
 TEST, LINT, BUILD = ("test", "tests", "unit-tests"), ("lint", "checks", "quality"), ("build", "package")

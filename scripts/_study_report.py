@@ -20,28 +20,50 @@ def write_report(folder: Path, study: dict, done: list[dict]):
     draw(folder / "study.png", study, done)
     rows = [row_of(arm, study, done) for arm in study["arms"] if any(run["arm"] == arm for run in done)]
     conclusion = folder / "conclusion.md"
-    flags = {"all": {key: study[key] for key in ("prepare", "train", "evaluate_on") if key in study},
-             **{arm: {key: value for key, value in says.items() if key != "note"} for arm, says in study["arms"].items()}}
+    flags = {
+        "all": {key: study[key] for key in ("prepare", "train", "evaluate_on") if key in study},
+        **{arm: {key: value for key, value in says.items() if key != "note"} for arm, says in study["arms"].items()},
+    }
     notes = [f"- *{arm}*: {says['note']}" for arm, says in study["arms"].items() if "note" in says]
     versions = ", ".join(f"{name} {version}" for name, version in done[0]["versions"].items())
-    parts = [f"# {study['title']}", study["question"],
-             table(("", "seeds", "parameters", "tokens", "epochs", "PFLOPs", "nats per token", "bits per byte",
-                    f"minus {name_of_references(study)}"), rows),
-             "![Bits per byte over compute, and at the end](study.png)",
-             *held_out_parts(study, done), *sample_parts(study, done),
-             *(["\n".join(notes)] if notes else []),
-             *([conclusion.read_text("utf-8").strip()] if conclusion.is_file() else []),
-             "## Method",
-             "Owners are held out, a fifth of them or what the flags say; at the end each of their tokens "
-             "counts once. Curves are of few of their workflows, and not of the same ones where arms cut "
-             "windows or tokens differently, unless `eval_windows` asks for all. Bits are of compact JSON. "
-             "With several seeds there are means, and differences are taken seed by seed, with the 95% "
-             "interval of Student's t."
-             + (" The workflow tokenizer's merges were learned from the training workflows alone, as those "
-                "of the baselines." if study.get("own_merges") else ""),
-             f"Trained on {done[0]['device']} ({platform.machine()}), one thread a run; {versions}.",
-             fenced(f"python -m scripts.run_study {folder.as_posix()} --workflows WORKFLOWS"),
-             fenced(json.dumps(flags, indent=2), "json")]
+    parts = [
+        f"# {study['title']}",
+        study["question"],
+        table(
+            (
+                "",
+                "seeds",
+                "parameters",
+                "tokens",
+                "epochs",
+                "PFLOPs",
+                "nats per token",
+                "bits per byte",
+                f"minus {name_of_references(study)}",
+            ),
+            rows,
+        ),
+        "![Bits per byte over compute, and at the end](study.png)",
+        *held_out_parts(study, done),
+        *sample_parts(study, done),
+        *(["\n".join(notes)] if notes else []),
+        *([conclusion.read_text("utf-8").strip()] if conclusion.is_file() else []),
+        "## Method",
+        "Owners are held out, a fifth of them or what the flags say; at the end each of their tokens "
+        "counts once. Curves are of few of their workflows, and not of the same ones where arms cut "
+        "windows or tokens differently, unless `eval_windows` asks for all. Bits are of compact JSON. "
+        "With several seeds there are means, and differences are taken seed by seed, with the 95% "
+        "interval of Student's t."
+        + (
+            " The workflow tokenizer's merges were learned from the training workflows alone, as those "
+            "of the baselines."
+            if study.get("own_merges")
+            else ""
+        ),
+        f"Trained on {done[0]['device']} ({platform.machine()}), one thread a run; {versions}.",
+        fenced(f"python -m scripts.run_study {folder.as_posix()} --workflows WORKFLOWS"),
+        fenced(json.dumps(flags, indent=2), "json"),
+    ]
     (folder / "README.md").write_text("\n\n".join(parts) + "\n", "utf-8")
 
 
@@ -50,9 +72,17 @@ def row_of(arm: str, study: dict, done: list[dict]) -> tuple:
     runs = [run for run in done if run["arm"] == arm]
     first, bits = runs[0], [run["val_bpb"] for run in runs]
     tokens = first["iterations"] * first["targets"]
-    return (arm, len(runs), f"{first['parameters']:,}", f"{tokens:,}", f"{first['epochs']:.2f}",
-            f"{tokens * first['flops_per_target'] / 1e15:.3f}", f"{mean([run['val_loss'] for run in runs]):.3f}",
-            f"{mean(bits):.4f}", difference(arm, study, done))
+    return (
+        arm,
+        len(runs),
+        f"{first['parameters']:,}",
+        f"{tokens:,}",
+        f"{first['epochs']:.2f}",
+        f"{tokens * first['flops_per_target'] / 1e15:.3f}",
+        f"{mean([run['val_loss'] for run in runs]):.3f}",
+        f"{mean(bits):.4f}",
+        difference(arm, study, done),
+    )
 
 
 def held_out_parts(study: dict, done: list[dict]) -> list[str]:
@@ -65,17 +95,43 @@ def held_out_parts(study: dict, done: list[dict]) -> list[str]:
     rows, kinds = [], []
     for arm in dict.fromkeys(run["arm"] for run in scored):
         ours = [figures for (name, _), figures in found.items() if name == arm]
-        renormalised = [run | {"val_bpb": found[arm, run["seed"]]["val_bits_per_byte_renormalised"]}
-                        if (run["arm"], run["seed"]) in found and run["arm"] == arm else run for run in done]
-        rows.append((arm, f"{mean([figures['val_bits_per_byte'] for figures in ours]):.4f}",
-                     f"{mean([figures['val_bits_per_byte_renormalised'] for figures in ours]):.4f}",
-                     difference(arm, study, renormalised),
-                     f"{mean([figures['allowed_probability'] for figures in ours]):.2%}"))
-        kinds.append((arm, *(f"{mean([figures['kinds'][kind]['share_of_bits'] for figures in ours]):.1%}"
-                             for kind in ours[0]["kinds"])))
-    return [table(("over allowed tokens", "as it is", "renormalised",
-                   f"renormalised minus {name_of_references(study)}", "probability of allowed tokens"), rows),
-            table(("share of the bits", *scored[0]["held_out"]["held_out"]["kinds"]), kinds)]
+        renormalised = [
+            run | {"val_bpb": found[arm, run["seed"]]["val_bits_per_byte_renormalised"]}
+            if (run["arm"], run["seed"]) in found and run["arm"] == arm
+            else run
+            for run in done
+        ]
+        rows.append(
+            (
+                arm,
+                f"{mean([figures['val_bits_per_byte'] for figures in ours]):.4f}",
+                f"{mean([figures['val_bits_per_byte_renormalised'] for figures in ours]):.4f}",
+                difference(arm, study, renormalised),
+                f"{mean([figures['allowed_probability'] for figures in ours]):.2%}",
+            )
+        )
+        kinds.append(
+            (
+                arm,
+                *(
+                    f"{mean([figures['kinds'][kind]['share_of_bits'] for figures in ours]):.1%}"
+                    for kind in ours[0]["kinds"]
+                ),
+            )
+        )
+    return [
+        table(
+            (
+                "over allowed tokens",
+                "as it is",
+                "renormalised",
+                f"renormalised minus {name_of_references(study)}",
+                "probability of allowed tokens",
+            ),
+            rows,
+        ),
+        table(("share of the bits", *scored[0]["held_out"]["held_out"]["kinds"]), kinds),
+    ]
 
 
 def sample_parts(study: dict, done: list[dict]) -> list[str]:
@@ -87,12 +143,36 @@ def sample_parts(study: dict, done: list[dict]) -> list[str]:
                 continue
             samples, seconds = run[label]["samples"], run[label]["seconds_of_sampling"]
             valid = samples["schema_valid"] * samples["count"]
-            rows.append((f"{run['arm']}, {label}", samples["count"],
-                         *(f"{samples[key]:.0%}" if key in samples else "" for key in (
-                             "json_valid", "schema_valid", "lint_clean", "references_intact", "ended_by_model")),
-                         f"{seconds / valid:.2f}" if valid else "none is"))
-    return [table(("samples", "number", "valid JSON", "valid under the schema", "actionlint-clean", "references intact",
-                   "ended by the model", "seconds a valid one"), rows)] if rows else []
+            rows.append(
+                (
+                    f"{run['arm']}, {label}",
+                    samples["count"],
+                    *(
+                        f"{samples[key]:.0%}" if key in samples else ""
+                        for key in ("json_valid", "schema_valid", "lint_clean", "references_intact", "ended_by_model")
+                    ),
+                    f"{seconds / valid:.2f}" if valid else "none is",
+                )
+            )
+    return (
+        [
+            table(
+                (
+                    "samples",
+                    "number",
+                    "valid JSON",
+                    "valid under the schema",
+                    "actionlint-clean",
+                    "references intact",
+                    "ended by the model",
+                    "seconds a valid one",
+                ),
+                rows,
+            )
+        ]
+        if rows
+        else []
+    )
 
 
 def name_of_references(study: dict) -> str:
@@ -140,20 +220,24 @@ def draw(path: Path, study: dict, done: list[dict]):
         for run in runs:
             unit = 1e6 if study["x"] == "tokens" else 1e15 / run["flops_per_target"]  # in targets
             points = [(step * run["targets"] / unit, bits) for step, bits in run["curve"]]
-            curves.plot(*zip(*points), "o-", color=color, markersize=3, linewidth=1, label=arm if run is runs[0] else None)
+            curves.plot(
+                *zip(*points), "o-", color=color, markersize=3, linewidth=1, label=arm if run is runs[0] else None
+            )
         bits = [run["val_bpb"] for run in runs]
         ends.plot(bits, [-place] * len(bits), "o", color=color, alpha=0.5)
         error = half_interval(bits) if len(bits) > 1 else 0
         ends.errorbar(mean(bits), -place, xerr=error, fmt="|", color=color, capsize=4, markersize=16)
     best = min(bits for run in done for _, bits in run["curve"])
-    curves.set(xlabel="million tokens" if study["x"] == "tokens" else "PFLOPs", xscale="log",
-               ylabel="bits per byte, owners held out", title="Learning curves",
-               ylim=(0.97 * best, 1.6 * best))
+    curves.set(
+        xlabel="million tokens" if study["x"] == "tokens" else "PFLOPs",
+        xscale="log",
+        ylabel="bits per byte, owners held out",
+        title="Learning curves",
+        ylim=(0.97 * best, 1.6 * best),
+    )
     ends.set_yticks([-place for place in range(len(arms))], arms)
     ends.set(xlabel="bits per byte at the end: runs, mean, 95% interval", title="At the end")
     curves.legend(frameon=False, fontsize=8)
     for axis in (curves, ends):
         axis.grid(alpha=0.3)
     figure.savefig(path, dpi=110)
-
-

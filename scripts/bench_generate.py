@@ -38,6 +38,7 @@ def main(argv=None):
     args = parser.parse_args(argv)
 
     import torch
+
     from nanochat.common import choose_device, choose_dtype, tune_process
 
     tune_process()
@@ -52,9 +53,20 @@ def main(argv=None):
         rounds = measure(ways, batch, args.rounds, device)
         results.append(report(batch, rounds, config, device, args.new_tokens))
     if args.output:
-        write_atomic(args.output, json.dumps(
-            {"model": vars(config), "device": describe(device), "new_tokens": args.new_tokens, "threads":
-             torch.get_num_threads(), "results": results}, indent=2).encode() + b"\n")
+        write_atomic(
+            args.output,
+            json.dumps(
+                {
+                    "model": vars(config),
+                    "device": describe(device),
+                    "new_tokens": args.new_tokens,
+                    "threads": torch.get_num_threads(),
+                    "results": results,
+                },
+                indent=2,
+            ).encode()
+            + b"\n",
+        )
 
 
 def measure(ways: dict, batch: int, count: int, device) -> dict[str, list[float]]:
@@ -72,9 +84,11 @@ def measure(ways: dict, batch: int, count: int, device) -> dict[str, list[float]
 # -----------------------------------------------------------------------------
 # ours
 
+
 def load_config(args):
     import tct_github_workflow as tct
     from model_config import get_config
+
     from nanochat.checkpoint_manager import find_last_step, load_meta
     from nanochat.gpt import GPTConfig
 
@@ -83,16 +97,25 @@ def load_config(args):
         folder = folder if folder.is_dir() else folder.parent
         return GPTConfig(**load_meta(folder, find_last_step(folder))["model_config"])
     preset = get_config(args.model_size)
-    return GPTConfig(preset["context_size"], preset["vocab_size"], preset["n_layers"], preset["n_heads"],
-                     preset["n_heads"], preset["d_model"], previous_token=args.previous_token,
-                     n_states=tct.n_states() if args.state_embedding else 0, state_attention=args.state_attention)
+    return GPTConfig(
+        preset["context_size"],
+        preset["vocab_size"],
+        preset["n_layers"],
+        preset["n_heads"],
+        preset["n_heads"],
+        preset["d_model"],
+        previous_token=args.previous_token,
+        n_states=tct.n_states() if args.state_embedding else 0,
+        state_attention=args.state_attention,
+    )
 
 
 def load_generator(args, device, dtype):
     import torch
+    from workflow_generator import WorkflowGenerator
+
     from nanochat.gpt import GPT
     from nanochat.inference import prepare_for_inference
-    from workflow_generator import WorkflowGenerator
 
     if args.checkpoint:
         return WorkflowGenerator.load(args.checkpoint, device, str(dtype).removeprefix("torch."))
@@ -115,14 +138,21 @@ def our_ways(generator, new_tokens: int, dtype: str) -> dict:
 
         def run(batch):
             # max_tokens leaves room: what is measured is writing, not the closing of a document.
-            steps = generator.engine.stream(prompt, 8 * batch, max_tokens=new_tokens + 300, seed=next(seeds),
-                                            batch_size=batch, constraint_factory=factory)
+            steps = generator.engine.stream(
+                prompt,
+                8 * batch,
+                max_tokens=new_tokens + 300,
+                seed=next(seeds),
+                batch_size=batch,
+                constraint_factory=factory,
+            )
             tokens = 0
             for step in steps:
                 tokens += len(step.tokens)
                 if tokens >= batch * new_tokens:
                     break
             return tokens
+
         return run
 
     @torch.inference_mode()
@@ -140,12 +170,16 @@ def our_ways(generator, new_tokens: int, dtype: str) -> dict:
                 row += [1] * (new_tokens // 32)
         return 32 * batch
 
-    return {f"ours, {dtype}": generate(False), f"ours, {dtype}, constraint": generate(True),
-            f"ours, {dtype}, no cache": without_cache}
+    return {
+        f"ours, {dtype}": generate(False),
+        f"ours, {dtype}, constraint": generate(True),
+        f"ours, {dtype}, no cache": without_cache,
+    }
 
 
 # -----------------------------------------------------------------------------
 # Hugging Face, and the limit
+
 
 def hugging_face_ways(config, device, new_tokens: int) -> dict:
     if not importlib.util.find_spec("transformers"):
@@ -158,19 +192,39 @@ def hugging_face_ways(config, device, new_tokens: int) -> dict:
     logging.set_verbosity_error()
 
     def way(dtype):
-        model = GPTNeoXForCausalLM(GPTNeoXConfig(
-            vocab_size=config.vocab_size, hidden_size=config.n_embd, num_hidden_layers=config.n_layer,
-            num_attention_heads=config.n_head, intermediate_size=4 * config.n_embd, rotary_pct=1.0,
-            max_position_embeddings=config.sequence_len, use_parallel_residual=False)).to(device, dtype).eval()
+        model = (
+            GPTNeoXForCausalLM(
+                GPTNeoXConfig(
+                    vocab_size=config.vocab_size,
+                    hidden_size=config.n_embd,
+                    num_hidden_layers=config.n_layer,
+                    num_attention_heads=config.n_head,
+                    intermediate_size=4 * config.n_embd,
+                    rotary_pct=1.0,
+                    max_position_embeddings=config.sequence_len,
+                    use_parallel_residual=False,
+                )
+            )
+            .to(device, dtype)
+            .eval()
+        )
 
         def run(batch):
-            model.generate(torch.ones(batch, 1, dtype=torch.long, device=device), do_sample=True, top_k=0,
-                           max_new_tokens=new_tokens, min_new_tokens=new_tokens, pad_token_id=0)
+            model.generate(
+                torch.ones(batch, 1, dtype=torch.long, device=device),
+                do_sample=True,
+                top_k=0,
+                max_new_tokens=new_tokens,
+                min_new_tokens=new_tokens,
+                pad_token_id=0,
+            )
             return batch * new_tokens
+
         return run
 
-    return {f"Hugging Face, {str(dtype).removeprefix('torch.')}": way(dtype)
-            for dtype in (torch.float32, torch.bfloat16)}
+    return {
+        f"Hugging Face, {str(dtype).removeprefix('torch.')}": way(dtype) for dtype in (torch.float32, torch.bfloat16)
+    }
 
 
 def synchronize(device):
@@ -203,8 +257,10 @@ def limit(batch: int, config, dtype_bytes: int, cache_bytes: int, rate: float, n
 
 def report(batch: int, rounds: dict[str, list[float]], config, device, new_tokens: int) -> dict:
     """Prints the speeds of one batch size, and gives them."""
-    rate, rows = read_rate(device), [(f"batch {batch}, tokens per second of all rows", "median", "worst", "best",
-                                      "of the limit")]
+    rate, rows = (
+        read_rate(device),
+        [(f"batch {batch}, tokens per second of all rows", "median", "worst", "best", "of the limit")],
+    )
     result = {"batch": batch, "read_gb_per_second": rate / 1e9, "ways": {}}
     for name, speeds in rounds.items():
         dtype_bytes = 4 if "float32" in name else 2
@@ -224,6 +280,7 @@ def report(batch: int, rounds: dict[str, list[float]], config, device, new_token
 
 def describe(device) -> str:
     import os
+
     import torch
 
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{os.cpu_count()} cores"

@@ -27,8 +27,9 @@ NAME = re.compile(r"(?m)^name:.*$")
 def main(argv=None):
     parser = ArgumentParser(prog="python -m scripts.bench_prepare", description=__doc__.split("\n")[0])
     parser.add_argument("--input", required=True, type=Path, metavar="DIR", help="folder of YAML workflows")
-    parser.add_argument("--files", type=int, nargs="+", default=[10_000, 100_000], metavar="N",
-                        help="sizes (default: 10000 100000)")
+    parser.add_argument(
+        "--files", type=int, nargs="+", default=[10_000, 100_000], metavar="N", help="sizes (default: 10000 100000)"
+    )
     parser.add_argument("--formats", nargs="+", default=["json", "yml"], choices=["json", "yml"])
     parser.add_argument("--num_workers", type=int, default=os.cpu_count(), help="(default: cores)")
     parser.add_argument("--work", type=Path, metavar="DIR", help="for what is written (default: a temporary folder)")
@@ -42,10 +43,20 @@ def main(argv=None):
             for files in args.files:
                 source = Path(folder, f"{files}-{suffix}")
                 write_workflows(args.input.expanduser(), source, suffix, files)
-                results.append({"format": suffix, "files": files, "num_workers": args.num_workers,
-                                "flags": args.flags, **measure(source, Path(folder, "out"), args)})
-                print("{format:<4} {files:>9,} files {seconds:>8.1f} s {per_core:>8,.0f} files/s and core "
-                      "{peak_mib:>8,.0f} MiB".format(**results[-1]), flush=True)
+                results.append(
+                    {
+                        "format": suffix,
+                        "files": files,
+                        "num_workers": args.num_workers,
+                        "flags": args.flags,
+                        **measure(source, Path(folder, "out"), args),
+                    }
+                )
+                print(
+                    "{format:<4} {files:>9,} files {seconds:>8.1f} s {per_core:>8,.0f} files/s and core "
+                    "{peak_mib:>8,.0f} MiB".format(**results[-1]),
+                    flush=True,
+                )
     if args.output:
         write_atomic(args.output, json.dumps({"cpu": os.cpu_count(), "results": results}, indent=2).encode() + b"\n")
 
@@ -79,8 +90,17 @@ def write_workflows(source: Path, target: Path, suffix: str, files: int):
 
 def measure(source: Path, output: Path, args) -> dict:
     """Seconds and peak memory of one preparation."""
-    command = [sys.executable, SCRIPT, "--input", source, "--output", output, "--num_workers", str(args.num_workers),
-               *args.flags]
+    command = [
+        sys.executable,
+        SCRIPT,
+        "--input",
+        source,
+        "--output",
+        output,
+        "--num_workers",
+        str(args.num_workers),
+        *args.flags,
+    ]
     started, peak = time.monotonic(), 0
     process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True)
     while process.poll() is None:
@@ -90,10 +110,13 @@ def measure(source: Path, output: Path, args) -> dict:
     if process.returncode:
         raise ValueError(f"preparation ended with {process.returncode}")
     metadata = json.loads((output / "metadata.json").read_bytes())
-    return {"seconds": round(seconds, 1), "peak_mib": round(peak / 2**20),
-            "per_core": round(metadata["total_records"] / seconds / min(args.num_workers, os.cpu_count())),
-            "workflows": metadata["total_workflows"],
-            "windows": sum(split["windows"] for split in metadata["splits"].values())}
+    return {
+        "seconds": round(seconds, 1),
+        "peak_mib": round(peak / 2**20),
+        "per_core": round(metadata["total_records"] / seconds / min(args.num_workers, os.cpu_count())),
+        "workflows": metadata["total_workflows"],
+        "windows": sum(split["windows"] for split in metadata["splits"].values()),
+    }
 
 
 def family(pid: int) -> list[int]:

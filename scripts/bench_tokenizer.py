@@ -152,9 +152,7 @@ def time_codecs(codecs: dict, texts: list[str], passes: int) -> dict[str, dict[s
     """Seconds for all texts, pass by pass; each must come back as it was."""
     from tqdm import tqdm
 
-    results: dict[str, dict[str, Any]] = {
-        name: {"encode_seconds": [], "decode_seconds": []} for name in codecs
-    }
+    results: dict[str, dict[str, Any]] = {name: {"encode_seconds": [], "decode_seconds": []} for name in codecs}
     for _ in tqdm(range(passes), desc="encode, decode", unit="pass", disable=None):
         for name, (encode, decode) in codecs.items():
             start = time.perf_counter()
@@ -234,8 +232,7 @@ def measure_masks(workflows: list[dict], bpe, reader, passes: int) -> list[dict]
         if name != "tct" and taken:  # ours once more, on the same documents
             ours = mask_rows(f"tct, documents of {name}", spent["tct"], taken)
             result["mean_of_tct_by_its_mean"] = {
-                mine["cache"]: mine["fill_us"]["mean"] / its["fill_us"]["mean"]
-                for mine, its in zip(ours, rows)
+                mine["cache"]: mine["fill_us"]["mean"] / its["fill_us"]["mean"] for mine, its in zip(ours, rows)
             }
             rows += ours
         print_masks(result)

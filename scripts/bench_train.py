@@ -35,9 +35,9 @@ from model_config import PRESET_NAMES, get_config
 # Nothing of nanochat is imported up here: in the process that measures --against it is the other one's.
 
 ROUNDS = 3
-WARM_UP = 2         # updates before the clock starts: the first allocates, the second may compile anew
-RANDOM_ROWS = 256   # where there is no data
-IGNORE_INDEX = -1   # a target that does not count, to every nanochat
+WARM_UP = 2  # updates before the clock starts: the first allocates, the second may compile anew
+RANDOM_ROWS = 256  # where there is no data
+IGNORE_INDEX = -1  # a target that does not count, to every nanochat
 CEILING_SECONDS = 2
 CEILING_SIZES, GPU_CEILING_SIZES = (1024, 2048, 4096), (4096, 8192)  # of square matrices
 
@@ -51,14 +51,25 @@ def main(argv=None):
 def bench(argv):
     args = parse_arguments(argv)
 
-    from nanochat.common import write_atomic
     from tqdm import tqdm
 
-    machine = run({"mode": "probe", "device": args.device, "data_dir": args.data_dir, "compile": args.compile,
-                   "configs": {name: config_of(get_config(name)) for name in args.model_size}})
-    print(f"{machine['device']} ({machine['name']}), {machine['threads']} threads, torch {machine['torch']}"
-          f"{', compiled' if machine['compile'] else ''}; {ROUNDS} rounds of {args.steps} updates of "
-          f"{args.device_batch_size} rows, {machine['padded_share']:.0%} of whose targets count", flush=True)
+    from nanochat.common import write_atomic
+
+    machine = run(
+        {
+            "mode": "probe",
+            "device": args.device,
+            "data_dir": args.data_dir,
+            "compile": args.compile,
+            "configs": {name: config_of(get_config(name)) for name in args.model_size},
+        }
+    )
+    print(
+        f"{machine['device']} ({machine['name']}), {machine['threads']} threads, torch {machine['torch']}"
+        f"{', compiled' if machine['compile'] else ''}; {ROUNDS} rounds of {args.steps} updates of "
+        f"{args.device_batch_size} rows, {machine['padded_share']:.0%} of whose targets count",
+        flush=True,
+    )
     jobs = plan(args, machine)
     results = [[] for _ in jobs]
     with tqdm([*range(len(jobs))] * ROUNDS, unit="run", disable=None) as progress:
@@ -66,18 +77,25 @@ def bench(argv):
             progress.set_description(label(jobs[i]))
             results[i].append(run({**jobs[i], "round": len(results[i])}))
 
-    ceilings = {job["dtype"]: max(result["flops"] for result in rounds)
-                for job, rounds in zip(jobs, results) if job["mode"] == "ceiling"}
-    rows = compare([figures(job, rounds, machine, ceilings[job["dtype"]])
-                    for job, rounds in zip(jobs, results) if job["mode"] != "ceiling"])
+    ceilings = {
+        job["dtype"]: max(result["flops"] for result in rounds)
+        for job, rounds in zip(jobs, results)
+        if job["mode"] == "ceiling"
+    }
+    rows = compare(
+        [
+            figures(job, rounds, machine, ceilings[job["dtype"]])
+            for job, rounds in zip(jobs, results)
+            if job["mode"] != "ceiling"
+        ]
+    )
     for dtype, flops in ceilings.items():
         print(f"ceiling of {dtype}: {flops / 1e12:.3g} TFLOP/s")
     if machine["peak_flops"]:
         print(f"bfloat16 by the data sheet: {machine['peak_flops'] / 1e12:.3g} TFLOP/s")
     show(rows)
     if args.output:
-        record = {"flags": vars(args), "rounds": ROUNDS, "machine": machine, "ceilings": ceilings,
-                  "rows": rows}
+        record = {"flags": vars(args), "rounds": ROUNDS, "machine": machine, "ceilings": ceilings, "rows": rows}
         write_atomic(args.output, json.dumps(record, indent=2).encode() + b"\n")
         print(f"written to {args.output}")
 
@@ -85,19 +103,36 @@ def bench(argv):
 def parse_arguments(argv):
     from nanochat.common import ArgumentParser
 
-    parser = ArgumentParser(prog="python -m scripts.bench_train", description=__doc__,
-                            formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(
+        prog="python -m scripts.bench_train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add = parser.add_argument
-    add("--model_size", nargs="+", choices=PRESET_NAMES, default=["tiny", "small"], metavar="NAME",
-        help=f"of {', '.join(PRESET_NAMES)} (default: tiny small)")
-    add("--dtype", nargs="+", choices=("float32", "bfloat16"), default=["float32", "bfloat16"],
-        metavar="NAME", help="of matrix products (default: float32 bfloat16)")
+    add(
+        "--model_size",
+        nargs="+",
+        choices=PRESET_NAMES,
+        default=["tiny", "small"],
+        metavar="NAME",
+        help=f"of {', '.join(PRESET_NAMES)} (default: tiny small)",
+    )
+    add(
+        "--dtype",
+        nargs="+",
+        choices=("float32", "bfloat16"),
+        default=["float32", "bfloat16"],
+        metavar="NAME",
+        help="of matrix products (default: float32 bfloat16)",
+    )
     add("--device", default="auto", metavar="NAME", help="cpu, cuda or mps (default: the best there is)")
     add("--device_batch_size", type=int, default=8, metavar="N", help="rows of an update (default: 8)")
     add("--steps", type=int, default=5, metavar="N", help="updates timed in each round (default: 5)")
     add("--data_dir", metavar="DIR", help="prepared folder (default: random full rows)")
-    add("--compile", choices=("auto", "on", "off"), default="auto",
-        help="torch.compile for all but plain; auto is on for a GPU, off for a CPU")
+    add(
+        "--compile",
+        choices=("auto", "on", "off"),
+        default="auto",
+        help="torch.compile for all but plain; auto is on for a GPU, off for a CPU",
+    )
     add("--against", metavar="DIR", help="checkout with another nanochat/gpt.py")
     add("--output", metavar="FILE", help="JSON file for the figures")
     args = parser.parse_args(argv)
@@ -113,16 +148,26 @@ def parse_arguments(argv):
 # -----------------------------------------------------------------------------
 # what to measure
 
+
 def plan(args, machine: dict) -> list[dict]:
     """The jobs of one round: the ceiling of each dtype, then the rows of the table."""
-    shared = {"device": machine["device"], "compile": machine["compile"], "data_dir": args.data_dir,
-              "steps": args.steps, "device_batch_size": args.device_batch_size}
+    shared = {
+        "device": machine["device"],
+        "compile": machine["compile"],
+        "data_dir": args.data_dir,
+        "steps": args.steps,
+        "device_batch_size": args.device_batch_size,
+    }
     dtypes = dict.fromkeys(args.dtype)
     jobs = [{**shared, "mode": "ceiling", "dtype": dtype} for dtype in {"float32": None, **dtypes}]
     for name in dict.fromkeys(args.model_size):
         preset = get_config(name)
-        row = {**shared, "model_size": name, "config": config_of(preset),
-               **{key: preset[key] for key in ("learning_rate", "weight_decay", "grad_clip")}}
+        row = {
+            **shared,
+            "model_size": name,
+            "config": config_of(preset),
+            **{key: preset[key] for key in ("learning_rate", "weight_decay", "grad_clip")},
+        }
         jobs.append({**row, "mode": "plain", "dtype": "float32"})
         for dtype in dtypes:
             if args.against:
@@ -133,18 +178,26 @@ def plan(args, machine: dict) -> list[dict]:
 
 def config_of(preset: dict) -> dict:
     """The fields of a GPTConfig, those that every nanochat has."""
-    return {"sequence_len": preset["context_size"], "vocab_size": preset["vocab_size"],
-            "n_layer": preset["n_layers"], "n_head": preset["n_heads"], "n_kv_head": preset["n_heads"],
-            "n_embd": preset["d_model"]}
+    return {
+        "sequence_len": preset["context_size"],
+        "vocab_size": preset["vocab_size"],
+        "n_layer": preset["n_layers"],
+        "n_head": preset["n_heads"],
+        "n_kv_head": preset["n_heads"],
+        "n_embd": preset["d_model"],
+    }
 
 
 def run(job: dict) -> dict:
     """What `measure` gives for a job in a process of its own. ValueError where it fails."""
     against = job.get("against")
     first = [str(Path(against).resolve())] if against else []  # there nanochat is looked for
-    process = subprocess.run([sys.executable, __file__, "--job", json.dumps(job)],
-                             env={**os.environ, "PYTHONPATH": os.pathsep.join(first + sys.path)},
-                             capture_output=True, text=True)
+    process = subprocess.run(
+        [sys.executable, __file__, "--job", json.dumps(job)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(first + sys.path)},
+        capture_output=True,
+        text=True,
+    )
     if process.returncode == 0:
         return json.loads(process.stdout.splitlines()[-1])
     complaint = process.stderr.strip().rpartition("\n")[2] or f"exit code {process.returncode}"
@@ -158,6 +211,7 @@ def run(job: dict) -> dict:
 
 # -----------------------------------------------------------------------------
 # in the process of a job
+
 
 def measure(job: dict) -> dict:
     if job["mode"] == "probe":
@@ -187,8 +241,11 @@ def measure(job: dict) -> dict:
     seconds = time.perf_counter() - started
     for _, wait in timed:
         wait()
-    return {"seconds": seconds / len(timed), "positions": mean(positions for positions, _ in timed),
-            "memory": torch.cuda.max_memory_allocated() if device.type == "cuda" else peak_memory()}
+    return {
+        "seconds": seconds / len(timed),
+        "positions": mean(positions for positions, _ in timed),
+        "memory": torch.cuda.max_memory_allocated() if device.type == "cuda" else peak_memory(),
+    }
 
 
 def peak_memory() -> float:
@@ -203,29 +260,38 @@ def peak_memory() -> float:
 def probe(job: dict) -> dict:
     """The machine, the data and the models. ValueError or OSError where what the user gave does not hold."""
     import torch
-    from nanochat.common import choose_compile, choose_device, peak_flops
-    from nanochat.gpt import GPT, GPTConfig
     from tct_dataloader import open_split
     from tct_packing import count_tokens
+
+    from nanochat.common import choose_compile, choose_device, peak_flops
+    from nanochat.gpt import GPT, GPTConfig
 
     device = choose_device(job["device"])
     padded_share, flops = 1.0, {}
     for name, config in job["configs"].items():
         if job["data_dir"]:
-            rows, metadata, _ = open_split(config["sequence_len"], "train", job["data_dir"], device,
-                                           config["vocab_size"], None, 0, 1)
+            rows, metadata, _ = open_split(
+                config["sequence_len"], "train", job["data_dir"], device, config["vocab_size"], None, 0, 1
+            )
             padded_share = float(count_tokens(rows, metadata["pad_token"]).sum() / rows[:, 1:].numel())
         with torch.device("meta"):
             flops[name] = GPT(GPTConfig(**config)).estimate_flops()
-    return {"device": str(device), "threads": torch.get_num_threads(), "torch": torch.__version__,
-            "name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
-            "compile": choose_compile(job["compile"], device), "peak_flops": peak_flops(device),
-            "padded_share": padded_share, "flops_of_a_token": flops}
+    return {
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
+        "compile": choose_compile(job["compile"], device),
+        "peak_flops": peak_flops(device),
+        "padded_share": padded_share,
+        "flops_of_a_token": flops,
+    }
 
 
 def matmul_flops(job: dict, device, synchronize) -> float:
     """The most FLOPs a second of large square products, computed as the trainer would have them."""
     import torch
+
     from nanochat.common import choose_dtype
 
     dtype = choose_dtype(job["dtype"], device)
@@ -260,12 +326,13 @@ def load_rows(job: dict):
 def train_ours(job: dict, device, rows, pad_token: int):
     """Updates as scripts.tct_train makes them. Each gives the number of its positions, and a function that
     waits for its end."""
+    from tct_dataloader import TrainLoader
+    from tct_packing import PackedTrainLoader
+
     from nanochat.common import Ranks, choose_dtype
     from nanochat.gpt import GPT, GPTConfig
     from nanochat.optim import build_optimizers
     from nanochat.trainer import Trainer
-    from tct_dataloader import TrainLoader
-    from tct_packing import PackedTrainLoader
 
     dtype = choose_dtype(job["dtype"], device)
     model = GPT(GPTConfig(**job["config"])).to(device)
@@ -286,11 +353,13 @@ def train_usually(job: dict, device, rows, pad_token: int):
     """The same for padded rows and AdamW, with our GPT or the one of another checkout."""
     import torch
     import torch.nn.functional as F
+
     from nanochat import gpt
 
     dtype = getattr(torch, job["dtype"])
     model = gpt.GPT(gpt.GPTConfig(**job["config"])).to(device)
     if job["mode"] == "plain":
+
         def loss_of(x, y):
             logits = model.logits(model.hidden(x))  # (B, C, V)
             return F.cross_entropy(logits.flatten(0, 1), y.flatten(), ignore_index=IGNORE_INDEX)
@@ -319,18 +388,25 @@ def train_usually(job: dict, device, rows, pad_token: int):
 # -----------------------------------------------------------------------------
 # figures
 
+
 def figures(job: dict, rounds: list[dict], machine: dict, ceiling: float) -> dict:
     """A row of the table, from what was measured in its rounds."""
     positions, seconds = mean(r["positions"] for r in rounds), median(r["seconds"] for r in rounds)
     targets = job["device_batch_size"] * job["config"]["sequence_len"]
     share = targets / positions if job["mode"] == "packed" else machine["padded_share"]
     useful = share * positions / seconds
-    return {"model_size": job["model_size"], "dtype": job["dtype"], "mode": job["mode"],
-            "tokens_per_second": positions / seconds, "useful_tokens_per_second": useful,
-            "useful_share": share, "seconds_per_update": seconds,
-            "seconds_of_rounds": [r["seconds"] for r in rounds],
-            "mfu": useful * machine["flops_of_a_token"][job["model_size"]] / ceiling,
-            "peak_memory_bytes": max(r["memory"] for r in rounds)}
+    return {
+        "model_size": job["model_size"],
+        "dtype": job["dtype"],
+        "mode": job["mode"],
+        "tokens_per_second": positions / seconds,
+        "useful_tokens_per_second": useful,
+        "useful_share": share,
+        "seconds_per_update": seconds,
+        "seconds_of_rounds": [r["seconds"] for r in rounds],
+        "mfu": useful * machine["flops_of_a_token"][job["model_size"]] / ceiling,
+        "peak_memory_bytes": max(r["memory"] for r in rounds),
+    }
 
 
 def compare(rows: list[dict]) -> list[dict]:
@@ -351,17 +427,27 @@ def show(rows: list[dict]):
     ours = [row for row in rows if row["mode"] in ("padded", "packed")]
     best = max(ours, key=lambda row: row["times_plain"])
     line = f"best: {label(best)}, {best['times_plain']:.2f} times the useful tokens per second of plain"
-    columns = {"tok/s": "{tokens_per_second:,.0f}", "useful tok/s": "{useful_tokens_per_second:,.0f}",
-               "useful": "{useful_share:.1%}", "ms/update": "{ms:,.1f}", "MFU": "{mfu:.1%}",
-               "GiB": "{gib:.2f}", "x plain": "{times_plain:.2f}"}
+    columns = {
+        "tok/s": "{tokens_per_second:,.0f}",
+        "useful tok/s": "{useful_tokens_per_second:,.0f}",
+        "useful": "{useful_share:.1%}",
+        "ms/update": "{ms:,.1f}",
+        "MFU": "{mfu:.1%}",
+        "GiB": "{gib:.2f}",
+        "x plain": "{times_plain:.2f}",
+    }
     if best["times_against"]:
         columns["x against"] = "{times_against}"
         line += f", {best['times_against']:.2f} times those of the other checkout"
     cells = []
     for row in rows:
         against = f"{row['times_against']:.2f}" if row["times_against"] else "-"
-        values = {**row, "ms": 1e3 * row["seconds_per_update"], "gib": row["peak_memory_bytes"] / 2**30,
-                  "times_against": against}
+        values = {
+            **row,
+            "ms": 1e3 * row["seconds_per_update"],
+            "gib": row["peak_memory_bytes"] / 2**30,
+            "times_against": against,
+        }
         cells.append([label(row), *(column.format(**values) for column in columns.values())])
     print(f"\n{aligned([['training', *columns], *cells])}")
     print(line)

@@ -23,7 +23,9 @@ def main(argv=None):
     add = parser.add_argument
     add("--checkpoint", required=True, metavar="PATH", help="a file model_NNNNNN.pt, or a folder: its last checkpoint")
     add("--workflows", metavar="PATH", help="workflows to cut, as for prepare_training_data.py")
-    add("--num_samples", type=int, default=1000, metavar="N", help="from scratch, for each model and temperature (1000)")
+    add(
+        "--num_samples", type=int, default=1000, metavar="N", help="from scratch, for each model and temperature (1000)"
+    )
     add("--temperatures", type=float, nargs="+", default=[1.0, 2.0], metavar="T", help="(default: 1.0 2.0)")
     add("--max_tokens", type=int, default=512, metavar="N", help="of a sample (default 512)")
     add("--prompts", type=int, default=500, metavar="N", help="workflows to cut (default 500)")
@@ -31,16 +33,24 @@ def main(argv=None):
     add("--seed", type=int, default=0, help="of samples and cuts (default 0)")
     args = parser.parse_args(argv)
 
-    from nanochat.common import tune_process
     from workflow_generator import WorkflowGenerator
+
+    from nanochat.common import tune_process
 
     tune_process()
     trained = WorkflowGenerator.load(args.checkpoint)
     untrained = untrained_twin(trained)
     for name, generator in ("checkpoint", trained), ("untrained model", untrained):
         for temperature in args.temperatures:
-            check_samples(f"{name}, temperature {temperature}", generator, args.num_samples, args.max_tokens,
-                          temperature=temperature, seed=args.seed, batch_size=64)
+            check_samples(
+                f"{name}, temperature {temperature}",
+                generator,
+                args.num_samples,
+                args.max_tokens,
+                temperature=temperature,
+                seed=args.seed,
+                batch_size=64,
+            )
     check_samples("untrained model, long", untrained, args.long, LONG, seed=args.seed)
     if args.workflows:
         check_prompts(trained, args.workflows, args.prompts, args.seed)
@@ -49,9 +59,10 @@ def main(argv=None):
 def untrained_twin(generator):
     """A generator of the same shape with random weights, its logits random too."""
     import torch
+    from workflow_generator import WorkflowGenerator
+
     from nanochat.gpt import GPT
     from nanochat.inference import prepare_for_inference
-    from workflow_generator import WorkflowGenerator
 
     torch.manual_seed(0)
     model = GPT(generator.engine.model.config)
@@ -71,8 +82,11 @@ def check_samples(name: str, generator, count: int, max_tokens: int, **options):
         texts.add(workflow.json)
         reasons[workflow.finish_reason] += 1
         longest = max(longest, len(workflow.tokens))
-    print(f"{name}: {count} of {count} schema-valid, {len(texts)} distinct, longest {longest:,} tokens; "
-          + ", ".join(f"{reason} {number}" for reason, number in sorted(reasons.items())), flush=True)
+    print(
+        f"{name}: {count} of {count} schema-valid, {len(texts)} distinct, longest {longest:,} tokens; "
+        + ", ".join(f"{reason} {number}" for reason, number in sorted(reasons.items())),
+        flush=True,
+    )
 
 
 def check_prompts(generator, location: str, count: int, seed: int):
@@ -89,7 +103,7 @@ def check_prompts(generator, location: str, count: int, seed: int):
     for workflow in tqdm(islice(workflows, count), "prompts", count, unit="prompt", leave=False, disable=None):
         form = chance.choice(("YAML", "JSON"))
         text = dump_workflow(workflow.value) if form == "YAML" else workflow.text
-        prompt = text[:chance.randrange(1, len(text))]
+        prompt = text[: chance.randrange(1, len(text))]
         [completion] = generator.generate(1, prompt, max_tokens=512, temperature=1.0, seed=seed)
         if not valid(completion.value):
             raise ValueError(f"not valid: {completion.json}")
@@ -97,8 +111,10 @@ def check_prompts(generator, location: str, count: int, seed: int):
             raise ValueError(f"does not keep {prompt!r}: {completion.json}")
         cut[form] += 1
         cut["new"] += completion.json != workflow.text
-    print(f"{cut['YAML']} workflows cut as YAML and {cut['JSON']} cut as JSON: all completions schema-valid, all keep "
-          f"what was given; {cut['new']} differ from the original")
+    print(
+        f"{cut['YAML']} workflows cut as YAML and {cut['JSON']} cut as JSON: all completions schema-valid, all keep "
+        f"what was given; {cut['new']} differ from the original"
+    )
 
 
 def validator():
@@ -120,11 +136,11 @@ def keeps_yaml(value, prompt: str) -> bool:
     from tct_github_workflow.workflow_yaml import load_workflow
 
     try:
-        given = load_workflow(prompt[:prompt.rfind("\n") + 1])
+        given = load_workflow(prompt[: prompt.rfind("\n") + 1])
     except ValueError:  # no line is whole, or one opens what a later one would close
         return True
     *sure, _ = scalars(given)
-    return scalars(value)[:len(sure)] == sure
+    return scalars(value)[: len(sure)] == sure
 
 
 def scalars(value, path=()) -> list[tuple[tuple, str]]:

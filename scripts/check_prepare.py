@@ -17,8 +17,9 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from nanochat.common import ArgumentParser, user_errors
 from tct_github_workflow.workflow_files import work_folder
+
+from nanochat.common import ArgumentParser, user_errors
 
 SCRIPT = Path(__file__).parent.parent / "tct-bundle/scripts/prepare_training_data.py"
 SHARDS = 4
@@ -52,16 +53,23 @@ def main(argv=None):
         compare(f"{SHARDS} shards merged", output, expected)
 
         shutil.rmtree(output)
-        die_and_resume([*start, "--output", output, "--resume", "--num_workers", 2], output, args.count, seconds,
-                       random.Random(args.seed), expected)
+        die_and_resume(
+            [*start, "--output", output, "--resume", "--num_workers", 2],
+            output,
+            args.count,
+            seconds,
+            random.Random(args.seed),
+            expected,
+        )
 
 
 def die_and_resume(flags: list, output: Path, count: int, seconds: float, chance: random.Random, expected: str):
     """Kills `count` runs, each resumed after the last; what is finished meanwhile is compared and begun anew."""
     kills, ends, where = 0, 0, Counter()
     while kills < count:
-        process = subprocess.Popen(command(*flags), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                                   start_new_session=True)
+        process = subprocess.Popen(
+            command(*flags), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
         try:
             process.wait(chance.uniform(0.3, seconds / 2))
         except subprocess.TimeoutExpired:

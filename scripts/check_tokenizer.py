@@ -30,9 +30,7 @@ def main(argv=None):
 
     corpus = checks.add_parser("corpus", help="all files of a folder")
     corpus.set_defaults(check=check_corpus)
-    corpus.add_argument(
-        "--input", type=Path, required=True, metavar="DIR", help=".json, .yml and .yaml files"
-    )
+    corpus.add_argument("--input", type=Path, required=True, metavar="DIR", help=".json, .yml and .yaml files")
     corpus.add_argument("--expect", choices=("valid", "invalid"), help="what each of them must be")
 
     mutations = checks.add_parser("mutations", help="damaged ones")
@@ -49,9 +47,7 @@ def main(argv=None):
 
     for check in (corpus, mutations, walks):
         which = check.add_mutually_exclusive_group()
-        which.add_argument(
-            "--schema", type=Path, metavar="FILE", help="(default: the GitHub workflow schema)"
-        )
+        which.add_argument("--schema", type=Path, metavar="FILE", help="(default: the GitHub workflow schema)")
         which.add_argument("--artifact", type=Path, metavar="FILE", help="(default: the workflow tokenizer)")
     args = parser.parse_args(argv)
 
@@ -125,9 +121,7 @@ def check_mutations(args, tokenizer, judge) -> int:
     for mutation, count in tried.most_common():
         print(f"{mutation:<15} {count:>9,} times, {valid[mutation] / count:4.0%} still valid")
     accepted = f"{valid['documents']:,} valid and {args.count - valid['documents']:,} not"
-    return report(
-        f"{args.count:,} mutations of {len(documents):,} documents, {accepted}, seed {args.seed}", failures
-    )
+    return report(f"{args.count:,} mutations of {len(documents):,} documents, {accepted}, seed {args.seed}", failures)
 
 
 def check_walks(args, tokenizer, judge) -> int:

@@ -37,9 +37,20 @@ def main(argv=None):
     start = [sys.executable, "-m"]
     if flags.ranks > 1:
         start += ["torch.distributed.run", "--standalone", f"--nproc_per_node={flags.ranks}", "-m"]
-    start += ["scripts.tct_train", "--model_size=tiny", f"--data_dir={flags.data_dir}", "--device=cpu",
-              "--device_batch_size=1", "--gradient_accumulation=2", "--schedule=constant", "--warmup_iters=10",
-              "--keep_last=3", "--eval_windows=8", f"--eval_every={ENDLESS}", *flags.more]
+    start += [
+        "scripts.tct_train",
+        "--model_size=tiny",
+        f"--data_dir={flags.data_dir}",
+        "--device=cpu",
+        "--device_batch_size=1",
+        "--gradient_accumulation=2",
+        "--schedule=constant",
+        "--warmup_iters=10",
+        "--keep_last=3",
+        "--eval_windows=8",
+        f"--eval_every={ENDLESS}",
+        *flags.more,
+    ]
 
     with tempfile.TemporaryDirectory() as folder:
         straight, killed = Path(folder, "straight"), Path(folder, "killed")
@@ -48,8 +59,11 @@ def main(argv=None):
         for kill in range(1, flags.count + 1):
             step, half_done = live_and_die(endless, killed, chance)
             in_a_save += bool(half_done)
-            print(f"kill {kill:>3} of {flags.count}: the last checkpoint is of iteration {step}"
-                  + (f", in a save ({', '.join(half_done)})" if half_done else ""), flush=True)
+            print(
+                f"kill {kill:>3} of {flags.count}: the last checkpoint is of iteration {step}"
+                + (f", in a save ({', '.join(half_done)})" if half_done else ""),
+                flush=True,
+            )
         iterations = step + 1
         run([*endless, f"--num_iterations={iterations}", *resume_flags(killed)])
         print(f"a run of {iterations} iterations without interruption ...", flush=True)
@@ -57,9 +71,14 @@ def main(argv=None):
         run([*start, f"--checkpoint_dir={straight}", f"--num_iterations={iterations}", f"--dtype={dtype}"])
 
         differing = list(differences(straight, killed, iterations))
-    print(f"{flags.count} kills, {in_a_save} of them in a save: "
-          + (f"these tensors differ: {', '.join(differing)}" if differing else
-             "weights, optimizer and data position are those of the run without, bit for bit"))
+    print(
+        f"{flags.count} kills, {in_a_save} of them in a save: "
+        + (
+            f"these tensors differ: {', '.join(differing)}"
+            if differing
+            else "weights, optimizer and data position are those of the run without, bit for bit"
+        )
+    )
     if differing:
         raise SystemExit(1)
 
@@ -82,8 +101,13 @@ def live_and_die(start, folder, chance) -> tuple[int, list[str]]:
     assert process.returncode not in (0, 2), "the run ended before it could be killed"
     names = [path.name for path in folder.glob("*")]
     steps = list_steps(folder)
-    half_done = [name for name in names if re.search(r"\.(pt|json)\.tmp$", name) or
-                 (match := re.fullmatch(r"(?:model|optim)_(\d+)\.pt", name)) and int(match[1]) not in steps]
+    half_done = [
+        name
+        for name in names
+        if re.search(r"\.(pt|json)\.tmp$", name)
+        or (match := re.fullmatch(r"(?:model|optim)_(\d+)\.pt", name))
+        and int(match[1]) not in steps
+    ]
     return (steps or [0])[-1], half_done
 
 

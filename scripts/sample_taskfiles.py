@@ -129,8 +129,10 @@ def main(argv=None):
 
     from tct_github_workflow.workflow_yaml import dump_workflow
 
-    write_new_files(args.output, {name: dump_workflow(taskfile).encode()
-                                  for name, taskfile in compose_taskfiles(args.count, args.seed)})
+    write_new_files(
+        args.output,
+        {name: dump_workflow(taskfile).encode() for name, taskfile in compose_taskfiles(args.count, args.seed)},
+    )
     print(f"{args.count} Taskfiles in {args.output}")
 
 

@@ -18,22 +18,74 @@ from scripts._sample_recipes import SITE_RECIPES, SITES, TOOL_RECIPES
 
 # What `<word>` stands for; a card and its parts may say otherwise.
 WORDS = {
-    "app": ("atlas", "beacon", "billing-api", "courier", "harbor", "inventory", "lantern", "ledger", "mosaic",
-            "notes", "orders", "pulse", "quarry", "sprout", "tidepool", "webhooks"),
+    "app": (
+        "atlas",
+        "beacon",
+        "billing-api",
+        "courier",
+        "harbor",
+        "inventory",
+        "lantern",
+        "ledger",
+        "mosaic",
+        "notes",
+        "orders",
+        "pulse",
+        "quarry",
+        "sprout",
+        "tidepool",
+        "webhooks",
+    ),
     "branch": ("main", "main", "main", "master", "trunk"),
     "runner": ("ubuntu-latest", "ubuntu-latest", "ubuntu-latest", "ubuntu-24.04", "ubuntu-22.04"),
     "nightly": ("0 2 * * *", "30 3 * * *", "17 4 * * *", "0 0 * * *", "15 1 * * 1-5"),
     "weekly": ("0 6 * * 1", "23 5 * * 0", "0 0 * * 0", "45 7 * * 3", "30 1 * * 6"),
     "version": (20, 22, 24),  # of Node.js, which sites and chores use
-    "dir": ...,               # the project is at the top of its repository
+    "dir": ...,  # the project is at the top of its repository
 }
 # In which order people write keys.
 WORKFLOW_KEYS = ("name", "run-name", "on", "permissions", "concurrency", "env", "defaults", "jobs")
 JOB_KEYS = (
-    ("name", "needs", "if", "runs-on", "permissions", "environment", "concurrency", "timeout-minutes",
-     "strategy", "container", "services", "outputs", "env", "defaults", "uses", "with", "secrets", "steps"),
-    ("name", "runs-on", "needs", "if", "timeout-minutes", "environment", "concurrency", "permissions",
-     "outputs", "env", "defaults", "strategy", "container", "services", "uses", "with", "secrets", "steps"),
+    (
+        "name",
+        "needs",
+        "if",
+        "runs-on",
+        "permissions",
+        "environment",
+        "concurrency",
+        "timeout-minutes",
+        "strategy",
+        "container",
+        "services",
+        "outputs",
+        "env",
+        "defaults",
+        "uses",
+        "with",
+        "secrets",
+        "steps",
+    ),
+    (
+        "name",
+        "runs-on",
+        "needs",
+        "if",
+        "timeout-minutes",
+        "environment",
+        "concurrency",
+        "permissions",
+        "outputs",
+        "env",
+        "defaults",
+        "strategy",
+        "container",
+        "services",
+        "uses",
+        "with",
+        "secrets",
+        "steps",
+    ),
 )
 STEP_KEYS = (
     ("name", "id", "if", "uses", "with", "env", "run"),
@@ -56,8 +108,10 @@ def main(argv=None):
     args.output.mkdir(parents=True, exist_ok=True)
     names = {path.name for path in args.output.iterdir() if not path.name.startswith(".")}
     if others := names - files.keys():
-        raise ValueError(f"{args.output} holds {len(others)} files that are not of this sample, "
-                         f"such as {min(others)}: choose an empty folder, or one with the same sample")
+        raise ValueError(
+            f"{args.output} holds {len(others)} files that are not of this sample, "
+            f"such as {min(others)}: choose an empty folder, or one with the same sample"
+        )
     write_new_files(args.output, files)
     print(f"{len(files)} workflows in {args.output}")
 
@@ -88,16 +142,20 @@ def cards() -> list[tuple[str, dict, object]]:
     """All templates, each with its kind and its words."""
     of_tools = [
         (f"{tool.slug}-{recipe.__name__}", {"language": tool.language, "version": tool.fixed}, template)
-        for recipe in TOOL_RECIPES for tool in TOOLS if (template := recipe(tool))]
+        for recipe in TOOL_RECIPES
+        for tool in TOOLS
+        if (template := recipe(tool))
+    ]
     of_sites = [
-        (f"{site}-{recipe.__name__}", {}, recipe(*parts))
-        for recipe in SITE_RECIPES for site, parts in SITES.items()]
+        (f"{site}-{recipe.__name__}", {}, recipe(*parts)) for recipe in SITE_RECIPES for site, parts in SITES.items()
+    ]
     chores = [(kind, {}, template) for kind, template in CHORES.items()]
     return [(kind, WORDS | words, template) for kind, words, template in of_tools + of_sites + chores]
 
 
 def resolve(template, words: dict, rng: random.Random, chosen: dict):
     """What a template stands for, `...` for nothing; `chosen` keeps what the workflow's choices came to."""
+
     def again(part):
         return resolve(part, words, rng, chosen)
 

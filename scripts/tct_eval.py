@@ -15,8 +15,16 @@ from pathlib import Path
 from nanochat.common import ArgumentParser, print0, refuse_to_replace, user_errors, write_atomic
 from scripts.generate_workflow import add_sampling_flags
 
-FILES = ("eval.json", "timing.json", "report.md", "report.html",
-         "kinds.png", "lengths.png", "fields.png", "findings.png")
+FILES = (
+    "eval.json",
+    "timing.json",
+    "report.md",
+    "report.html",
+    "kinds.png",
+    "lengths.png",
+    "fields.png",
+    "findings.png",
+)
 SAMPLING = ("max_tokens", "temperature", "top_k", "top_p", "min_p", "max_repeats")  # settings of the samples
 
 
@@ -24,11 +32,12 @@ SAMPLING = ("max_tokens", "temperature", "top_k", "top_p", "min_p", "max_repeats
 def main(argv=None):
     args = parse_arguments(argv)
 
-    from nanochat.checkpoint_manager import load_model
-    from nanochat.common import choose_device, choose_dtype, process_group, tune_process
     from prepared_reader import open_tokenizer
     from tct_dataloader import check_metadata, read_metadata
     from workflow_generator import find_language
+
+    from nanochat.checkpoint_manager import load_model
+    from nanochat.common import choose_device, choose_dtype, process_group, tune_process
 
     tune_process()
     device = choose_device(args.device)
@@ -39,15 +48,22 @@ def main(argv=None):
     language = find_language(meta["data"]["tokenizer"], checkpoint, model.config.n_states)
     metadata = read_metadata(args.data_dir)
     config = model.config
-    check_metadata(metadata, args.data_dir, config.sequence_len, config.vocab_size, meta["data"]["tokenizer"],
-                   config.n_states)
+    check_metadata(
+        metadata, args.data_dir, config.sequence_len, config.vocab_size, meta["data"]["tokenizer"], config.n_states
+    )
     tokenizer = open_tokenizer(args.data_dir, metadata)
     # That of the training run: a trial for the fastest could come out one way today and the other tomorrow.
     dtype = choose_dtype(args.dtype or meta.get("settings", {}).get("dtype", "float32"), device)
-    results = {"checkpoint": str(checkpoint), "step": meta["step"], "data_dir": args.data_dir,
-               "dtype": str(dtype).removeprefix("torch."), "num_samples": args.num_samples,
-               "constrained": not args.no_constraint, "seed": args.seed,
-               **{name: getattr(args, name) for name in SAMPLING}}
+    results = {
+        "checkpoint": str(checkpoint),
+        "step": meta["step"],
+        "data_dir": args.data_dir,
+        "dtype": str(dtype).removeprefix("torch."),
+        "num_samples": args.num_samples,
+        "constrained": not args.no_constraint,
+        "seed": args.seed,
+        **{name: getattr(args, name) for name in SAMPLING},
+    }
     with process_group(device) as ranks:
         evaluation = evaluate(args, model, meta, language, metadata, tokenizer, dtype, ranks)
     if ranks.rank == 0:
@@ -59,14 +75,24 @@ def parse_arguments(argv):
     add = parser.add_argument
     add("--checkpoint", required=True, metavar="PATH", help="a file model_NNNNNN.pt, or a folder: its last checkpoint")
     add("--data_dir", required=True, metavar="DIR", help="prepared folder; its validation split is scored")
-    add("--num_samples", type=int, default=100, metavar="N", help="workflows to write from scratch; 0 scores only "
-        "(default 100)")
+    add(
+        "--num_samples",
+        type=int,
+        default=100,
+        metavar="N",
+        help="workflows to write from scratch; 0 scores only (default 100)",
+    )
     add("--num_completions", type=int, metavar="N", help="real workflows to complete (default: as many as samples)")
     add("--max_tokens", type=int, default=1024, metavar="N", help="most tokens of a sample (default 1024)")
     add_sampling_flags(add, temperature=1.0)
     add("--no_constraint", action="store_true", help="let the raw model write, valid or not")
-    add("--device_batch_size", type=int, default=16, metavar="N", help="contexts scored at once, and samples in work "
-        "(default 16)")
+    add(
+        "--device_batch_size",
+        type=int,
+        default=16,
+        metavar="N",
+        help="contexts scored at once, and samples in work (default 16)",
+    )
     add("--seed", type=int, default=0, help="same seed, same figures (default 0)")
     add("--device", default="auto", help="cpu, cuda, mps (default: the best there is)")
     add("--dtype", choices=("float32", "bfloat16"), help="(default: that of the training run)")
@@ -83,10 +109,11 @@ def parse_arguments(argv):
 def evaluate(args, model, meta: dict, language, metadata: dict, tokenizer, dtype, ranks):
     """(figures, lengths for the picture, samples as _eval_samples describes them, seconds they took). Ranks share the
     model's work; the rest is rank 0's."""
+    from workflow_generator import WorkflowGenerator
+
     from nanochat.inference import prepare_for_inference
     from scripts._eval_samples import complete, generate, summarize_completions
     from scripts._eval_scores import read_held_out, score_held_out, summarize_scores
-    from workflow_generator import WorkflowGenerator
 
     held_out = read_held_out(args.data_dir, metadata, tokenizer)
     scores = score_held_out(model, held_out, args.data_dir, args.device_batch_size, dtype)
@@ -97,9 +124,15 @@ def evaluate(args, model, meta: dict, language, metadata: dict, tokenizer, dtype
     samples = completions = []
     started = time.perf_counter()
     if args.num_samples:
-        samples = generate(generator, args.num_samples, ranks, seed=args.seed,
-                           constrained=not args.no_constraint, batch_size=args.device_batch_size,
-                           **{name: getattr(args, name) for name in SAMPLING})
+        samples = generate(
+            generator,
+            args.num_samples,
+            ranks,
+            seed=args.seed,
+            constrained=not args.no_constraint,
+            batch_size=args.device_batch_size,
+            **{name: getattr(args, name) for name in SAMPLING},
+        )
     seconds = time.perf_counter() - started
     if args.num_completions:
         chosen = choose(held_out, args.num_completions, args.seed)
@@ -119,10 +152,11 @@ def evaluate(args, model, meta: dict, language, metadata: dict, tokenizer, dtype
 def judge_samples(args, samples: list[dict], held_out, metadata: dict, tokenizer) -> tuple[dict, dict]:
     """(figures, lengths) of the samples and, beside them, of as many real workflows."""
     import numpy as np
+    from workflow_features import compare
+
     from scripts._eval_samples import Corpus, judge, parse
     from scripts._github_parser import find_parser
     from scripts._lint import find_linter
-    from workflow_features import compare
 
     left_out, tools = [], {}
     for name, find in (("actionlint", find_linter), ("GitHub's parser", find_parser)):
@@ -140,8 +174,13 @@ def judge_samples(args, samples: list[dict], held_out, metadata: dict, tokenizer
         left_out.append(f"copies of training workflows: {error}")
 
     chosen = choose(held_out, len(samples), args.seed)
-    sets = {"samples": ([sample["text"] for sample in samples], [np.array(sample["tokens"], np.int32) for sample in samples]),
-            "real": ([held_out.texts[i] for i in chosen], [held_out.tokens[i] for i in chosen])}
+    sets = {
+        "samples": (
+            [sample["text"] for sample in samples],
+            [np.array(sample["tokens"], np.int32) for sample in samples],
+        ),
+        "real": ([held_out.texts[i] for i in chosen], [held_out.tokens[i] for i in chosen]),
+    }
     judged = {name: judge(*workflows, corpus, *tools.values()) for name, workflows in sets.items()}
     figures = {name: found for name, (found, _) in judged.items()}
     figures["samples"]["ended_by_model"] = share(sample["finish_reason"] == "complete" for sample in samples)
@@ -153,8 +192,10 @@ def judge_samples(args, samples: list[dict], held_out, metadata: dict, tokenizer
         figures["fields"] = compare(objects, [json.loads(text) for text in held_out.texts], seed=args.seed)
     else:
         left_out.append("how close samples are to real workflows: there are too few of either")
-    lengths = {name: {"tokens": [len(ids) for ids in tokens], "characters": [len(text) for text in texts]}
-               for name, (texts, tokens) in sets.items()}
+    lengths = {
+        name: {"tokens": [len(ids) for ids in tokens], "characters": [len(text) for text in texts]}
+        for name, (texts, tokens) in sets.items()
+    }
     return figures | {"left_out": left_out}, lengths
 
 
@@ -173,6 +214,7 @@ def share(answers) -> float:
 
 # -----------------------------------------------------------------------------
 # the output
+
 
 def refuse_foreign_files(folder: Path):
     """FileExistsError if the folder has files, with names that we give, that no evaluation wrote."""
@@ -208,8 +250,11 @@ def publish(folder: Path, results: dict, figures: dict, lengths: dict, samples: 
     except ImportError as error:
         print0(f"no report: {error.name} is not installed")
     judged = judged_rows(results["samples"], results["real"]) if samples else []
-    completed = [(f"the next {name}", f"{found['right']} of {found['asked']}")
-                 for name, found in results.get("completion", {}).items() if name != "workflows"]
+    completed = [
+        (f"the next {name}", f"{found['right']} of {found['asked']}")
+        for name, found in results.get("completion", {}).items()
+        if name != "workflows"
+    ]
     print0(f"\n{columns([*held_out_rows(results['held_out']), (), *judged, (), *completed])}".rstrip())
     for reason in results["left_out"]:
         print0(f"left out: {reason}")

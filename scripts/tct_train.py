@@ -1,8 +1,8 @@
 """Train a GPT on prepared windows.
 
-    python -m scripts.tct_train --model_size small --data_dir prepared/ --checkpoint_dir out/small
-    python -m scripts.tct_train --checkpoint_dir out/small --resume_from_iteration latest
-    torchrun --standalone --nproc_per_node=8 -m scripts.tct_train --model_size small --data_dir prepared/
+python -m scripts.tct_train --model_size small --data_dir prepared/ --checkpoint_dir out/small
+python -m scripts.tct_train --checkpoint_dir out/small --resume_from_iteration latest
+torchrun --standalone --nproc_per_node=8 -m scripts.tct_train --model_size small --data_dir prepared/
 """
 
 import math
@@ -37,26 +37,43 @@ def main(argv=None):
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-            raise ValueError(f"out of memory on {device.type}: lower --device_batch_size and raise "
-                             "--gradient_accumulation to match, which trains the same; or give "
-                             "--gradient_checkpointing, or a smaller --model_size") from None
+            raise ValueError(
+                f"out of memory on {device.type}: lower --device_batch_size and raise "
+                "--gradient_accumulation to match, which trains the same; or give "
+                "--gradient_checkpointing, or a smaller --model_size"
+            ) from None
     if stop.signal:
         sys.exit(128 + stop.signal)
 
 
 def train(flags, command, device, ranks, stop):
     import torch
-    from nanochat.checkpoint_manager import (best_val_loss, find_last_step, keep_last, list_steps, load_checkpoint,
-                                             save_best, save_checkpoint)
-    from nanochat.common import (autocast, choose_compile, choose_dtype, derive_seed, peak_flops, sum_over_ranks,
-                                 write_new_files)
+    from tct_dataloader import check_metadata, read_metadata
+    from tct_packing import packed_data_loader
+
+    from nanochat.checkpoint_manager import (
+        best_val_loss,
+        find_last_step,
+        keep_last,
+        list_steps,
+        load_checkpoint,
+        save_best,
+        save_checkpoint,
+    )
+    from nanochat.common import (
+        autocast,
+        choose_compile,
+        choose_dtype,
+        derive_seed,
+        peak_flops,
+        sum_over_ranks,
+        write_new_files,
+    )
     from nanochat.gpt import GPT, GPTConfig
     from nanochat.loss_eval import bits_per_byte, evaluate_loss, perplexity
     from nanochat.optim import build_optimizers, rate_at
     from nanochat.report import RunLog
     from nanochat.trainer import Trainer, collect
-    from tct_dataloader import check_metadata, read_metadata
-    from tct_packing import packed_data_loader
 
     # -------------------------------------------------------------------------
     # the checkpoint to continue from, and the settings
@@ -94,12 +111,26 @@ def train(flags, command, device, ranks, stop):
     config = GPTConfig(**fields)
     if saved:
         check_metadata(metadata, settings.data_dir, tokenizer=saved["data"]["tokenizer"], n_states=config.n_states)
-    share = {"vocab_size": config.vocab_size, "max_files": settings.max_files, "rank": ranks.rank,
-             "with_states": settings.state_embedding, "world_size": ranks.world_size}
+    share = {
+        "vocab_size": config.vocab_size,
+        "max_files": settings.max_files,
+        "rank": ranks.rank,
+        "with_states": settings.state_embedding,
+        "world_size": ranks.world_size,
+    }
     loader, val_loader = (
-        packed_data_loader(settings.device_batch_size, config.sequence_len, split, settings.data_dir, device,
-                           seed=settings.seed, max_windows=settings.eval_windows, **share)
-        for split in ("train", "val"))
+        packed_data_loader(
+            settings.device_batch_size,
+            config.sequence_len,
+            split,
+            settings.data_dir,
+            device,
+            seed=settings.seed,
+            max_windows=settings.eval_windows,
+            **share,
+        )
+        for split in ("train", "val")
+    )
 
     torch.manual_seed(derive_seed(settings.seed))
     model = GPT(config).to(device)
@@ -114,11 +145,16 @@ def train(flags, command, device, ranks, stop):
         del model_state, optim_state
     trainer = Trainer(model, optimizers, dtype, settings.grad_clip, settings.seed, ranks, compiles)
 
-    targets = (settings.device_batch_size * settings.gradient_accumulation * ranks.world_size
-               * config.sequence_len)  # of one iteration
+    targets = (
+        settings.device_batch_size * settings.gradient_accumulation * ranks.world_size * config.sequence_len
+    )  # of one iteration
     peak = peak_flops(device)
-    meta = {"model_config": asdict(config), "data": metadata, "settings": vars(settings),
-            "versions": {"python": platform.python_version(), "torch": torch.__version__}}
+    meta = {
+        "model_config": asdict(config),
+        "data": metadata,
+        "settings": vars(settings),
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+    }
     log = None
     if ranks.rank == 0:
         checkpoint_dir.mkdir(parents=True, exist_ok=True)
@@ -126,22 +162,33 @@ def train(flags, command, device, ranks, stop):
         if tokenizer_file.is_file():  # of BPE tokens: the checkpoint is of no use without it
             write_new_files(checkpoint_dir, {"tokenizer.json": tokenizer_file.read_bytes()})
         log = RunLog(
-            record_dir, first_step=first,
-            config={**meta, "command": command, "date": datetime.now().isoformat(timespec="seconds"),
-                    "device": str(device), "parameters": model.num_parameters(),
-                    "checkpoint_dir": str(checkpoint_dir)},
-            wandb_name=settings.run, log_file=bool(settings.experiment), is_experiment=bool(settings.experiment),
-            bar_total=settings.num_iterations)
+            record_dir,
+            first_step=first,
+            config={
+                **meta,
+                "command": command,
+                "date": datetime.now().isoformat(timespec="seconds"),
+                "device": str(device),
+                "parameters": model.num_parameters(),
+                "checkpoint_dir": str(checkpoint_dir),
+            },
+            wandb_name=settings.run,
+            log_file=bool(settings.experiment),
+            is_experiment=bool(settings.experiment),
+            bar_total=settings.num_iterations,
+        )
         for name, value in {
             "device": f"{device} x {ranks.world_size}, {settings.dtype}{', compiled' if compiles else ''}",
-            "checkpoint_dir": checkpoint_dir, **vars(settings), **asdict(config),
+            "checkpoint_dir": checkpoint_dir,
+            **vars(settings),
+            **asdict(config),
             "parameters": f"{model.num_parameters():,}",
             "FLOPs per token": f"{model.estimate_flops():,}",
             "targets per iteration": f"{settings.device_batch_size} x {config.sequence_len} x "
-                                     f"{settings.gradient_accumulation} accumulated x {ranks.world_size} ranks = "
-                                     f"{targets:,}",
+            f"{settings.gradient_accumulation} accumulated x {ranks.world_size} ranks = "
+            f"{targets:,}",
             "iterations per epoch": f"{loader.epoch_targets:,} targets / {targets:,} = "
-                                    f"{loader.epoch_targets / targets:,.1f}",
+            f"{loader.epoch_targets / targets:,.1f}",
             "validation": f"{len(val_loader.visited):,} windows every {settings.eval_every} iterations",
         }.items():
             log.line(f"{name:<23} {value}")
@@ -162,8 +209,10 @@ def train(flags, command, device, ranks, stop):
             return None
         val_loss, val_ppl = totals[0] / totals[1], perplexity(*totals)
         val_bpb = bits_per_byte(*totals, metadata["splits"]["val"])
-        report(f"step {step:06d} | val_loss {val_loss:.4f} | val_ppl {val_ppl:.2f} | val_bpb {val_bpb:.4f}",
-               {"step": step, "val_loss": val_loss, "val_ppl": val_ppl, "val_bpb": val_bpb})
+        report(
+            f"step {step:06d} | val_loss {val_loss:.4f} | val_ppl {val_ppl:.2f} | val_bpb {val_bpb:.4f}",
+            {"step": step, "val_loss": val_loss, "val_ppl": val_ppl, "val_bpb": val_bpb},
+        )
         return val_loss
 
     def save(step, val_loss, must=False):
@@ -173,10 +222,17 @@ def train(flags, command, device, ranks, stop):
         if not log:
             return
         try:
-            optim_state = {"optimizers": [optimizer.state_dict() for optimizer in optimizers],
-                           "data": loader.state_dict()}
-            save_checkpoint(checkpoint_dir, step, model.state_dict(), optim_state,
-                            {**meta, "val_loss": val_loss, "seconds": seconds})
+            optim_state = {
+                "optimizers": [optimizer.state_dict() for optimizer in optimizers],
+                "data": loader.state_dict(),
+            }
+            save_checkpoint(
+                checkpoint_dir,
+                step,
+                model.state_dict(),
+                optim_state,
+                {**meta, "val_loss": val_loss, "seconds": seconds},
+            )
             log.line(f"Saved checkpoint: {checkpoint_dir / f'model_{step:06d}.pt'}")
             if settings.keep_last:
                 keep_last(checkpoint_dir, settings.keep_last, newest=step)
@@ -219,8 +275,9 @@ def train(flags, command, device, ranks, stop):
             evaluates = step % settings.eval_every == 0 or is_last
             saves = step % settings.save_every == 0 or is_last
 
-            rate = settings.learning_rate * rate_at(step, settings.schedule, settings.warmup_iters,
-                                                    settings.num_iterations, settings.warmdown_ratio)
+            rate = settings.learning_rate * rate_at(
+                step, settings.schedule, settings.warmup_iters, settings.num_iterations, settings.warmdown_ratio
+            )
             batches = [next(loader) for _ in range(settings.gradient_accumulation)]
             pending.append(trainer.update(step, rate, batches, targets, wishes))
             known = collect(pending, now=logs or evaluates or saves)
@@ -232,10 +289,19 @@ def train(flags, command, device, ranks, stop):
                 seconds += time.perf_counter() - started
                 speed = (step - logged[0]) * targets / (seconds - logged[1])
                 eta = (settings.num_iterations - step) * targets / speed
-                record = {"step": step, "loss": loss, "grad_norm": grad_norm, "lr": rate,
-                          "tokens_per_second": speed, "epoch": loader.epoch, "seconds": seconds}
-                line = (f"step {step:06d}/{settings.num_iterations:06d} | loss {loss:.4f} | "
-                        f"grad_norm {grad_norm:.3f} | lr {rate:.2e} | tok/s {speed:,.0f}")
+                record = {
+                    "step": step,
+                    "loss": loss,
+                    "grad_norm": grad_norm,
+                    "lr": rate,
+                    "tokens_per_second": speed,
+                    "epoch": loader.epoch,
+                    "seconds": seconds,
+                }
+                line = (
+                    f"step {step:06d}/{settings.num_iterations:06d} | loss {loss:.4f} | "
+                    f"grad_norm {grad_norm:.3f} | lr {rate:.2e} | tok/s {speed:,.0f}"
+                )
                 if peak:
                     record["mfu"] = speed * model.estimate_flops() / (peak * ranks.world_size)
                     line += f" | mfu {record['mfu']:.1%}"
@@ -270,6 +336,7 @@ def train(flags, command, device, ranks, stop):
 # -----------------------------------------------------------------------------
 # small parts
 
+
 def restarted_by_torchrun() -> bool:
     """Whether torchrun has started this process again after a failure (--max-restarts)."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
@@ -278,9 +345,11 @@ def restarted_by_torchrun() -> bool:
 def refuse_used_folder(checkpoint_dir: Path, steps: list[int]):
     """ValueError where a new run would mix its checkpoints with those of another."""
     if steps:
-        raise ValueError(f"{checkpoint_dir} already holds checkpoints, the last of iteration {steps[-1]}: "
-                         f"continue with --resume_from_iteration {steps[-1]}, or give another "
-                         "--checkpoint_dir")
+        raise ValueError(
+            f"{checkpoint_dir} already holds checkpoints, the last of iteration {steps[-1]}: "
+            f"continue with --resume_from_iteration {steps[-1]}, or give another "
+            "--checkpoint_dir"
+        )
 
 
 def refuse_foreign_files(record_dir: Path, checkpoint_dir: Path, report: str, is_new: bool):
@@ -293,8 +362,9 @@ def refuse_foreign_files(record_dir: Path, checkpoint_dir: Path, report: str, is
     if is_new and record.get("status", "").startswith(("finished", "stopped")):
         raise ValueError(f"{record_dir} holds the record of a run that is {record['status']}: name another folder")
     if is_new and record.get("checkpoint_dir") != str(checkpoint_dir) and has_step_files(checkpoint_dir):
-        raise ValueError(f"{checkpoint_dir} holds files of checkpoints that are not of this run: name another "
-                         "--checkpoint_dir")
+        raise ValueError(
+            f"{checkpoint_dir} holds files of checkpoints that are not of this run: name another --checkpoint_dir"
+        )
     if record and record["report"] != report:
         refuse_to_replace(record_dir, [report])
     if not record and (is_new or record_dir != checkpoint_dir):

@@ -23,28 +23,54 @@ def main(argv=None):
     add("--text_column", default="content", metavar="NAME", help="of a table: the workflow's text (%(default)s)")
     add("--path_column", default="path", metavar="NAME", help="of a table: the workflow's path (%(default)s)")
     add("--path_glob", metavar="GLOB", help="take paths that end so, such as '.github/workflows/*'")
-    add("--split-by", default="folder", metavar="WHAT",
-        help="what is held out together: file, folder, owner, or a column's name (default: %(default)s)")
+    add(
+        "--split-by",
+        default="folder",
+        metavar="WHAT",
+        help="what is held out together: file, folder, owner, or a column's name (default: %(default)s)",
+    )
     add("--max-files", type=int, metavar="N", help="read the first N only")
-    add("--vocab_sizes", type=int, nargs="*", default=[8192], metavar="N",
-        help="sizes of the BPE baselines to learn (default: 8192)")
+    add(
+        "--vocab_sizes",
+        type=int,
+        nargs="*",
+        default=[8192],
+        metavar="N",
+        help="sizes of the BPE baselines to learn (default: 8192)",
+    )
     add("--bpe", nargs="*", default=[], metavar="FILE", help="tokenizer.json of further baselines")
-    add("--tiktoken", nargs="?", const="", metavar="DIR",
+    add(
+        "--tiktoken",
+        nargs="?",
+        const="",
+        metavar="DIR",
         help="count tiktoken's encodings too: those of the unpacked npm package tiktoken in DIR, or without DIR "
-             "tiktoken's own, which it downloads where it has not kept them")
+        "tiktoken's own, which it downloads where it has not kept them",
+    )
     add("--output", type=Path, default=Path("out/tok_eval"), metavar="DIR", help="(default: %(default)s)")
     args = parser.parse_args(argv)
 
     train, held_out = read_workflows(args)
     print(f"{len(train):,} workflows to learn from, {len(held_out):,} held out and counted")
-    results = {name: summarize(name, size, count(held_out), held_out)
-               for name, size, count in open_tokenizers(args, train)}
+    results = {
+        name: summarize(name, size, count(held_out), held_out) for name, size, count in open_tokenizers(args, train)
+    }
     print_table(results)
     args.output.mkdir(parents=True, exist_ok=True)
     plot(results, args.output / "tok_eval.png")
-    write_atomic(args.output / "tok_eval.json", json.dumps(
-        {"input": args.input, "learned_from": len(train), "counted": len(held_out),
-         "characters": sum(map(len, held_out)), "tokenizers": results}).encode() + b"\n")
+    write_atomic(
+        args.output / "tok_eval.json",
+        json.dumps(
+            {
+                "input": args.input,
+                "learned_from": len(train),
+                "counted": len(held_out),
+                "characters": sum(map(len, held_out)),
+                "tokenizers": results,
+            }
+        ).encode()
+        + b"\n",
+    )
     print(f"\nwritten to {args.output}: tok_eval.json, tok_eval.png")
 
 
@@ -110,18 +136,31 @@ def summarize(name: str, size: int, counts: list[int], texts: list[str]) -> dict
     import numpy as np
 
     tokens = sum(counts)
-    return {"vocab_size": size, "tokens_per_workflow": tokens / len(texts), "median": float(np.median(counts)),
-            "characters_per_token": sum(map(len, texts)) / tokens,
-            "bytes_per_token": sum(len(text.encode()) for text in texts) / tokens, "counts": counts}
+    return {
+        "vocab_size": size,
+        "tokens_per_workflow": tokens / len(texts),
+        "median": float(np.median(counts)),
+        "characters_per_token": sum(map(len, texts)) / tokens,
+        "bytes_per_token": sum(len(text.encode()) for text in texts) / tokens,
+        "counts": counts,
+    }
 
 
 def print_table(results: dict[str, dict]):
     from nanochat.report import columns
 
     ours = results["tct"]["tokens_per_workflow"]
-    rows = [(name, f"{result['vocab_size']:,}", f"{result['tokens_per_workflow']:.1f}", f"{result['median']:.0f}",
-             f"{result['characters_per_token']:.2f}", f"{result['tokens_per_workflow'] / ours:.2f}")
-            for name, result in results.items()]
+    rows = [
+        (
+            name,
+            f"{result['vocab_size']:,}",
+            f"{result['tokens_per_workflow']:.1f}",
+            f"{result['median']:.0f}",
+            f"{result['characters_per_token']:.2f}",
+            f"{result['tokens_per_workflow'] / ours:.2f}",
+        )
+        for name, result in results.items()
+    ]
     head = "", "vocabulary", "tokens/workflow", "median", "chars/token", "of ours"
     print(f"\n{columns([head, *rows])}")
 
@@ -142,8 +181,11 @@ def plot(results: dict[str, dict], path: Path):
     axes[0].grid(alpha=0.3)
     axes[0].legend()
     names = list(results)[::-1]
-    bars = axes[1].barh(names, [results[name]["characters_per_token"] for name in names],
-                        color=[f"C{list(results).index(name)}" for name in names])
+    bars = axes[1].barh(
+        names,
+        [results[name]["characters_per_token"] for name in names],
+        color=[f"C{list(results).index(name)}" for name in names],
+    )
     axes[1].bar_label(bars, fmt="%.2f", padding=3)
     axes[1].margins(x=0.15)
     axes[1].set(title="Characters per token")

@@ -38,9 +38,18 @@ def spawn():
     processes = []
 
     def start(*command, **options):
-        processes.append(subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                          text=True, start_new_session=True, **options))
+        processes.append(
+            subprocess.Popen(
+                list(map(str, command)),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+                **options,
+            )
+        )
         return processes[-1]
+
     yield start
     for process in processes:
         with process, contextlib.suppress(ProcessLookupError):
@@ -60,4 +69,5 @@ def file_size_limit():
             yield
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
     return limit

@@ -5,12 +5,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
-
 from tct_windows import WindowPlan, state_windows, windows
 
 
-def write_prepared(folder, train_lengths, val_lengths, context_size=16, stride=4, window_step=4,
-                   vocab_size=64, fingerprint="a tokenizer", n_states=0):
+def write_prepared(
+    folder,
+    train_lengths,
+    val_lengths,
+    context_size=16,
+    stride=4,
+    window_step=4,
+    vocab_size=64,
+    fingerprint="a tokenizer",
+    n_states=0,
+):
     """Write a prepared folder with one workflow of random tokens for each length, and with schema positions if there
     are n_states of them. Give the workflows of each split."""
     folder = Path(folder)
@@ -27,17 +35,43 @@ def write_prepared(folder, train_lengths, val_lengths, context_size=16, stride=4
             save([state_windows(places, plan) for places in states], folder / f"{split}_states.pt", context_size)
         first = 0
         for i, (own, length) in enumerate(zip(rows, lengths)):
-            entries.append({"file": f"{split}/{i}.yml", "split": split, "first_window": first, "windows": len(own),
-                            "tokens": length, "sha256": "", "group": None, "repairs": []})
+            entries.append(
+                {
+                    "file": f"{split}/{i}.yml",
+                    "split": split,
+                    "first_window": first,
+                    "windows": len(own),
+                    "tokens": length,
+                    "sha256": "",
+                    "group": None,
+                    "repairs": [],
+                }
+            )
             first += len(own)
-        splits[split] = {"workflows": len(lengths), "windows": first, "tokens": sum(lengths),
-                         "json_bytes": 4 * sum(lengths)}
+        splits[split] = {
+            "workflows": len(lengths),
+            "windows": first,
+            "tokens": sum(lengths),
+            "json_bytes": 4 * sum(lengths),
+        }
     (folder / "workflows.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
-    (folder / "metadata.json").write_text(json.dumps({
-        "context_size": context_size, "stride": stride, "window_step": window_step, "vocab_size": vocab_size,
-        "pad_token": 0, "n_states": n_states, "tokenizer": {"name": "test", "fingerprint": fingerprint},
-        "total_workflows": len(train_lengths) + len(val_lengths), "splits": splits, "skipped": {},
-        "seed": 0}))
+    (folder / "metadata.json").write_text(
+        json.dumps(
+            {
+                "context_size": context_size,
+                "stride": stride,
+                "window_step": window_step,
+                "vocab_size": vocab_size,
+                "pad_token": 0,
+                "n_states": n_states,
+                "tokenizer": {"name": "test", "fingerprint": fingerprint},
+                "total_workflows": len(train_lengths) + len(val_lengths),
+                "splits": splits,
+                "skipped": {},
+                "seed": 0,
+            }
+        )
+    )
     return workflows
 
 

@@ -78,6 +78,7 @@ class PretendCuda(TorchFunctionMode):
 
     def _mark(self, results, goes_there, arguments=()):
         """The results, known to be on the GPU, or not to be."""
+
         def mark(tensor):
             if self.is_there(tensor) == goes_there:
                 return tensor
@@ -85,6 +86,7 @@ class PretendCuda(TorchFunctionMode):
                 tensor = tensor.clone()
             tensor.is_pretended = goes_there
             return tensor
+
         return pytree.tree_map_only(torch.Tensor, mark, results)
 
 
@@ -94,13 +96,23 @@ def names_device(x) -> bool:
 
 # What the code and torch's optimizers may call of torch.cuda and its like, and what an H200 answers.
 ANSWERS = {
-    "torch.cuda.is_available": True, "torch.cuda.is_bf16_supported": True, "torch.cuda.set_device": None,
-    "torch.cuda.get_device_name": "NVIDIA H200", "torch.cuda.get_device_capability": (9, 0),
-    "torch.cuda.max_memory_allocated": 2**30, "torch.cuda.synchronize": None, "torch.cuda.Event": mock.DEFAULT,
-    "torch.cuda.is_current_stream_capturing": False, "torch.accelerator.synchronize": None,
-    "torch.backends.cuda.is_flash_attention_available": True, "torch.backends.cuda.enable_cudnn_sdp": None,
-    "torch.cuda.memory_allocated": 2**28, "torch.cuda.reset_peak_memory_stats": None, "torch.cuda.empty_cache": None,
-    "torch.cuda.mem_get_info": (2**36, 2**37), "torch.cuda.get_device_properties": mock.DEFAULT,
+    "torch.cuda.is_available": True,
+    "torch.cuda.is_bf16_supported": True,
+    "torch.cuda.set_device": None,
+    "torch.cuda.get_device_name": "NVIDIA H200",
+    "torch.cuda.get_device_capability": (9, 0),
+    "torch.cuda.max_memory_allocated": 2**30,
+    "torch.cuda.synchronize": None,
+    "torch.cuda.Event": mock.DEFAULT,
+    "torch.cuda.is_current_stream_capturing": False,
+    "torch.accelerator.synchronize": None,
+    "torch.backends.cuda.is_flash_attention_available": True,
+    "torch.backends.cuda.enable_cudnn_sdp": None,
+    "torch.cuda.memory_allocated": 2**28,
+    "torch.cuda.reset_peak_memory_stats": None,
+    "torch.cuda.empty_cache": None,
+    "torch.cuda.mem_get_info": (2**36, 2**37),
+    "torch.cuda.get_device_properties": mock.DEFAULT,
 }
 
 
@@ -129,8 +141,11 @@ def pretended_gpu(monkeypatch, flash_twin):
             gpu.in_backward = False
 
     monkeypatch.setattr(torch.autograd, "_engine_run_backward", run_backward_here)
-    monkeypatch.setitem(torch.utils.checkpoint._allowed_determinism_checks_to_fns, "default",
-                        lambda tensor: (tensor.shape, tensor.dtype))  # not the device, which autograd does not know
+    monkeypatch.setitem(
+        torch.utils.checkpoint._allowed_determinism_checks_to_fns,
+        "default",
+        lambda tensor: (tensor.shape, tensor.dtype),
+    )  # not the device, which autograd does not know
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor.clone())  # loaders do it in a thread
     monkeypatch.setattr(torch, "autocast", autocast_on_cpu)
     monkeypatch.setattr(torch, "load", load_to)
@@ -144,6 +159,7 @@ def pretended_gpu(monkeypatch, flash_twin):
 
 # -----------------------------------------------------------------------------
 # FlashAttention
+
 
 def flash_scores(q, k, offsets, window_right, scale):
     """(H, N, N) in float32: scaled products within each document, else -inf; with window_right 0, causal."""
@@ -171,8 +187,23 @@ def flash_attention(q, k, v, offsets, longest, window_right=-1, scale=None):
     return (weights @ v.float().transpose(0, 1)).transpose(0, 1).to(q.dtype)
 
 
-def flash_forward(q, k, v, offsets_q, offsets_k, max_q, max_k, dropout, is_causal, debug, *, scale=None,
-                  window_size_left=None, window_size_right=None, **others):
+def flash_forward(
+    q,
+    k,
+    v,
+    offsets_q,
+    offsets_k,
+    max_q,
+    max_k,
+    dropout,
+    is_causal,
+    debug,
+    *,
+    scale=None,
+    window_size_left=None,
+    window_size_right=None,
+    **others,
+):
     """aten::_flash_attention_forward"""
     assert dropout == 0 and window_size_left in (None, -1) and not any(x is not None for x in others.values())
     window_right = 0 if is_causal else -1 if window_size_right is None else window_size_right
@@ -181,8 +212,26 @@ def flash_forward(q, k, v, offsets_q, offsets_k, max_q, max_k, dropout, is_causa
     return out, lse, torch.zeros(2, dtype=torch.uint64), torch.empty(0), torch.empty(0)
 
 
-def flash_backward(gradient, q, k, v, out, lse, offsets_q, offsets_k, max_q, max_k, dropout, is_causal, rng_state,
-                   unused, *, scale=None, window_size_left=None, window_size_right=None):
+def flash_backward(
+    gradient,
+    q,
+    k,
+    v,
+    out,
+    lse,
+    offsets_q,
+    offsets_k,
+    max_q,
+    max_k,
+    dropout,
+    is_causal,
+    rng_state,
+    unused,
+    *,
+    scale=None,
+    window_size_left=None,
+    window_size_right=None,
+):
     """aten::_flash_attention_backward"""
     window_right = 0 if is_causal else -1 if window_size_right is None else window_size_right
     weights = (flash_scores(q, k, offsets_q, window_right, scale) - lse[..., None]).exp()  # (H, N, N)
@@ -195,22 +244,44 @@ def flash_backward(gradient, q, k, v, out, lse, offsets_q, offsets_k, max_q, max
 
 # varlen_attn of each torch that we run on, as its documentation declares it.
 
+
 def varlen_attn_2_10(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, is_causal=False, return_aux=None):
     return flash_attention(query, key, value, cu_seq_q, max_q, 0 if is_causal else -1)
 
 
-def varlen_attn_2_11(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, return_aux=None, scale=None,
-                     window_size=(-1, -1)):
+def varlen_attn_2_11(
+    query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, return_aux=None, scale=None, window_size=(-1, -1)
+):
     return flash_attention(query, key, value, cu_seq_q, max_q, window_size[1], scale)
 
 
-def varlen_attn_2_13(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, return_aux=None, scale=None,
-                     window_size=(-1, -1), enable_gqa=False, seqused_k=None, block_table=None, num_splits=None):
+def varlen_attn_2_13(
+    query,
+    key,
+    value,
+    cu_seq_q,
+    cu_seq_k,
+    max_q,
+    max_k,
+    *,
+    return_aux=None,
+    scale=None,
+    window_size=(-1, -1),
+    enable_gqa=False,
+    seqused_k=None,
+    block_table=None,
+    num_splits=None,
+):
     return flash_attention(query, key, value, cu_seq_q, max_q, window_size[1], scale)
 
 
-VARLEN_ATTN = {"2.9": None, "2.10": varlen_attn_2_10, "2.11": varlen_attn_2_11, "2.12": varlen_attn_2_13,
-               "2.13": varlen_attn_2_13}
+VARLEN_ATTN = {
+    "2.9": None,
+    "2.10": varlen_attn_2_10,
+    "2.11": varlen_attn_2_11,
+    "2.12": varlen_attn_2_13,
+    "2.13": varlen_attn_2_13,
+}
 
 
 @pytest.fixture

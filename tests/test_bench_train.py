@@ -6,20 +6,31 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-
 from model_config import get_config
 from prepared_data import write_prepared
+
 from scripts import bench_train
 
 MICRO = {"sequence_len": 16, "vocab_size": 64, "n_layer": 1, "n_head": 2, "n_kv_head": 2, "n_embd": 16}
-JOB = {"mode": "padded", "model_size": "tiny", "dtype": "float32", "device": "cpu", "compile": False,
-       "data_dir": None, "steps": 1, "device_batch_size": 2, "config": MICRO, "learning_rate": 1e-3,
-       "weight_decay": 0.1, "grad_clip": 1.0, "round": 0}
+JOB = {
+    "mode": "padded",
+    "model_size": "tiny",
+    "dtype": "float32",
+    "device": "cpu",
+    "compile": False,
+    "data_dir": None,
+    "steps": 1,
+    "device_batch_size": 2,
+    "config": MICRO,
+    "learning_rate": 1e-3,
+    "weight_decay": 0.1,
+    "grad_clip": 1.0,
+    "round": 0,
+}
 MACHINE = {"device": "cpu", "compile": False, "padded_share": 0.5, "flops_of_a_token": {"tiny": 1000}}
-ROUNDS = [{"seconds": seconds, "positions": 32, "memory": memory}
-          for seconds, memory in ((9.0, 3), (0.5, 4), (1.0, 2))]
+ROUNDS = [{"seconds": seconds, "positions": 32, "memory": memory} for seconds, memory in ((9.0, 3), (0.5, 4), (1.0, 2))]
 
-OTHER = '''
+OTHER = """
 from dataclasses import dataclass
 
 import torch
@@ -48,13 +59,13 @@ class GPT(torch.nn.Module):
     def forward(self, idx, targets):
         assert self.ready
         return loss_of(self.lm_head(self.wte(idx)), targets)
-'''
-PARTS = '''
+"""
+PARTS = """
 import torch.nn.functional as F
 
 def loss_of(logits, targets):
     return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1)
-'''
+"""
 
 
 def write_checkout(folder, **files):
@@ -68,16 +79,19 @@ def write_checkout(folder, **files):
 @pytest.fixture
 def error_of(capsys):
     """The sentence that the script ends with."""
+
     def run(*flags):
         with pytest.raises(SystemExit) as exit:
             bench_train.main([str(flag) for flag in flags])
         assert exit.value.code == 2
         return capsys.readouterr().err
+
     return run
 
 
 # -----------------------------------------------------------------------------
 # arithmetic
+
 
 def test_the_median_round_counts():
     row = bench_train.figures(JOB, ROUNDS, MACHINE, ceiling=1e6)
@@ -104,41 +118,71 @@ def test_mfu_is_useful_flops_by_the_ceiling():
 
 
 def row_of(mode, dtype, speed, model_size="tiny"):
-    return {"model_size": model_size, "dtype": dtype, "mode": mode, "useful_tokens_per_second": speed,
-            "tokens_per_second": speed, "useful_share": 1.0, "seconds_per_update": 0.1, "mfu": 0.5,
-            "peak_memory_bytes": 2**30}
+    return {
+        "model_size": model_size,
+        "dtype": dtype,
+        "mode": mode,
+        "useful_tokens_per_second": speed,
+        "tokens_per_second": speed,
+        "useful_share": 1.0,
+        "seconds_per_update": 0.1,
+        "mfu": 0.5,
+        "peak_memory_bytes": 2**30,
+    }
 
 
 def test_plain_is_compared_within_a_preset_and_the_other_checkout_within_a_dtype():
-    rows = bench_train.compare([
-        row_of("plain", "float32", 10.0), row_of("against", "bfloat16", 20.0),
-        row_of("packed", "float32", 30.0), row_of("packed", "bfloat16", 60.0),
-        row_of("plain", "float32", 1.0, "small"), row_of("packed", "bfloat16", 5.0, "small")])
+    rows = bench_train.compare(
+        [
+            row_of("plain", "float32", 10.0),
+            row_of("against", "bfloat16", 20.0),
+            row_of("packed", "float32", 30.0),
+            row_of("packed", "bfloat16", 60.0),
+            row_of("plain", "float32", 1.0, "small"),
+            row_of("packed", "bfloat16", 5.0, "small"),
+        ]
+    )
     assert [row["times_plain"] for row in rows] == [1.0, 2.0, 3.0, 6.0, 1.0, 5.0]
     assert [row["times_against"] for row in rows] == [None, 1.0, None, 3.0, None, None]
 
 
 def test_the_last_line_names_our_best_row(capsys):
-    rows = [row_of("plain", "float32", 10.0), row_of("against", "bfloat16", 90.0),
-            row_of("padded", "bfloat16", 30.0), row_of("packed", "bfloat16", 45.0)]
+    rows = [
+        row_of("plain", "float32", 10.0),
+        row_of("against", "bfloat16", 90.0),
+        row_of("padded", "bfloat16", 30.0),
+        row_of("packed", "bfloat16", 45.0),
+    ]
     bench_train.show(bench_train.compare(rows))
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-1] == ("best: tiny bfloat16 packed, 4.50 times the useful tokens per second of plain, "
-                         "0.50 times those of the other checkout")
+    assert lines[-1] == (
+        "best: tiny bfloat16 packed, 4.50 times the useful tokens per second of plain, "
+        "0.50 times those of the other checkout"
+    )
     assert len({len(line) for line in lines[1:-1]}) == 1  # the columns are aligned
 
 
 def test_plain_comes_once_for_a_preset_and_with_its_ceiling():
-    args = SimpleNamespace(model_size=["tiny", "small"], dtype=["bfloat16"], steps=1, device_batch_size=2,
-                           data_dir=None, against="there")
+    args = SimpleNamespace(
+        model_size=["tiny", "small"], dtype=["bfloat16"], steps=1, device_batch_size=2, data_dir=None, against="there"
+    )
     assert [bench_train.label(job) for job in bench_train.plan(args, MACHINE)] == [
-        "float32 ceiling", "bfloat16 ceiling", "tiny float32 plain", "tiny bfloat16 against",
-        "tiny bfloat16 padded", "tiny bfloat16 packed", "small float32 plain", "small bfloat16 against",
-        "small bfloat16 padded", "small bfloat16 packed"]
+        "float32 ceiling",
+        "bfloat16 ceiling",
+        "tiny float32 plain",
+        "tiny bfloat16 against",
+        "tiny bfloat16 padded",
+        "tiny bfloat16 packed",
+        "small float32 plain",
+        "small bfloat16 against",
+        "small bfloat16 padded",
+        "small bfloat16 packed",
+    ]
 
 
 # -----------------------------------------------------------------------------
 # one job
+
 
 @pytest.mark.parametrize("mode", ["plain", "padded", "packed"])
 def test_random_rows_are_all_useful(mode):
@@ -156,8 +200,9 @@ def test_prepared_windows_are_trained_on(mode, tmp_path):
 
 def test_the_probe_counts_the_targets_of_padded_rows(tmp_path):
     write_prepared(tmp_path, [16, 8], [16])  # two rows: 16 of 16 targets, 8 of 16
-    probe = bench_train.measure({"mode": "probe", "device": "cpu", "compile": "off",
-                                 "data_dir": str(tmp_path), "configs": {"tiny": MICRO}})
+    probe = bench_train.measure(
+        {"mode": "probe", "device": "cpu", "compile": "off", "data_dir": str(tmp_path), "configs": {"tiny": MICRO}}
+    )
     assert probe["padded_share"] == 24 / 32
     assert probe["flops_of_a_token"]["tiny"] > 0
 
@@ -169,6 +214,7 @@ def test_the_ceiling_is_a_speed(monkeypatch):
 
 # -----------------------------------------------------------------------------
 # another checkout
+
 
 def test_a_checkout_that_cannot_be_imported_is_one_sentence(tmp_path):
     write_checkout(tmp_path, __init__="", gpt="import no_such_module")
@@ -185,12 +231,29 @@ def test_our_nanochat_never_stands_in_for_the_other(tmp_path):
 # -----------------------------------------------------------------------------
 # the script
 
+
 def test_one_small_run(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(bench_train, "ROUNDS", 1)
     write_checkout(tmp_path / "other", __init__="", gpt=OTHER, parts=PARTS)
     output = tmp_path / "bench.json"
-    bench_train.main(["--model_size", "tiny", "--dtype", "float32", "--steps", "1", "--device_batch_size",
-                      "1", "--device", "cpu", "--against", str(tmp_path / "other"), "--output", str(output)])
+    bench_train.main(
+        [
+            "--model_size",
+            "tiny",
+            "--dtype",
+            "float32",
+            "--steps",
+            "1",
+            "--device_batch_size",
+            "1",
+            "--device",
+            "cpu",
+            "--against",
+            str(tmp_path / "other"),
+            "--output",
+            str(output),
+        ]
+    )
     out = capsys.readouterr().out
     record = json.loads(output.read_text())
     assert [row["mode"] for row in record["rows"]] == ["plain", "against", "padded", "packed"]
@@ -201,15 +264,18 @@ def test_one_small_run(tmp_path, monkeypatch, capsys):
     assert "ceiling of float32" in out and "best: tiny float32" in out and "x against" in out
 
 
-@pytest.mark.parametrize("flags, words", [
-    (["--steps", 0], "at least 1"),
-    (["--device_batch_size", "many"], "--device_batch_size"),
-    (["--model_size", "huge"], "'huge'"),
-    (["--dtype", "float8"], "'float8'"),
-    (["--against", "."], "has no nanochat/gpt.py"),
-    (["--output", "no/such/folder.json"], "there is no folder no/such"),
-    (["--data-dir", "x"], "--data-dir"),
-])
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        (["--steps", 0], "at least 1"),
+        (["--device_batch_size", "many"], "--device_batch_size"),
+        (["--model_size", "huge"], "'huge'"),
+        (["--dtype", "float8"], "'float8'"),
+        (["--against", "."], "has no nanochat/gpt.py"),
+        (["--output", "no/such/folder.json"], "there is no folder no/such"),
+        (["--data-dir", "x"], "--data-dir"),
+    ],
+)
 def test_bad_flags_are_one_sentence(error_of, tmp_path, monkeypatch, flags, words):
     monkeypatch.chdir(tmp_path)
     error = error_of(*flags)
@@ -217,7 +283,9 @@ def test_bad_flags_are_one_sentence(error_of, tmp_path, monkeypatch, flags, word
 
 
 def test_help_does_not_import_torch():
-    code = ("import sys\nfrom scripts.bench_train import main\n"
-            "try: main(['--help'])\nexcept SystemExit: print('torch' in sys.modules)")
+    code = (
+        "import sys\nfrom scripts.bench_train import main\n"
+        "try: main(['--help'])\nexcept SystemExit: print('torch' in sys.modules)"
+    )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert "--against" in out and out.endswith("False\n")

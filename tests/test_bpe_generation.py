@@ -9,13 +9,14 @@ import pytest
 import torch
 from bpe_tokenizer_adapter import END, NAMES, BPETokenizer
 from llguidance_constraint import LLGuidanceConstraint
+from tct.tokenizer import compact
+from test_generate import checkpoint as tct_checkpoint  # noqa: F401, the fixture
+from workflow_generator import GeneratedWorkflow, WorkflowGenerator, find_language, left_open
+
 from nanochat.checkpoint_manager import save_checkpoint
 from nanochat.engine import Constraint
 from nanochat.gpt import GPT, GPTConfig
 from scripts import generate_workflow
-from tct.tokenizer import compact
-from test_generate import checkpoint as tct_checkpoint  # noqa: F401, the fixture
-from workflow_generator import GeneratedWorkflow, WorkflowGenerator, find_language, left_open
 
 WORKFLOWS = [
     {"name": f"n{i}é", "on": "push", "jobs": {f"j{i}": {"runs-on": "x", "steps": [{"run": f"make {i}"}]}}}
@@ -97,9 +98,15 @@ def test_what_its_tokens_say_is_read(generator):
     assert sample.value == WORKFLOWS[0] and sample.yaml.startswith("name: n0é\n\non: push\n")
 
 
-@pytest.mark.parametrize("value, text", [
-    ({"on": "push", "jobs": {}}, '{"on":"push","jobs":{'), ({"on": ["push", "x]}"]}, '{"on":["push","x]}"'),
-    ("on: {push: {branches: []}}\n", '{"on":{"push":{"branches":['), ('{"name": "x", "on": "é"}', '{"name":"x","on":"é"')])
+@pytest.mark.parametrize(
+    "value, text",
+    [
+        ({"on": "push", "jobs": {}}, '{"on":"push","jobs":{'),
+        ({"on": ["push", "x]}"]}, '{"on":["push","x]}"'),
+        ("on: {push: {branches: []}}\n", '{"on":{"push":{"branches":['),
+        ('{"name": "x", "on": "é"}', '{"name":"x","on":"é"'),
+    ],
+)
 def test_a_prompt_is_left_open_at_its_end(generator, value, text):
     assert left_open(value) == text
     [sample] = generator.generate(1, value, constrained=False, max_tokens=5)
@@ -222,6 +229,20 @@ def test_the_script_says_which_samples_are_no_workflows(checkpoint, capsys, tmp_
 
 def test_the_script_writes_yaml_of_what_parses(checkpoint, capsys):
     pytest.importorskip("llguidance")
-    generate_workflow.main(["--checkpoint", str(checkpoint), "--name", "Mine", "--num_samples", "8", "--max_tokens", "300",
-                            "--top_k", "3", "--temperature", "1"])
+    generate_workflow.main(
+        [
+            "--checkpoint",
+            str(checkpoint),
+            "--name",
+            "Mine",
+            "--num_samples",
+            "8",
+            "--max_tokens",
+            "300",
+            "--top_k",
+            "3",
+            "--temperature",
+            "1",
+        ]
+    )
     assert capsys.readouterr().out.count("name: Mine\n") >= 1

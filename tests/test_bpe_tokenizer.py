@@ -64,8 +64,9 @@ def test_training_again_and_loading_give_the_same_tokenizer(tmp_path):
         assert BPETokenizer.train(TEXTS, 300, name).fingerprint != tokenizer.fingerprint
 
 
-@pytest.mark.parametrize("text, message", [
-    ("{}", "is no tokenizer"), ("not json", "is no tokenizer"), (None, "has not <pad> and <end>")])
+@pytest.mark.parametrize(
+    "text, message", [("{}", "is no tokenizer"), ("not json", "is no tokenizer"), (None, "has not <pad> and <end>")]
+)
 def test_a_file_that_is_none_is_refused(tmp_path, text, message):
     from tokenizers import Tokenizer, models
 

@@ -7,8 +7,16 @@ import shutil
 import pytest
 import torch
 
-from nanochat.checkpoint_manager import (best_val_loss, find_last_step, keep_last, list_steps, load_checkpoint,
-                                         load_model, save_best, save_checkpoint)
+from nanochat.checkpoint_manager import (
+    best_val_loss,
+    find_last_step,
+    keep_last,
+    list_steps,
+    load_checkpoint,
+    load_model,
+    save_best,
+    save_checkpoint,
+)
 from nanochat.common import write_atomic
 from nanochat.gpt import GPT, GPTConfig
 
@@ -33,22 +41,33 @@ def folder(tmp_path, model):
 
 
 def save(folder, step, model):
-    save_checkpoint(folder, step, model.state_dict(), {"data": {"epoch": step}, "moment": torch.ones(3)},
-                    {"model_config": vars(CONFIG), "val_loss": 1.5})
+    save_checkpoint(
+        folder,
+        step,
+        model.state_dict(),
+        {"data": {"epoch": step}, "moment": torch.ones(3)},
+        {"model_config": vars(CONFIG), "val_loss": 1.5},
+    )
 
 
 def test_a_checkpoint_is_three_files_and_gives_back_what_was_saved(folder, model):
     assert sorted(path.name for path in folder.iterdir()) == [
-        "meta_000005.json", "meta_000010.json", "model_000005.pt", "model_000010.pt", "optim_000005.pt",
-        "optim_000010.pt"]
+        "meta_000005.json",
+        "meta_000010.json",
+        "model_000005.pt",
+        "model_000010.pt",
+        "optim_000005.pt",
+        "optim_000010.pt",
+    ]
     model_state, optim_state, meta = load_checkpoint(folder, 5)
     assert all(torch.equal(model_state[name], tensor) for name, tensor in model.state_dict().items())
     assert optim_state["data"] == {"epoch": 5} and torch.equal(optim_state["moment"], torch.ones(3))
     assert (meta["step"], meta["val_loss"]) == (5, 1.5)
 
 
-@pytest.mark.parametrize("path, step, loaded", [
-    (".", None, 10), (".", 5, 5), ("model_000005.pt", None, 5), ("model_000010.pt", None, 10)])
+@pytest.mark.parametrize(
+    "path, step, loaded", [(".", None, 10), (".", 5, 5), ("model_000005.pt", None, 5), ("model_000010.pt", None, 10)]
+)
 def test_a_model_loads_from_its_file_or_its_folder(folder, model, path, step, loaded):
     copy, meta = load_model(folder / path, step=step)
     assert meta["step"] == loaded and not copy.training
@@ -71,10 +90,14 @@ def test_a_step_without_its_meta_file_does_not_exist(folder):
 
 
 @pytest.mark.parametrize("name", ["model_000010.pt", "optim_000010.pt"])
-@pytest.mark.parametrize("damage", [
-    lambda content: content[:-1],
-    lambda content: content[:100] + bytes([content[100] ^ 1]) + content[101:],
-    lambda content: b""])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content[:-1],
+        lambda content: content[:100] + bytes([content[100] ^ 1]) + content[101:],
+        lambda content: b"",
+    ],
+)
 def test_a_damaged_file_is_refused_and_another_iteration_named(folder, name, damage):
     (folder / name).write_bytes(damage((folder / name).read_bytes()))
     with pytest.raises(ValueError, match=f"{name} is damaged.*such as 5"):
@@ -90,10 +113,12 @@ def test_a_damaged_meta_file_is_refused(folder, content):
 
 def test_what_is_not_there_is_named(folder, tmp_path):
     (tmp_path / "empty").mkdir()
-    for path, message in ((tmp_path / "nowhere", "neither a checkpoint folder nor"),
-                          (tmp_path / "empty", "no complete checkpoint in"),
-                          (folder / "model_000007.pt", "iteration 7 in .*, only of 5, 10"),
-                          (folder / "meta_000005.json", "neither a checkpoint folder nor")):
+    for path, message in (
+        (tmp_path / "nowhere", "neither a checkpoint folder nor"),
+        (tmp_path / "empty", "no complete checkpoint in"),
+        (folder / "model_000007.pt", "iteration 7 in .*, only of 5, 10"),
+        (folder / "meta_000005.json", "neither a checkpoint folder nor"),
+    ):
         with pytest.raises(FileNotFoundError, match=message):
             load_model(path)
     with pytest.raises(FileNotFoundError, match="no checkpoint folder"):
@@ -158,21 +183,34 @@ def test_the_meta_file_can_be_read_by_anyone(folder):
 # -----------------------------------------------------------------------------
 # what is kept
 
+
 def test_the_last_steps_are_kept_and_what_a_crash_left_goes(folder, model):
     for step in (15, 20):
         save(folder, step, model)
-    (folder / "model_000012.pt").write_bytes(b"half")        # a save that had no meta file yet
-    (folder / ".optim_000012.pt.tmp").write_bytes(b"half")   # and one cut short
+    (folder / "model_000012.pt").write_bytes(b"half")  # a save that had no meta file yet
+    (folder / ".optim_000012.pt.tmp").write_bytes(b"half")  # and one cut short
     (folder / "metrics.jsonl").write_text("")
     keep_last(folder, 2, newest=20)
     assert list_steps(folder) == [15, 20]
     assert {path.name for path in folder.iterdir()} == {"metrics.jsonl"} | {
-        f"{name}_{step:06d}.{end}" for step in (15, 20)
-        for name, end in (("model", "pt"), ("optim", "pt"), ("meta", "json"))}
+        f"{name}_{step:06d}.{end}"
+        for step in (15, 20)
+        for name, end in (("model", "pt"), ("optim", "pt"), ("meta", "json"))
+    }
 
 
-FOREIGN = ["model_best_so_far.pt", "model_12.pt", "model_0000012.pt", "model_000012.pt.bak", "optim_.pt",
-           "mymodel_000012.pt", ".model_000012.tmp", ".model_mine.pt.tmp", "meta_mine.json", "model_000012.txt"]
+FOREIGN = [
+    "model_best_so_far.pt",
+    "model_12.pt",
+    "model_0000012.pt",
+    "model_000012.pt.bak",
+    "optim_.pt",
+    "mymodel_000012.pt",
+    ".model_000012.tmp",
+    ".model_mine.pt.tmp",
+    "meta_mine.json",
+    "model_000012.txt",
+]
 
 
 @pytest.mark.parametrize("place", [".", "best"])

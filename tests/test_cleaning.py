@@ -27,59 +27,73 @@ def judge(text, name="ci.yml", repair=False):
 # -----------------------------------------------------------------------------
 # reasons
 
-@pytest.mark.parametrize("text, reason, detail", [
-    ("", "syntax", "the file is empty"),
-    ("- a\n- b\n", "not_a_workflow", 'not a mapping but ["a", "b"]'),
-    ("version: 3\nservices: {}\n", "not_a_workflow", "neither 'on' nor 'jobs' among its keys: version, services"),
-    ("jobs: {a: {runs-on: x}}\n", "not_schema_valid", "$: a required key is missing: on"),
-    ("on: push\n", "not_schema_valid", "$: a required key is missing: jobs"),
-    ("on: push\njobs: {a: {runs-on: 3}}\n", "not_schema_valid", "$.jobs.a.runs-on: "),
-    ("on: {push: {branches: [$default-branch]}}\njobs: {a: {runs-on: x}}\n", "template", "$default-branch"),
-    ("on: {schedule: [{cron: $cron-daily}]}\njobs: {a: {runs-on: x}}\n", "template", "$cron-daily"),
-    ("{% if ci %}\non: push\n", "template", "line 1"),
-    ("on: push\njobs:\n  a:\n    runs-on: {{ runner }}\n", "template", "line 4"),
-    ("on: push\njobs:\n<% jobs.each do |job| %>\n", "template", "line 4"),
-    ("on: push\n---\njobs: {}\n", "syntax", "a second document starts here"),
-    ("a: 1\na: 2\n", "syntax", "duplicate key"),
-    ("x: &a [1]\ny: *b\n", "syntax", "alias *b has no anchor"),
-])
+
+@pytest.mark.parametrize(
+    "text, reason, detail",
+    [
+        ("", "syntax", "the file is empty"),
+        ("- a\n- b\n", "not_a_workflow", 'not a mapping but ["a", "b"]'),
+        ("version: 3\nservices: {}\n", "not_a_workflow", "neither 'on' nor 'jobs' among its keys: version, services"),
+        ("jobs: {a: {runs-on: x}}\n", "not_schema_valid", "$: a required key is missing: on"),
+        ("on: push\n", "not_schema_valid", "$: a required key is missing: jobs"),
+        ("on: push\njobs: {a: {runs-on: 3}}\n", "not_schema_valid", "$.jobs.a.runs-on: "),
+        ("on: {push: {branches: [$default-branch]}}\njobs: {a: {runs-on: x}}\n", "template", "$default-branch"),
+        ("on: {schedule: [{cron: $cron-daily}]}\njobs: {a: {runs-on: x}}\n", "template", "$cron-daily"),
+        ("{% if ci %}\non: push\n", "template", "line 1"),
+        ("on: push\njobs:\n  a:\n    runs-on: {{ runner }}\n", "template", "line 4"),
+        ("on: push\njobs:\n<% jobs.each do |job| %>\n", "template", "line 4"),
+        ("on: push\n---\njobs: {}\n", "syntax", "a second document starts here"),
+        ("a: 1\na: 2\n", "syntax", "duplicate key"),
+        ("x: &a [1]\ny: *b\n", "syntax", "alias *b has no anchor"),
+    ],
+)
 def test_what_is_left_out_has_its_reason(text, reason, detail):
     result = judge(text)
     assert isinstance(result, Skipped) and result.reason == reason and detail in result.detail
     assert "\n" not in result.detail
 
 
-@pytest.mark.parametrize("text", [
-    "on: push\njobs: {a: {runs-on: x, steps: [{run: 'echo ${{ github.sha }} {{.Name}} {% raw %}'}]}}\n",
-    "\ufeffon: push\r\njobs: {a: {runs-on: x}}\r\n",
-    "on: push\njobs: {a: {runs-on: x, steps: [{run: 'echo $default-branch'}]}}\n",
-])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "on: push\njobs: {a: {runs-on: x, steps: [{run: 'echo ${{ github.sha }} {{.Name}} {% raw %}'}]}}\n",
+        "\ufeffon: push\r\njobs: {a: {runs-on: x}}\r\n",
+        "on: push\njobs: {a: {runs-on: x, steps: [{run: 'echo $default-branch'}]}}\n",
+    ],
+)
 def test_what_only_looks_like_a_template_is_a_workflow(text):
     assert isinstance(judge(text), Workflow)
 
 
-@pytest.mark.parametrize("name, text", [
-    ("3", '{"on":"push","jobs":{"a":{"runs-on":"x"}}}'), ("3:ci.yml", '{on: push, jobs: {a: {runs-on: x}}}'),
-    ("3", "on: push\njobs: {a: {runs-on: x}}"), ("3:ci.json", '{"on":"push","jobs":{"a":{"runs-on":"x"}}}')])
+@pytest.mark.parametrize(
+    "name, text",
+    [
+        ("3", '{"on":"push","jobs":{"a":{"runs-on":"x"}}}'),
+        ("3:ci.yml", "{on: push, jobs: {a: {runs-on: x}}}"),
+        ("3", "on: push\njobs: {a: {runs-on: x}}"),
+        ("3:ci.json", '{"on":"push","jobs":{"a":{"runs-on":"x"}}}'),
+    ],
+)
 def test_a_text_is_json_or_yaml_by_its_name_or_by_how_it_begins(name, text):
     assert judge(text, name).value == {"on": "push", "jobs": {"a": {"runs-on": "x"}}}
 
 
 def test_bombs_of_aliases_and_of_nesting_are_bounded():
-    bomb = "a: &a [x]\n" + "".join(f"{chr(98 + i)}: &{chr(98 + i)} [{', '.join([f'*{chr(97 + i)}'] * 9)}]\n"
-                                   for i in range(20))
+    bomb = "a: &a [x]\n" + "".join(
+        f"{chr(98 + i)}: &{chr(98 + i)} [{', '.join([f'*{chr(97 + i)}'] * 9)}]\n" for i in range(20)
+    )
     assert "aliases expand" in judge(bomb).detail
     for text in ("[" * 100_000, "- " * 100_000, '{"a":' * 100_000):
         assert judge(text).reason == judge(text, "x.json").reason == "syntax"
 
 
 def test_a_file_deleted_meanwhile_is_unreadable():
-    assert clean(Record("x.yml", path=Path("/nowhere/x.yml"))) == Skipped(
-        "unreadable", "No such file or directory")
+    assert clean(Record("x.yml", path=Path("/nowhere/x.yml"))) == Skipped("unreadable", "No such file or directory")
 
 
 # -----------------------------------------------------------------------------
 # repairs
+
 
 def started_by(on, **job) -> dict:
     return {"on": on, "jobs": {"a": {**job, **JOB}}}
@@ -89,29 +103,46 @@ def with_step(**step) -> dict:
     return {"on": "push", "jobs": {"a": {"runs-on": "x", "steps": [step]}}}
 
 
-@pytest.mark.parametrize("name, value, repaired", [
-    ("list_of_one", started_by({"push": {"branches": "main", "tags": ["v*"]}}),
-     started_by({"push": {"branches": ["main"], "tags": ["v*"]}})),
-    ("scalar_as_text", started_by({"push": {"tags": [3.10]}}), started_by({"push": {"tags": ["3.1"]}})),
-    ("deprecated_event", started_by("pull_request_comment"), started_by("issue_comment")),
-    ("deprecated_event", started_by(["push", "pull_request_comment"]), started_by(["push", "issue_comment"])),
-    ("deprecated_event", started_by(["issue_comment", "pull_request_comment"]),
-     started_by(["issue_comment"])),
-    ("deprecated_event", started_by({"pull_request_comment": {"types": ["created"]}, "push": None}),
-     started_by({"issue_comment": {"types": ["created"]}, "push": None})),
-    ("empty_secret", started_by({"workflow_call": {"secrets": {"token": None}}}),
-     started_by({"workflow_call": {"secrets": {"token": {}}}})),
-    ("empty_needs", started_by("push", needs=[]), started_by("push")),
-    ("strategy_without_matrix", started_by("push", strategy={"fail-fast": False}), started_by("push")),
-    ("workflow_description", {"description": "Tests", **started_by("push")}, started_by("push")),
-    ("scalar_as_text", with_step(run=True), with_step(run="true")),
-    ("scalar_as_text", with_step(run="x", name=3.1), with_step(run="x", name="3.1")),
-    ("scalar_as_text", with_step(run="x", env={"run": None}), with_step(run="x", env={"run": ""})),
-    ("scalar_as_text", with_step(uses="a/b@v1", **{"with": {"x": None}}),
-     with_step(uses="a/b@v1", **{"with": {"x": ""}})),
-    ("scalar_as_text", started_by({"workflow_call": {"inputs": {"x": {"type": "string", "default": None}}}}),
-     started_by({"workflow_call": {"inputs": {"x": {"type": "string", "default": ""}}}})),
-])
+@pytest.mark.parametrize(
+    "name, value, repaired",
+    [
+        (
+            "list_of_one",
+            started_by({"push": {"branches": "main", "tags": ["v*"]}}),
+            started_by({"push": {"branches": ["main"], "tags": ["v*"]}}),
+        ),
+        ("scalar_as_text", started_by({"push": {"tags": [3.10]}}), started_by({"push": {"tags": ["3.1"]}})),
+        ("deprecated_event", started_by("pull_request_comment"), started_by("issue_comment")),
+        ("deprecated_event", started_by(["push", "pull_request_comment"]), started_by(["push", "issue_comment"])),
+        ("deprecated_event", started_by(["issue_comment", "pull_request_comment"]), started_by(["issue_comment"])),
+        (
+            "deprecated_event",
+            started_by({"pull_request_comment": {"types": ["created"]}, "push": None}),
+            started_by({"issue_comment": {"types": ["created"]}, "push": None}),
+        ),
+        (
+            "empty_secret",
+            started_by({"workflow_call": {"secrets": {"token": None}}}),
+            started_by({"workflow_call": {"secrets": {"token": {}}}}),
+        ),
+        ("empty_needs", started_by("push", needs=[]), started_by("push")),
+        ("strategy_without_matrix", started_by("push", strategy={"fail-fast": False}), started_by("push")),
+        ("workflow_description", {"description": "Tests", **started_by("push")}, started_by("push")),
+        ("scalar_as_text", with_step(run=True), with_step(run="true")),
+        ("scalar_as_text", with_step(run="x", name=3.1), with_step(run="x", name="3.1")),
+        ("scalar_as_text", with_step(run="x", env={"run": None}), with_step(run="x", env={"run": ""})),
+        (
+            "scalar_as_text",
+            with_step(uses="a/b@v1", **{"with": {"x": None}}),
+            with_step(uses="a/b@v1", **{"with": {"x": ""}}),
+        ),
+        (
+            "scalar_as_text",
+            started_by({"workflow_call": {"inputs": {"x": {"type": "string", "default": None}}}}),
+            started_by({"workflow_call": {"inputs": {"x": {"type": "string", "default": ""}}}}),
+        ),
+    ],
+)
 def test_each_repair_makes_a_valid_workflow_of_one_that_is_refused(name, value, repaired):
     schema = jsonschema_rs.validator_for(workflow_schema())
     assert not schema.is_valid(value) and judge(value).reason == "not_schema_valid"
@@ -125,33 +156,45 @@ def test_every_repair_is_tested():
     assert {case[0] for case in marks[0].args[1]} == {repair.__name__ for repair in REPAIRS}
 
 
-@pytest.mark.parametrize("value", [
-    started_by({"pull_request_comment": {"types": ["created"]}, "issue_comment": {"types": ["edited"]}}),
-    started_by("push", strategy={"matrix": {"include": [{"x": None}]}}),  # there null is a value of its own
-    started_by({"workflow_call": {"inputs": {"x": {"type": "boolean", "default": None}}}}),
-    started_by({"push": {"branches": None}}), started_by({"push": {"branches": ""}}),
-    started_by("push", **{"timeout-minutes": "30"}), started_by("push", permissions=None),
-    started_by("push", strategy={"matrix": {"x": [1]}, "fail-fast": 5}),
-    started_by({"pull_request": {"types": True}}), with_step(run="x", id=5),
-    with_step(run="x", shell=None), with_step(run="x", name=1e20), with_step(uses="x", run=True),
-    {"on": "push", "jobs": {"env": {"runs-on": None}}}, {"on": None, "jobs": None}, {"on": 3, "jobs": []},
-    {"on": {"push": 5}, "jobs": {"a": 6, "b": {"steps": 7, "strategy": 8, "needs": 9}}},
-    {"jobs": {"a": {"steps": [1, None, {}]}}},
-])
+@pytest.mark.parametrize(
+    "value",
+    [
+        started_by({"pull_request_comment": {"types": ["created"]}, "issue_comment": {"types": ["edited"]}}),
+        started_by("push", strategy={"matrix": {"include": [{"x": None}]}}),  # there null is a value of its own
+        started_by({"workflow_call": {"inputs": {"x": {"type": "boolean", "default": None}}}}),
+        started_by({"push": {"branches": None}}),
+        started_by({"push": {"branches": ""}}),
+        started_by("push", **{"timeout-minutes": "30"}),
+        started_by("push", permissions=None),
+        started_by("push", strategy={"matrix": {"x": [1]}, "fail-fast": 5}),
+        started_by({"pull_request": {"types": True}}),
+        with_step(run="x", id=5),
+        with_step(run="x", shell=None),
+        with_step(run="x", name=1e20),
+        with_step(uses="x", run=True),
+        {"on": "push", "jobs": {"env": {"runs-on": None}}},
+        {"on": None, "jobs": None},
+        {"on": 3, "jobs": []},
+        {"on": {"push": 5}, "jobs": {"a": 6, "b": {"steps": 7, "strategy": 8, "needs": 9}}},
+        {"jobs": {"a": {"steps": [1, None, {}]}}},
+    ],
+)
 def test_what_github_refuses_or_reads_otherwise_stays_refused(value):
     assert judge(value, repair=True).reason == "not_schema_valid"
 
 
 OLD = "pull_request_comment"
 KEPT = {  # valid, and much like what repairs change
-    "on": {"workflow_dispatch": {"inputs": {
-               OLD: {"type": "choice", "options": [OLD, "b"], "default": OLD},
-               "branches": {"default": True}}},
-           "repository_dispatch": {"types": OLD}, "issue_comment": {"types": "created"}},
+    "on": {
+        "workflow_dispatch": {
+            "inputs": {OLD: {"type": "choice", "options": [OLD, "b"], "default": OLD}, "branches": {"default": True}}
+        },
+        "repository_dispatch": {"types": OLD},
+        "issue_comment": {"types": "created"},
+    },
     "env": {"needs": "", "strategy": False, OLD: OLD},
     "jobs": {
-        "strategy": {"runs-on": "x",
-                     "strategy": {"matrix": {"description": ["", True, 3.10], "needs": [[]]}}},
+        "strategy": {"runs-on": "x", "strategy": {"matrix": {"description": ["", True, 3.10], "needs": [[]]}}},
         OLD: {"needs": ["strategy"], **JOB, "env": {"A": 0, "run": True}},
     },
 }
@@ -178,8 +221,11 @@ def test_a_place_may_need_two_repairs():
 
 
 def test_a_repair_leaves_the_other_places_of_an_alias():
-    result = judge("on:\n  workflow_call: {inputs: {x: &x {type: string, default: }}}\n"
-                   "  workflow_dispatch: {inputs: {x: *x}}\njobs: {a: {runs-on: x}}\n", repair=True)
+    result = judge(
+        "on:\n  workflow_call: {inputs: {x: &x {type: string, default: }}}\n"
+        "  workflow_dispatch: {inputs: {x: *x}}\njobs: {a: {runs-on: x}}\n",
+        repair=True,
+    )
     on = result.value["on"]
     assert on["workflow_call"]["inputs"]["x"]["default"] == ""
     assert on["workflow_dispatch"]["inputs"]["x"]["default"] is None

@@ -13,15 +13,18 @@ from nanochat.common import user_errors
 @pytest.fixture
 def torchrun(tmp_path, monkeypatch):
     """Run a main that raises an error as a rank of an attempt of one torchrun; gives the exit code."""
+
     def run(error, rank=0, attempt=0):
         monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / f"attempt_{attempt}/{rank}/error.json"))
 
         @user_errors
         def main(argv):
             raise error
+
         with pytest.raises(SystemExit) as exit:
             main()
         return exit.value.code
+
     return run
 
 
@@ -50,8 +53,17 @@ def test_a_restart_after_a_fault_of_the_machine_runs(torchrun, capsys):
 
 
 def test_torchrun_shows_an_error_once_for_all_ranks_and_restarts():
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--max-restarts=2",
-               "-m", "scripts.tct_train", "--num_iterations=0"]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node=2",
+        "--max-restarts=2",
+        "-m",
+        "scripts.tct_train",
+        "--num_iterations=0",
+    ]
     shown = subprocess.run(command, capture_output=True, text=True).stderr
     assert shown.count("error: --num_iterations must be") == 1
 

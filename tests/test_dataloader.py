@@ -6,8 +6,8 @@ from contextlib import suppress
 
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
-
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from prepared_data import write_prepared
 from prepared_reader import read_split
 from tct_dataloader import TrainLoader, create_dataloader, read_metadata, tokenizing_distributed_data_loader
@@ -36,6 +36,7 @@ def loader_of(rows=10, batch_size=3, **options):
 # -----------------------------------------------------------------------------
 # training
 
+
 def test_inputs_start_with_the_position_and_targets_are_one_ahead():
     row = torch.arange(100, 100 + C + 1, dtype=torch.int16)[None]
     x, y = next(TrainLoader(row, 1, METADATA))
@@ -58,7 +59,7 @@ def test_every_row_comes_once_in_every_epoch_and_every_batch_is_full(rows, batch
     numbers = take(loader, batches)
     assert len(numbers) == batches * batch_size
     for epoch in range(len(numbers) // rows):
-        assert sorted(numbers[epoch * rows:(epoch + 1) * rows]) == list(range(rows))
+        assert sorted(numbers[epoch * rows : (epoch + 1) * rows]) == list(range(rows))
 
 
 def test_epochs_and_seeds_have_their_own_order():
@@ -98,17 +99,20 @@ def test_a_resumed_loader_refuses_other_data():
 # -----------------------------------------------------------------------------
 # validation
 
+
 @settings(max_examples=50)
-@given(lengths=st.lists(st.integers(1, 70), min_size=1, max_size=6),
-       window_step=st.sampled_from([4, 8, 12, 16]), batch_size=st.integers(1, 5),
-       world_size=st.integers(1, 3))
+@given(
+    lengths=st.lists(st.integers(1, 70), min_size=1, max_size=6),
+    window_step=st.sampled_from([4, 8, 12, 16]),
+    batch_size=st.integers(1, 5),
+    world_size=st.integers(1, 3),
+)
 def test_validation_scores_every_token_once(tmp_path_factory, lengths, window_step, batch_size, world_size):
     folder = tmp_path_factory.mktemp("data")
     workflows = write_prepared(folder, [1], lengths, window_step=window_step)
     scored = []
     for rank in range(world_size):
-        loader = tokenizing_distributed_data_loader(batch_size, C, "val", folder, rank=rank,
-                                                    world_size=world_size)
+        loader = tokenizing_distributed_data_loader(batch_size, C, "val", folder, rank=rank, world_size=world_size)
         assert len(loader) == len(list(loader))
         scored += [token for _, y in loader for token in y[y != -1].tolist()]
     assert sorted(scored) == sorted(token for workflow in workflows["val"] for token in workflow)
@@ -120,7 +124,7 @@ def test_a_scored_token_has_half_a_context_before_it_where_the_windows_allow(tmp
     write_prepared(tmp_path, [1], [70])
     for x, y in tokenizing_distributed_data_loader(1, C, "val", tmp_path):
         if x[0, 0] > 0:
-            assert (y[0, :C // 2] == -1).all()
+            assert (y[0, : C // 2] == -1).all()
 
 
 def test_max_windows_keeps_whole_workflows_spread_over_the_split(tmp_path):
@@ -137,6 +141,7 @@ def test_max_windows_never_keeps_nothing(tmp_path):
 
 # -----------------------------------------------------------------------------
 # the prepared folder
+
 
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_max_files_keeps_the_first_workflows(tmp_path, split):
@@ -173,6 +178,7 @@ def test_torchrun_says_which_part_is_ours(tmp_path, monkeypatch):
 # -----------------------------------------------------------------------------
 # damage
 
+
 def spoil(name, content):
     return lambda folder: (folder / name).write_bytes(content)
 
@@ -183,10 +189,12 @@ def cut(name):
 
 def table(name, change):
     """A change of the tensor in a file: in place, or to what the function returns."""
+
     def damage(folder):
         rows = torch.load(folder / name, weights_only=True)
         changed = change(rows)
         torch.save(rows if changed is None else changed, folder / name)
+
     return damage
 
 
@@ -196,18 +204,22 @@ def value(name, row, column, number):
 
 def says(**changes):
     """Other values in metadata.json; with a value of None, none."""
+
     def damage(folder):
         metadata = json.loads((folder / "metadata.json").read_text()) | changes
         (folder / "metadata.json").write_text(json.dumps({k: v for k, v in metadata.items() if v is not None}))
+
     return damage
 
 
 def line(**changes):
     """Other values in the first line of workflows.jsonl."""
+
     def damage(folder):
         first, *others = (folder / "workflows.jsonl").read_text().splitlines()
         lines = [json.dumps(json.loads(first) | changes), *others]
         (folder / "workflows.jsonl").write_text("\n".join(lines))
+
     return damage
 
 
@@ -239,9 +251,15 @@ DAMAGES = {
     "cut table": (cut("train.pt"), "train.pt cannot be read"),
     "a dict": (table("train.pt", lambda rows: {"rows": rows}), "train.pt cannot be read"),
     "other type": (table("train.pt", lambda rows: rows.int()), "train.pt is not an int16 tensor with rows of 17"),
-    "other width": (table("train.pt", lambda rows: rows[:, 1:].clone()), "train.pt is not an int16 tensor with rows of 17"),
+    "other width": (
+        table("train.pt", lambda rows: rows[:, 1:].clone()),
+        "train.pt is not an int16 tensor with rows of 17",
+    ),
     "one dimension": (table("train.pt", lambda rows: rows.flatten()), "train.pt is not an int16 tensor"),
-    "fewer rows": (table("val.pt", lambda rows: rows[:2].clone()), "val.pt has 2 windows, but its metadata.json says 3"),
+    "fewer rows": (
+        table("val.pt", lambda rows: rows[:2].clone()),
+        "val.pt has 2 windows, but its metadata.json says 3",
+    ),
     "id too large": (value("train.pt", 2, 3, 64), "train.pt has the token id 64, which is not from 0 to 63"),
     "negative id": (value("val.pt", 2, 3, -3), "val.pt has the token id -3, which"),
     "position too large": (value("train.pt", 1, 0, 64), "train.pt has the position 64, which is not from 0 to 63"),
@@ -312,8 +330,10 @@ def test_damage_anywhere_is_an_error_for_the_user_or_harmless(tmp_path_factory, 
         use(folder)
 
 
-JSON_VALUES = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5), lambda inner:
-                           st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3))
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+)
 
 
 @settings(max_examples=80)

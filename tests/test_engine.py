@@ -13,13 +13,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from packaging.version import Version
+from test_sampling import brute_force, chi_square, in_loop
 
 from nanochat.engine import Engine, KVCache, window_start
 from nanochat.functional import Documents
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.inference import prepare_for_inference
 from nanochat.sampling import sample_tokens
-from test_sampling import brute_force, chi_square, in_loop
 
 VOCAB = 45  # no multiple of 32, so that the last word of a bitmask is a part
 CONFIG = GPTConfig(sequence_len=32, vocab_size=VOCAB, n_layer=2, n_head=4, n_kv_head=2, n_embd=32)
@@ -132,7 +132,7 @@ def twin(model, prompt, index, max_tokens, temperature=1.0, seed=0, constraint=N
         if constraint:
             assert constraint.accept_token(token)
         tokens.append(token)
-    return tokens[len(prompt):]
+    return tokens[len(prompt) :]
 
 
 # -----------------------------------------------------------------------------
@@ -150,13 +150,23 @@ def test_cached_logits_equal_uncached_in_rows_of_any_length(n_kv_head):
     held = [0, 0, 0]
     with torch.inference_mode():
         full = model(texts)  # (B, T, V)
-        for rows, counts in ([0], [5]), ([1, 2], [1, 9]), ([0, 1, 2], [1, 1, 1]), ([0, 1, 2], [3, 1, 4]), (
-                [0, 2], [1, 1]), ([1], [1]), ([2], [1]), ([0, 1], [20, 2]), ([0, 1, 2], [1, 3, 1]), ([0], [1]):
-            line = torch.cat([texts[row, held[row]:held[row] + count] for row, count in zip(rows, counts)])
+        for rows, counts in (
+            ([0], [5]),
+            ([1, 2], [1, 9]),
+            ([0, 1, 2], [1, 1, 1]),
+            ([0, 1, 2], [3, 1, 4]),
+            ([0, 2], [1, 1]),
+            ([1], [1]),
+            ([2], [1]),
+            ([0, 1], [20, 2]),
+            ([0, 1, 2], [1, 3, 1]),
+            ([0], [1]),
+        ):
+            line = torch.cat([texts[row, held[row] : held[row] + count] for row, count in zip(rows, counts)])
             cache.reserve(rows, counts)
             got = model(line[None], kv_cache=cache)[0].split(counts)
             for row, count, logits in zip(rows, counts, got):
-                torch.testing.assert_close(logits, full[row, held[row]:held[row] + count], rtol=0, atol=1e-5)
+                torch.testing.assert_close(logits, full[row, held[row] : held[row] + count], rtol=0, atol=1e-5)
                 held[row] += count
     assert held == cache.lengths == [32, 9, 17]  # row 0 is full
 
@@ -169,14 +179,16 @@ def test_cached_logits_of_a_model_that_is_told_states_equal_uncached(dtype):
         torch.nn.init.normal_(parameter, std=0.25)
     texts, states = torch.randint(0, VOCAB, (2, 32)), torch.randint(0, 6, (2, 32))
     with torch.inference_mode():
-        full = [model(text[None], documents=Documents.of([32], 32, states=told[None]))[0]
-                for text, told in zip(texts, states)]
+        full = [
+            model(text[None], documents=Documents.of([32], 32, states=told[None]))[0]
+            for text, told in zip(texts, states)
+        ]
         if dtype:
             model = prepare_for_inference(model, dtype)
         cache, held = KVCache(model.config, 2, torch.float32, torch.device("cpu")), [0, 0]
         for rows, counts in ([0], [5]), ([0, 1], [1, 9]), ([0, 1], [1, 1]), ([0, 1], [3, 1]), ([1], [1]):
             parts = [slice(held[row], held[row] + count) for row, count in zip(rows, counts)]
-            told = [[0, *states[row].tolist()][part.start:part.stop + 1] for row, part in zip(rows, parts)]
+            told = [[0, *states[row].tolist()][part.start : part.stop + 1] for row, part in zip(rows, parts)]
             cache.reserve(rows, counts, told, [texts[row, part.start - 1] for row, part in zip(rows, parts)])
             line = torch.cat([texts[row, part] for row, part in zip(rows, parts)])
             for row, part, logits in zip(rows, parts, model(line[None], kv_cache=cache)[0].split(counts)):
@@ -263,8 +275,9 @@ def test_forced_tokens_are_those_that_sampling_would_take(model, engine, tempera
 @pytest.mark.parametrize("constraint", [None, Brackets, ClosableBrackets])
 def test_a_sample_depends_on_its_seed_and_index_alone(engine, constraint):
     def tokens(num_samples, batch_size, seed=0):
-        samples = engine.generate([], num_samples, max_tokens=50, seed=seed, batch_size=batch_size,
-                                  constraint_factory=constraint)
+        samples = engine.generate(
+            [], num_samples, max_tokens=50, seed=seed, batch_size=batch_size, constraint_factory=constraint
+        )
         return [sample.tokens for sample in samples]
 
     expected = tokens(7, 7)
@@ -282,8 +295,10 @@ def test_processes_can_share_the_samples_of_one_seed(engine):
     assert {step.index for step in engine.stream([], 4, first=4, **options)} == {4, 5, 6, 7}
 
 
-@pytest.mark.skipif(Version(torch.__version__) < Version("2.13"),
-                    reason="oneDNN of older torch may add up in another order for another number of rows")
+@pytest.mark.skipif(
+    Version(torch.__version__) < Version("2.13"),
+    reason="oneDNN of older torch may add up in another order for another number of rows",
+)
 @pytest.mark.parametrize("told", [{}, TOLD], ids=["plain", "told states"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_on_a_cpu_a_sample_is_the_same_to_the_bit_in_any_batch(dtype, told):
@@ -294,8 +309,9 @@ def test_on_a_cpu_a_sample_is_the_same_to_the_bit_in_any_batch(dtype, told):
     engine = Engine(prepare_for_inference(model, dtype), stride=STRIDE)
 
     def samples(batch_size):
-        return engine.generate([OPEN], 24, max_tokens=150, batch_size=batch_size,
-                               constraint_factory=lambda: opened(TellingBrackets()))
+        return engine.generate(
+            [OPEN], 24, max_tokens=150, batch_size=batch_size, constraint_factory=lambda: opened(TellingBrackets())
+        )
 
     def opened(brackets):
         assert brackets.accept_token(OPEN)
@@ -308,8 +324,7 @@ def test_on_a_cpu_a_sample_is_the_same_to_the_bit_in_any_batch(dtype, told):
 
 
 def test_log_probabilities_do_not_depend_on_the_batch(engine):
-    one, many = (engine.generate([], 8, max_tokens=60, batch_size=size, constraint_factory=Brackets)
-                 for size in (1, 8))
+    one, many = (engine.generate([], 8, max_tokens=60, batch_size=size, constraint_factory=Brackets) for size in (1, 8))
     assert [s.logprob for s in one] == pytest.approx([s.logprob for s in many], abs=1e-3)
 
 
@@ -379,8 +394,10 @@ def test_a_cpu_without_bfloat16_has_its_weights_rounded_and_products_in_float32(
     torch.manual_seed(0)
     model = GPT(CONFIG)
     rounded = copy.deepcopy(model).bfloat16().float()
-    first, second = (Engine(prepare_for_inference(part, dtype), stride=STRIDE).generate([OPEN], 4, max_tokens=70)
-                     for part, dtype in ((model, torch.bfloat16), (rounded, torch.float32)))
+    first, second = (
+        Engine(prepare_for_inference(part, dtype), stride=STRIDE).generate([OPEN], 4, max_tokens=70)
+        for part, dtype in ((model, torch.bfloat16), (rounded, torch.float32))
+    )
     assert first == second
 
 
@@ -398,23 +415,25 @@ def test_a_bfloat16_model_generates_with_a_bfloat16_cache():
 @pytest.mark.parametrize("temperature", [0.0, 1.0, 5.0])
 @pytest.mark.parametrize("max_tokens", [2, 3, 5, 17, 60, 340])
 def test_with_closing_tokens_every_sample_is_complete(engine, temperature, max_tokens):
-    samples = engine.generate([], 12, max_tokens=max_tokens, temperature=temperature, batch_size=8,
-                              constraint_factory=ClosableBrackets)
+    samples = engine.generate(
+        [], 12, max_tokens=max_tokens, temperature=temperature, batch_size=8, constraint_factory=ClosableBrackets
+    )
     for sample in samples:
         assert is_complete(sample.tokens) and len(sample.tokens) <= max_tokens
         assert sample.finish_reason in ("complete", "closed")
 
 
 def test_only_a_sample_that_could_no_longer_end_by_itself_is_closed(model, engine):
-    closable, plain = (engine.generate([], 60, max_tokens=12, constraint_factory=factory)
-                       for factory in (ClosableBrackets, Brackets))
+    closable, plain = (
+        engine.generate([], 60, max_tokens=12, constraint_factory=factory) for factory in (ClosableBrackets, Brackets)
+    )
     for closed, cut in zip(closable, plain):
         if cut.finish_reason == "complete":
             assert (closed.finish_reason, closed.tokens) == ("complete", cut.tokens)
         else:
             assert (closed.finish_reason, cut.finish_reason) == ("closed", "length")
             own = os.path.commonprefix([closed.tokens, cut.tokens])
-            assert set(closed.tokens[len(own):]) == {CLOSE}
+            assert set(closed.tokens[len(own) :]) == {CLOSE}
             assert closed.logprob == pytest.approx(log_probability(model, own), abs=1e-4)
     assert {sample.finish_reason for sample in closable} == {"complete", "closed"}
 
@@ -504,22 +523,25 @@ def test_a_constraint_that_contradicts_itself_is_reported(engine):
         engine.generate([], 1, max_tokens=5, constraint_factory=Liar)
 
 
-@pytest.mark.parametrize("change, message", [
-    ({"num_samples": 0}, "num_samples"),
-    ({"max_tokens": 0}, "max_tokens"),
-    ({"max_tokens": VOCAB * STRIDE + 1}, "position tokens reach"),
-    ({"batch_size": 0}, "batch_size"),
-    ({"temperature": -0.1}, "temperature"),
-    ({"temperature": math.nan}, "temperature"),
-    ({"top_k": 0}, "top_k"),
-    ({"top_p": 0.0}, "top_p"),
-    ({"top_p": 1.1}, "top_p"),
-    ({"min_p": 1.1}, "min_p"),
-    ({"max_repeats": 1}, "max_repeats"),
-    ({"seed": -1}, "seed"),
-    ({"first": -1}, "first"),
-    ({"prompt": [3, VOCAB]}, f"token {VOCAB} .* {VOCAB}"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"num_samples": 0}, "num_samples"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": VOCAB * STRIDE + 1}, "position tokens reach"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"temperature": -0.1}, "temperature"),
+        ({"temperature": math.nan}, "temperature"),
+        ({"top_k": 0}, "top_k"),
+        ({"top_p": 0.0}, "top_p"),
+        ({"top_p": 1.1}, "top_p"),
+        ({"min_p": 1.1}, "min_p"),
+        ({"max_repeats": 1}, "max_repeats"),
+        ({"seed": -1}, "seed"),
+        ({"first": -1}, "first"),
+        ({"prompt": [3, VOCAB]}, f"token {VOCAB} .* {VOCAB}"),
+    ],
+)
 def test_an_argument_without_sense_is_refused_by_name(engine, change, message):
     with pytest.raises(ValueError, match=message):
         engine.generate(**{"prompt": [], "num_samples": 1, "max_tokens": 4, **change})

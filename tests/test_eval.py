@@ -14,16 +14,17 @@ import numpy as np
 import pytest
 import tct_github_workflow as tct
 import torch
-from hypothesis import given, strategies as st
-from nanochat.checkpoint_manager import save_checkpoint
-from nanochat.gpt import GPT, GPTConfig
-from nanochat.loss_eval import bootstrap_interval, score_batch
+from hypothesis import given
+from hypothesis import strategies as st
 from tct.tokenizer import compact
 from tct_dataloader import check_metadata, read_metadata
 from test_prepare import prepare_training_data
 from token_places import KINDS, MaskTable, find_places
 from workflow_generator import find_language
 
+from nanochat.checkpoint_manager import save_checkpoint
+from nanochat.gpt import GPT, GPTConfig
+from nanochat.loss_eval import bootstrap_interval, score_batch
 from scripts import tct_eval, tct_train
 from scripts._eval_samples import compare_continuations, first_after, parts
 
@@ -41,9 +42,24 @@ def prepare(folder: Path, *flags: str) -> Path:
     source.mkdir()
     for index in range(12):
         (source / f"{index}.json").write_text(json.dumps(workflow(index)))
-    assert prepare_training_data.main([
-        "--input", str(source), "--output", str(folder / "prepared"), "--context-size", "512", "--train-split", "0.5",
-        "--num_workers", "1", *flags]) == 0
+    assert (
+        prepare_training_data.main(
+            [
+                "--input",
+                str(source),
+                "--output",
+                str(folder / "prepared"),
+                "--context-size",
+                "512",
+                "--train-split",
+                "0.5",
+                "--num_workers",
+                "1",
+                *flags,
+            ]
+        )
+        == 0
+    )
     return folder / "prepared"
 
 
@@ -58,14 +74,30 @@ def checkpoint(tmp_path_factory) -> Path:
     torch.manual_seed(0)
     model = GPT(GPTConfig(n_layer=1, n_head=1, n_kv_head=1, n_embd=16))
     folder = tmp_path_factory.mktemp("checkpoint")
-    save_checkpoint(folder, 3, model.state_dict(), {},
-                    {"model_config": vars(model.config), "data": {"stride": 32, "tokenizer": TOKENIZER}})
+    save_checkpoint(
+        folder,
+        3,
+        model.state_dict(),
+        {},
+        {"model_config": vars(model.config), "data": {"stride": 32, "tokenizer": TOKENIZER}},
+    )
     return folder
 
 
 def evaluate(checkpoint, prepared, output, *flags: str) -> dict:
-    tct_eval.main(["--checkpoint", str(checkpoint), "--data_dir", str(prepared), "--output", str(output),
-                   "--num_samples=4", "--max_tokens=80", *flags])
+    tct_eval.main(
+        [
+            "--checkpoint",
+            str(checkpoint),
+            "--data_dir",
+            str(prepared),
+            "--output",
+            str(output),
+            "--num_samples=4",
+            "--max_tokens=80",
+            *flags,
+        ]
+    )
     return json.loads((output / "eval.json").read_text())
 
 
@@ -124,9 +156,18 @@ def test_an_evaluation_replaces_its_own_files_only(checkpoint, prepared, evaluat
 
 
 def test_large_numbers_do_not_touch_their_neighbours(checkpoint, tmp_path, capsys):
-    held_out = {"val_workflows": 1, "val_tokens": 10, "val_loss": 7.6, "val_loss_interval": (7.4, 7.9),
-                "val_perplexity": 1419.43811, "val_perplexity_interval": (1181.2107, 98765.4321), "val_bits_per_byte": 1.6,
-                "val_bits_per_byte_interval": (1.5, 1.7), "top1_accuracy": 0.2, "top5_accuracy": 0.4}
+    held_out = {
+        "val_workflows": 1,
+        "val_tokens": 10,
+        "val_loss": 7.6,
+        "val_loss_interval": (7.4, 7.9),
+        "val_perplexity": 1419.43811,
+        "val_perplexity_interval": (1181.2107, 98765.4321),
+        "val_bits_per_byte": 1.6,
+        "val_bits_per_byte_interval": (1.5, 1.7),
+        "top1_accuracy": 0.2,
+        "top5_accuracy": 0.4,
+    }
     tct_eval.publish(tmp_path, {"checkpoint": "x", "step": 1}, {"held_out": held_out, "left_out": []}, {}, [], 0.0)
     [line] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("perplexity")]
     assert re.split("  +", line) == ["perplexity", "1419.4381", "1181.2107 to 98765.4321"]
@@ -134,19 +175,38 @@ def test_large_numbers_do_not_touch_their_neighbours(checkpoint, tmp_path, capsy
 
 def test_sampling_flags_shape_the_samples_and_are_reported(checkpoint, prepared, evaluated, tmp_path):
     results = evaluate(checkpoint, prepared, tmp_path / "half", "--num_completions=0", "--top_p=0.5")
-    texts = [[path.read_text() for path in sorted((folder / "samples").iterdir())]
-             for folder in (evaluated, tmp_path / "half")]
+    texts = [
+        [path.read_text() for path in sorted((folder / "samples").iterdir())]
+        for folder in (evaluated, tmp_path / "half")
+    ]
     assert texts[0] != texts[1]
     assert (results["max_tokens"], results["temperature"], results["top_k"], results["top_p"]) == (80, 1.0, None, 0.5)
     assert "of at most 80 tokens, temperature 1.0, top-p 0.5, seed 0" in (tmp_path / "half/report.md").read_text()
 
 
 def test_the_figures_are_the_same_in_another_process_and_on_two_ranks(checkpoint, prepared, tmp_path):
-    flags = ["--checkpoint", checkpoint, "--data_dir", prepared, "--num_samples=3", "--max_tokens=40",
-             "--num_completions=2"]
+    flags = [
+        "--checkpoint",
+        checkpoint,
+        "--data_dir",
+        prepared,
+        "--num_samples=3",
+        "--max_tokens=40",
+        "--num_completions=2",
+    ]
     evaluate(checkpoint, prepared, tmp_path / "here", *map(str, flags))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m",
-               "scripts.tct_eval", *flags, "--output", tmp_path / "there"]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node=2",
+        "-m",
+        "scripts.tct_eval",
+        *flags,
+        "--output",
+        tmp_path / "there",
+    ]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert (tmp_path / "here/eval.json").read_text() == (tmp_path / "there/eval.json").read_text()
 
@@ -169,18 +229,31 @@ def test_a_model_of_byte_pairs_is_judged_as_the_others(tmp_path):
     prepared = prepare(tmp_path, "--tokenizer", "bpe")
     metadata = json.loads((prepared / "metadata.json").read_text())
     folder = tmp_path / "checkpoint"
-    tct_train.main(["--model_size=tiny", f"--data_dir={prepared}", f"--checkpoint_dir={folder}", "--num_iterations=1",
-                    "--device_batch_size=1", "--device=cpu", "--dtype=float32"])
+    tct_train.main(
+        [
+            "--model_size=tiny",
+            f"--data_dir={prepared}",
+            f"--checkpoint_dir={folder}",
+            "--num_iterations=1",
+            "--device_batch_size=1",
+            "--device=cpu",
+            "--dtype=float32",
+        ]
+    )
     results = evaluate(folder, prepared, tmp_path / "eval", "--no_constraint")
     assert results["held_out"]["val_tokens"] == metadata["splits"]["val"]["tokens"]
     assert "kinds" not in results["held_out"]
     assert 0 <= results["samples"]["schema_valid"] <= results["samples"]["json_valid"] <= 1
 
 
-@pytest.mark.parametrize("flags_of_states", [
-    ["--state_embedding"], ["--state_embedding", "--state_attention", "--previous_token"]])
+@pytest.mark.parametrize(
+    "flags_of_states", [["--state_embedding"], ["--state_embedding", "--state_attention", "--previous_token"]]
+)
 def test_a_model_with_states_is_trained_resumed_judged_and_writes(prepared, tmp_path, flags_of_states):
-    folder, flags = tmp_path / "checkpoint", ["--device_batch_size=1", "--device=cpu", "--dtype=float32", "--eval_every=9"]
+    folder, flags = (
+        tmp_path / "checkpoint",
+        ["--device_batch_size=1", "--device=cpu", "--dtype=float32", "--eval_every=9"],
+    )
     common = [f"--data_dir={prepared}", f"--checkpoint_dir={folder}", *flags]
     tct_train.main(["--model_size=tiny", "--num_iterations=2", "--schedule=constant", *flags_of_states, *common])
     tct_train.main(["--resume_from_iteration=latest", "--num_iterations=3", f"--checkpoint_dir={folder}"])
@@ -203,8 +276,15 @@ def test_a_model_of_other_states_is_refused(prepared):
 def test_states_are_asked_for_where_the_data_has_none(tmp_path, capsys):
     prepared = prepare(tmp_path)
     with pytest.raises(SystemExit):
-        tct_train.main(["--model_size=tiny", f"--data_dir={prepared}", "--state_embedding", "--device=cpu",
-                        f"--checkpoint_dir={tmp_path / 'out'}"])
+        tct_train.main(
+            [
+                "--model_size=tiny",
+                f"--data_dir={prepared}",
+                "--state_embedding",
+                "--device=cpu",
+                f"--checkpoint_dir={tmp_path / 'out'}",
+            ]
+        )
     assert "prepare it again with --states" in capsys.readouterr().err
 
 
@@ -228,6 +308,7 @@ def test_a_wrong_flag_is_one_sentence(flag, checkpoint, prepared, capsys):
 # -----------------------------------------------------------------------------
 # the parts
 
+
 def test_scores_are_those_of_the_model_and_masks_count_what_is_allowed():
     torch.manual_seed(0)
     model = GPT(GPTConfig(sequence_len=8, vocab_size=16, n_layer=1, n_head=1, n_kv_head=1, n_embd=8))
@@ -248,12 +329,21 @@ def test_scores_are_those_of_the_model_and_masks_count_what_is_allowed():
 
 
 def test_every_token_has_the_kind_of_what_it_says():
-    text = compact({"name": "Lint", "on": "push", "jobs": {"a-job": {
-        "runs-on": "ubuntu-latest", "steps": [{"uses": "actions/checkout@v4"}, {"run": "npm ci"}]}}})
+    text = compact(
+        {
+            "name": "Lint",
+            "on": "push",
+            "jobs": {
+                "a-job": {"runs-on": "ubuntu-latest", "steps": [{"uses": "actions/checkout@v4"}, {"run": "npm ci"}]}
+            },
+        }
+    )
     tokens, table = tct.encode(text), MaskTable()
     kinds, states, masks = find_places(tokens, table)
-    said = {kind: "".join(tct.id_to_token(token) for token, found in zip(tokens, kinds) if KINDS[found] == kind)
-            for kind in KINDS}
+    said = {
+        kind: "".join(tct.id_to_token(token) for token, found in zip(tokens, kinds) if KINDS[found] == kind)
+        for kind in KINDS
+    }
     assert said["action references"].replace("<END_STRING>", "") == "actions/checkout@v4"
     assert said["run scripts"].replace("<END_STRING>", "") == "npm ci"
     assert "Lint" in said["other text"] and "a-job" in said["keys"] and "<jobs:>" in said["keys"]
@@ -270,8 +360,10 @@ def test_a_bootstrap_interval_is_about_as_wide_as_theory_has_it():
     assert high - low == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.15)
 
 
-JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=5),
-                    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=4))
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=4),
+)
 
 
 @given(st.dictionaries(st.sampled_from(["uses", "steps", "é", "a"]), JSON, max_size=4))

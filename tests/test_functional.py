@@ -5,10 +5,17 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from nanochat.functional import (CappedCrossEntropy, Documents, attend_documents, attend_in_blocks,
-                                 attend_one_by_one, capped_cross_entropy)
+from nanochat.functional import (
+    CappedCrossEntropy,
+    Documents,
+    attend_documents,
+    attend_in_blocks,
+    attend_one_by_one,
+    capped_cross_entropy,
+)
 from nanochat.gpt import GPT, GPTConfig
 
 CONFIG = GPTConfig(sequence_len=16, vocab_size=50, n_layer=2, n_head=4, n_kv_head=2, n_embd=32)
@@ -29,6 +36,7 @@ def gradients(loss, *tensors):
 # -----------------------------------------------------------------------------
 # documents
 
+
 def test_documents_know_where_each_begins():
     documents = Documents.of([3, 1, 2], longest=8, spare=4)
     assert documents.positions.tolist() == [0, 1, 2, 0, 0, 1]
@@ -42,12 +50,18 @@ def test_attention_is_that_of_each_document_alone(kv_heads):
     q = torch.randn(1, 4, 16, 8, requires_grad=True)
     k, v = (torch.randn(1, kv_heads, 16, 8, requires_grad=True) for _ in range(2))
     together = attend_documents(q, k, v, Documents.of(lengths, longest=8))
-    alone = torch.cat([F.scaled_dot_product_attention(*parts, is_causal=True, enable_gqa=True)
-                       for parts in zip(*(x.split(lengths, 2) for x in (q, k, v)))], 2)
+    alone = torch.cat(
+        [
+            F.scaled_dot_product_attention(*parts, is_causal=True, enable_gqa=True)
+            for parts in zip(*(x.split(lengths, 2) for x in (q, k, v)))
+        ],
+        2,
+    )
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-6)
     weights = torch.randn_like(alone)
-    for mine, theirs in zip(gradients((together * weights).sum(), q, k, v),
-                            gradients((alone * weights).sum(), q, k, v)):
+    for mine, theirs in zip(
+        gradients((together * weights).sum(), q, k, v), gradients((alone * weights).sum(), q, k, v)
+    ):
         torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-5)
 
 
@@ -60,8 +74,9 @@ def test_attention_in_blocks_is_that_of_one_document_after_the_other(lengths, sp
     blocks, one_by_one = (attend(q, k, v, documents) for attend in (attend_in_blocks, attend_one_by_one))
     torch.testing.assert_close(blocks, one_by_one, rtol=0, atol=1e-6)
     weights = torch.randn_like(blocks)
-    for mine, theirs in zip(gradients((blocks * weights).sum(), q, k, v),
-                            gradients((one_by_one * weights).sum(), q, k, v)):
+    for mine, theirs in zip(
+        gradients((blocks * weights).sum(), q, k, v), gradients((one_by_one * weights).sum(), q, k, v)
+    ):
         torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-5)
 
 
@@ -97,6 +112,7 @@ def test_gradient_checkpointing_of_a_packed_batch_changes_no_gradient():
 
 # -----------------------------------------------------------------------------
 # the loss
+
 
 def exact_loss(x, weight, targets):
     logits = 15 * torch.tanh(x.double() @ weight.double().T / 15)
@@ -153,6 +169,7 @@ def test_in_bfloat16_the_loss_agrees_to_its_precision():
 
 # -----------------------------------------------------------------------------
 # what GPTConfig can add
+
 
 def test_scalars_are_tensors_only_where_they_are_asked_for():
     names = {"resid_scalars", "x0_scalars"}

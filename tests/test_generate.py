@@ -10,10 +10,10 @@ import jsonschema_rs
 import pytest
 import tct_github_workflow as tct
 import torch
-from nanochat.checkpoint_manager import save_checkpoint
-from nanochat.gpt import GPT, GPTConfig
 from tct_github_workflow.workflow_yaml import load_workflow
 
+from nanochat.checkpoint_manager import save_checkpoint
+from nanochat.gpt import GPT, GPTConfig
 from scripts import generate_workflow
 
 ROOT = Path(__file__).parents[1]

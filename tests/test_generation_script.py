@@ -9,12 +9,13 @@ import jsonschema_rs
 import pytest
 import tct_github_workflow as tct
 import torch
-from nanochat.checkpoint_manager import save_checkpoint
-from nanochat.gpt import GPT, GPTConfig
-from scripts import _lint, bench_generate, check_generation, generate_workflow
 from tct_github_workflow.workflow_yaml import load_workflow
 from test_generate import TOKENIZER, checkpoint  # noqa: F401, the fixture
 from workflow_generator import Observer, WorkflowGenerator
+
+from nanochat.checkpoint_manager import save_checkpoint
+from nanochat.gpt import GPT, GPTConfig
+from scripts import _lint, bench_generate, check_generation, generate_workflow
 
 SHORT = ["--max_tokens", "60", "--temperature", "1.0"]
 
@@ -22,9 +23,11 @@ SHORT = ["--max_tokens", "60", "--temperature", "1.0"]
 @pytest.fixture
 def run(checkpoint, capsys):  # noqa: F811
     """generate_workflow with some flags; gives (standard output, standard error)."""
+
     def call(*flags):
         generate_workflow.main(["--checkpoint", str(checkpoint), *SHORT, *map(str, flags)])
         return capsys.readouterr()
+
     return call
 
 
@@ -39,9 +42,20 @@ def refused(checkpoint, capsys, *flags) -> str:  # noqa: F811
 # -----------------------------------------------------------------------------
 # how they begin
 
+
 def test_name_events_and_actions_are_in_every_sample(run):
-    out, error = run("--name", "Release it", "--on", "push, pull_request", "--actions",
-                     "actions/checkout@v4,actions/setup-node@v4", "--num_samples", 3, "--format", "json")
+    out, error = run(
+        "--name",
+        "Release it",
+        "--on",
+        "push, pull_request",
+        "--actions",
+        "actions/checkout@v4,actions/setup-node@v4",
+        "--num_samples",
+        3,
+        "--format",
+        "json",
+    )
     assert not error
     for line in out.splitlines():
         workflow = json.loads(line)
@@ -55,25 +69,46 @@ def test_an_action_alone_comes_with_an_event(run):
     assert workflow["on"] == "push" and "actions/checkout@v4" in json.dumps(workflow)
 
 
-@pytest.mark.parametrize("flags, message", [
-    (["--on", "pushh"], '$.on: "pushh" is not one of'), (["--on", "push,,x"], "--on 'push,,x': an entry is empty"),
-    (["--prompt", "x.yml", "--name", "x"], "give one or the others"), (["--best_of", 0], "best_of must be at least 1"),
-    (["--min_p", 2], "min_p must be from 0 to 1"), (["--max_repeats", 1], "max_repeats must be at least 2, or 0")])
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--on", "pushh"], '$.on: "pushh" is not one of'),
+        (["--on", "push,,x"], "--on 'push,,x': an entry is empty"),
+        (["--prompt", "x.yml", "--name", "x"], "give one or the others"),
+        (["--best_of", 0], "best_of must be at least 1"),
+        (["--min_p", 2], "min_p must be from 0 to 1"),
+        (["--max_repeats", 1], "max_repeats must be at least 2, or 0"),
+    ],
+)
 def test_beginnings_and_options_without_sense_are_one_sentence(checkpoint, capsys, flags, message):  # noqa: F811
     assert message in refused(checkpoint, capsys, *flags)
 
 
-@pytest.mark.parametrize("text, message", [
-    ("services: {}\n", "unknown key"), ("- a\n", "expected an object"), (b"name: \xff\n", "not UTF-8"),
-    ("on: push\njobs: {a: {runs-on: 3}}\n", "$.jobs.a.runs-on")])
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("services: {}\n", "unknown key"),
+        ("- a\n", "expected an object"),
+        (b"name: \xff\n", "not UTF-8"),
+        ("on: push\njobs: {a: {runs-on: 3}}\n", "$.jobs.a.runs-on"),
+    ],
+)
 def test_a_prompt_that_is_no_workflow_says_where(checkpoint, capsys, tmp_path, text, message):  # noqa: F811
     (tmp_path / "x.yml").write_bytes(text if isinstance(text, bytes) else text.encode())
     assert message in refused(checkpoint, capsys, "--prompt", tmp_path / "x.yml")
 
 
-@pytest.mark.parametrize("data, text", [
-    ("name: é\n".encode(), "name: é\n"), ("name: é".encode()[:-1], "name: "),
-    ("name: 🚀".encode()[:-1], "name: "), (b"\xef\xbb\xbfname: x", "name: x"), (b"\xef\xbb", ""), (b'\xef\xbb\xbf{"name":"x', '{"name":"x')])
+@pytest.mark.parametrize(
+    "data, text",
+    [
+        ("name: é\n".encode(), "name: é\n"),
+        ("name: é".encode()[:-1], "name: "),
+        ("name: 🚀".encode()[:-1], "name: "),
+        (b"\xef\xbb\xbfname: x", "name: x"),
+        (b"\xef\xbb", ""),
+        (b'\xef\xbb\xbf{"name":"x', '{"name":"x'),
+    ],
+)
 def test_a_prompt_is_text_up_to_its_last_whole_character(monkeypatch, tmp_path, data, text):
     (tmp_path / "x.yml").write_bytes(data)
     assert generate_workflow.read_prompt(str(tmp_path / "x.yml")) == text
@@ -96,6 +131,7 @@ def test_a_prompt_that_is_complete_is_told_and_goes_on(run, tmp_path):
 
 # -----------------------------------------------------------------------------
 # the form
+
 
 def test_jsonl_has_what_there_is_to_know(run, tmp_path):
     out, _ = run("--format", "jsonl", "--num_samples", 3)
@@ -125,7 +161,9 @@ def test_colours_are_for_terminals_and_change_nothing_else(run):
 
     workflow = SimpleNamespace(tokens=[1, 2], finish_reason="complete")
     text = "on: push\njobs:\n  a:\n    steps:\n      - run: x\n"
-    plain, coloured = (generate_workflow.show(0, workflow, text, ["line 1"], "yaml", colours) for colours in (False, True))
+    plain, coloured = (
+        generate_workflow.show(0, workflow, text, ["line 1"], "yaml", colours) for colours in (False, True)
+    )
     assert "\x1b" not in plain and "\x1b[36mrun\x1b[0m: x" in coloured
     assert _lint.ANSI.sub("", coloured) == plain
     assert "\x1b" not in run("--num_samples", 1).out
@@ -153,7 +191,7 @@ def test_the_best_of_several_is_the_likeliest(checkpoint):  # noqa: F811
     options = dict(max_tokens=60, temperature=1.5, seed=4)
     every, best = generator.generate(12, **options), generator.generate(3, best_of=4, **options)
     for index, workflow in enumerate(best):
-        candidates = every[4 * index:4 * index + 4]
+        candidates = every[4 * index : 4 * index + 4]
         assert workflow.tokens == max(candidates, key=lambda candidate: candidate.mean_logprob).tokens
 
 
@@ -165,12 +203,23 @@ def test_nothing_stays_frozen_after_a_command(run):
 # -----------------------------------------------------------------------------
 # models that take schema positions as input
 
+
 @pytest.fixture(scope="module")
 def recommended(tmp_path_factory):
     """An untrained model with --previous_token --state_embedding --state_attention."""
     torch.manual_seed(0)
-    model = GPT(GPTConfig(sequence_len=64, n_layer=1, n_head=1, n_kv_head=1, n_embd=16, previous_token=True,
-                          n_states=tct.n_states(), state_attention=True))
+    model = GPT(
+        GPTConfig(
+            sequence_len=64,
+            n_layer=1,
+            n_head=1,
+            n_kv_head=1,
+            n_embd=16,
+            previous_token=True,
+            n_states=tct.n_states(),
+            state_attention=True,
+        )
+    )
     folder = tmp_path_factory.mktemp("recommended")
     meta = {"model_config": vars(model.config), "data": {"stride": 32, "tokenizer": TOKENIZER}}
     save_checkpoint(folder, 1, model.state_dict(), {}, meta)
@@ -181,10 +230,25 @@ def recommended(tmp_path_factory):
 def test_generation_of_the_recommended_kind_of_model_is_measured(recommended, tmp_path, monkeypatch, weights):
     monkeypatch.setattr(bench_generate, "read_rate", lambda device: 1e10)  # which reads a gigabyte
     monkeypatch.setattr(bench_generate, "hugging_face_ways", lambda *arguments: {})
-    which = (["--checkpoint", str(recommended)] if weights == "checkpoint" else
-             ["--model_size=tiny", "--previous_token", "--state_embedding", "--state_attention"])
-    bench_generate.main([*which, "--batches", "1", "2", "--new_tokens=32", "--rounds=1", "--dtypes=float32",
-                         "--device=cpu", "--output", str(tmp_path / "bench.json")])
+    which = (
+        ["--checkpoint", str(recommended)]
+        if weights == "checkpoint"
+        else ["--model_size=tiny", "--previous_token", "--state_embedding", "--state_attention"]
+    )
+    bench_generate.main(
+        [
+            *which,
+            "--batches",
+            "1",
+            "2",
+            "--new_tokens=32",
+            "--rounds=1",
+            "--dtypes=float32",
+            "--device=cpu",
+            "--output",
+            str(tmp_path / "bench.json"),
+        ]
+    )
     one, two = json.loads((tmp_path / "bench.json").read_text())["results"]
     assert list(one["ways"]) == ["ours, float32", "ours, float32, constraint", "ours, float32, no cache"]
     assert list(two["ways"]) == ["ours, float32", "ours, float32, constraint"]
@@ -192,6 +256,7 @@ def test_generation_of_the_recommended_kind_of_model_is_measured(recommended, tm
 
 # -----------------------------------------------------------------------------
 # the linter
+
 
 class Counting:
     """A linter with as many findings as a text has characters, modulo 3."""
@@ -206,9 +271,11 @@ def test_with_a_linter_the_best_is_the_likeliest_of_the_cleanest(checkpoint):  #
     every = generator.generate(24, **options)
     best = generator.generate(4, best_of=6, choose=generate_workflow.choice_of(Counting()), **options)
     for index, workflow in enumerate(best):
-        candidates = every[6 * index:6 * index + 6]
-        assert workflow.tokens == max(candidates, key=lambda candidate: (
-            -(len(candidate.yaml) % 3), candidate.mean_logprob)).tokens
+        candidates = every[6 * index : 6 * index + 6]
+        assert (
+            workflow.tokens
+            == max(candidates, key=lambda candidate: (-(len(candidate.yaml) % 3), candidate.mean_logprob)).tokens
+        )
     assert [w.tokens for w in best] != [w.tokens for w in generator.generate(4, best_of=6, **options)]
 
 
@@ -221,11 +288,26 @@ def test_a_linter_that_is_not_there_is_named_before_any_work(checkpoint, capsys,
 # -----------------------------------------------------------------------------
 # the proof, in small
 
+
 def test_check_generation_passes_and_would_find_a_fault(recommended, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(check_generation, "LONG", 300)
     (tmp_path / "x.yml").write_text("name: X\non: push\njobs:\n  a:\n    runs-on: x\n    steps:\n      - run: make\n")
-    check_generation.main(["--checkpoint", str(recommended), "--workflows", str(tmp_path), "--num_samples", "6",
-                           "--max_tokens", "80", "--prompts", "1", "--long", "1"])
+    check_generation.main(
+        [
+            "--checkpoint",
+            str(recommended),
+            "--workflows",
+            str(tmp_path),
+            "--num_samples",
+            "6",
+            "--max_tokens",
+            "80",
+            "--prompts",
+            "1",
+            "--long",
+            "1",
+        ]
+    )
     report = capsys.readouterr().out
     assert report.count("6 of 6 schema-valid") == 4 and "longest 300 tokens" in report
     assert "1 cut as" in report or "1 workflows cut" in report

@@ -68,6 +68,7 @@ def reference_logits(config: GPTConfig, weights: dict, tokens: list[int], states
         stream = [x + w["state_embedding.weight"][state] for x, state in zip(stream, states)]
     stream = [rms(x) for x in stream]
     for layer in range(config.n_layer):
+
         def of(name, layer=layer):
             return w[f"transformer.h.{layer}.{name}.weight"]
 
@@ -76,9 +77,9 @@ def reference_logits(config: GPTConfig, weights: dict, tokens: list[int], states
             heads = []
             for h in range(config.n_head):
                 g = h // group
-                q = rms(turn((of("attn.c_q") @ inputs[t])[h * D:(h + 1) * D], t))
-                keys = [rms(turn((of("attn.c_k") @ inputs[s])[g * D:(g + 1) * D], s)) for s in range(t + 1)]
-                values = [(of("attn.c_v") @ inputs[s])[g * D:(g + 1) * D] for s in range(t + 1)]
+                q = rms(turn((of("attn.c_q") @ inputs[t])[h * D : (h + 1) * D], t))
+                keys = [rms(turn((of("attn.c_k") @ inputs[s])[g * D : (g + 1) * D], s)) for s in range(t + 1)]
+                values = [(of("attn.c_v") @ inputs[s])[g * D : (g + 1) * D] for s in range(t + 1)]
                 scores = torch.stack([q @ key / math.sqrt(D) for key in keys])
                 if states:
                     scores = scores + torch.stack([bias(layer, h, t, s) for s in range(t + 1)])
@@ -131,8 +132,14 @@ def test_attention_to_states_and_the_previous_token_begin_as_none():
 def test_the_state_dict_has_the_tensors_of_nanochat_and_no_others(config):
     C, kv = config.n_embd, config.n_kv_head * config.n_embd // config.n_head
     expected = {"transformer.wte.weight": (config.vocab_size, C), "lm_head.weight": (config.vocab_size, C)}
-    matrices = {"attn.c_q": (C, C), "attn.c_k": (kv, C), "attn.c_v": (kv, C), "attn.c_proj": (C, C),
-                "mlp.c_fc": (4 * C, C), "mlp.c_proj": (C, 4 * C)}
+    matrices = {
+        "attn.c_q": (C, C),
+        "attn.c_k": (kv, C),
+        "attn.c_v": (kv, C),
+        "attn.c_proj": (C, C),
+        "mlp.c_fc": (4 * C, C),
+        "mlp.c_proj": (C, 4 * C),
+    }
     for i in range(config.n_layer):
         expected |= {f"transformer.h.{i}.{name}.weight": shape for name, shape in matrices.items()}
     model = GPT(config)
@@ -233,9 +240,16 @@ def test_flops_are_counted_as_in_palm():
     assert model.estimate_flops() == 6 * products + 12 * 8 * 384 * 512 + 6 * 8 * (6 * 16) * 512
 
 
-@pytest.mark.parametrize("change, named", [({"n_embd": 30}, "n_embd 30"), ({"n_kv_head": 3}, "n_kv_head 3"),
-                                           ({"n_layer": 0}, "n_layer"), ({"vocab_size": 1.5}, "vocab_size"),
-                                           ({"state_attention": True}, "n_states")])
+@pytest.mark.parametrize(
+    "change, named",
+    [
+        ({"n_embd": 30}, "n_embd 30"),
+        ({"n_kv_head": 3}, "n_kv_head 3"),
+        ({"n_layer": 0}, "n_layer"),
+        ({"vocab_size": 1.5}, "vocab_size"),
+        ({"state_attention": True}, "n_states"),
+    ],
+)
 def test_a_shape_that_does_not_fit_together_is_refused(change, named):
     with pytest.raises(ValueError, match=named):
         GPTConfig(**{"n_head": 4, "n_kv_head": 4, "n_embd": 32, **change})

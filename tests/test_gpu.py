@@ -10,6 +10,12 @@ import pytest
 import torch
 import torch._dynamo
 import torch.nn.functional as F
+from prepared_data import write_prepared
+from pretend_cuda import ANSWERS, CUDA, VARLEN_ATTN, flash_twin, pretended_gpu, use_varlen_attn  # noqa: F401
+from tct_packing import packed_data_loader
+from test_bench_train import JOB
+from test_engine import TOLD, Brackets
+from test_train import MICRO
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from nanochat import common, functional
@@ -23,13 +29,7 @@ from nanochat.loss_eval import score_batch
 from nanochat.optim import build_optimizers
 from nanochat.report import RunLog, read_metrics
 from nanochat.trainer import Trainer
-from prepared_data import write_prepared
-from pretend_cuda import ANSWERS, CUDA, VARLEN_ATTN, flash_twin, pretended_gpu, use_varlen_attn  # noqa: F401
 from scripts import _train_flags, bench_train, tct_train
-from tct_packing import packed_data_loader
-from test_bench_train import JOB
-from test_engine import TOLD, Brackets
-from test_train import MICRO
 
 CPU = torch.device("cpu")
 LENGTHS = [5, 1, 16, 9, 3, 14]
@@ -39,8 +39,11 @@ INSTALLED = functional.varlen_attn
 KERNELS = VARLEN_ATTN | {"installed": INSTALLED}
 del KERNELS["2.12"]  # is as 2.13
 GPU_MODULES = "torch.cuda.", "torch.accelerator.", "torch.backends.cuda."
-SHIPPED = [path for folder in ("nanochat", "scripts", "tct-bundle/adapters", "experiments/gpu")
-           for path in Path(__file__).parents[1].joinpath(folder).glob("*.py")]
+SHIPPED = [
+    path
+    for folder in ("nanochat", "scripts", "tct-bundle/adapters", "experiments/gpu")
+    for path in Path(__file__).parents[1].joinpath(folder).glob("*.py")
+]
 
 
 @pytest.fixture
@@ -72,12 +75,18 @@ def distance(one, other) -> float:
 # -----------------------------------------------------------------------------
 # the numbers are those of the CPU
 
+
 @pytest.mark.parametrize("fields", FEATURES.values(), ids=FEATURES)
-@pytest.mark.parametrize("kernel, dtype, error", [
-    pytest.param(INSTALLED, torch.float32, 1e-5, id="float32"),
-    *(pytest.param(kernel, torch.bfloat16, 0.03, id=version) for version, kernel in KERNELS.items())])
+@pytest.mark.parametrize(
+    "kernel, dtype, error",
+    [
+        pytest.param(INSTALLED, torch.float32, 1e-5, id="float32"),
+        *(pytest.param(kernel, torch.bfloat16, 0.03, id=version) for version, kernel in KERNELS.items()),
+    ],
+)
 def test_loss_and_gradients_of_packed_documents_are_those_of_the_cpu(
-        pretended_gpu, monkeypatch, kernel, dtype, error, fields):  # noqa: F811
+    pretended_gpu, monkeypatch, kernel, dtype, error, fields
+):  # noqa: F811
     use_varlen_attn(monkeypatch, kernel)
 
     def run(device, dtype):
@@ -99,9 +108,17 @@ def test_loss_and_gradients_of_packed_documents_are_those_of_the_cpu(
 
 
 @pytest.mark.parametrize("kernel", KERNELS.values(), ids=KERNELS)
-@pytest.mark.parametrize("change, by_kernel", [
-    ({}, True), ({"dtype": torch.float16}, True), ({"dtype": torch.float32}, False), ({"size": 12}, False),
-    ({"size": 256}, False), ({"capability": (7, 5)}, False)])
+@pytest.mark.parametrize(
+    "change, by_kernel",
+    [
+        ({}, True),
+        ({"dtype": torch.float16}, True),
+        ({"dtype": torch.float32}, False),
+        ({"size": 12}, False),
+        ({"size": 256}, False),
+        ({"capability": (7, 5)}, False),
+    ],
+)
 def test_the_kernel_gets_only_what_it_takes(pretended_gpu, monkeypatch, kernel, change, by_kernel):  # noqa: F811
     use_varlen_attn(monkeypatch, kernel)
     case = {"dtype": torch.bfloat16, "size": 64, "capability": (9, 0)} | change
@@ -143,8 +160,9 @@ def test_samples_are_those_of_the_cpu(pretended_gpu, told, options):  # noqa: F8
     def run(device):
         model = random_model(device, vocab_size=45, n_kv_head=2, **(TOLD if told else {}))
         engine = Engine(model.eval(), stride=8)
-        return engine.generate([], 3, max_tokens=24, constraint_factory=Told, measure_allowed=True, max_repeats=4,
-                               batch_size=2, **options)
+        return engine.generate(
+            [], 3, max_tokens=24, constraint_factory=Told, measure_allowed=True, max_repeats=4, batch_size=2, **options
+        )
 
     with pretended_gpu:
         there = run(CUDA)
@@ -195,12 +213,14 @@ def test_scores_of_tokens_are_those_of_the_cpu(pretended_gpu):  # noqa: F811
 # -----------------------------------------------------------------------------
 # the host does not wait, and the functions are called as they are declared
 
+
 def test_no_update_waits_for_the_gpu(pretended_gpu, data):  # noqa: F811
     with pretended_gpu:
         model = GPT(GPTConfig(sequence_len=16, vocab_size=64, n_layer=1, n_head=1, n_kv_head=1, n_embd=8)).to(CUDA)
         loader = packed_data_loader(2, 16, "train", data, CUDA)
-        trainer = Trainer(model, build_optimizers(model, "muon", 0.1, torch.bfloat16), torch.bfloat16, 1.0, 0,
-                          Ranks(0, 1))
+        trainer = Trainer(
+            model, build_optimizers(model, "muon", 0.1, torch.bfloat16), torch.bfloat16, 1.0, 0, Ranks(0, 1)
+        )
         for step in range(1, 4):
             update = trainer.update(step, 1e-3, [next(loader), next(loader)], 64)
     assert pretended_gpu.waits == []
@@ -255,8 +275,9 @@ def test_ranks_share_gradients_but_no_buffers(monkeypatch, takes):
     def declared(module, device_ids=None, output_device=None, *, buffers=True):
         """Stands for DistributedDataParallel."""
 
-    parameters = [p.replace(name=takes) if p.name == "buffers" else p
-                  for p in inspect.signature(declared).parameters.values()]
+    parameters = [
+        p.replace(name=takes) if p.name == "buffers" else p for p in inspect.signature(declared).parameters.values()
+    ]
     stand_in = mock.Mock(__signature__=inspect.Signature(parameters))
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.nn.parallel, "DistributedDataParallel", stand_in)
@@ -280,8 +301,10 @@ def test_the_varlen_attn_we_know_is_that_of_the_installed_torch():
     version = ".".join(torch.__version__.split(".")[:2])
     if version not in VARLEN_ATTN:
         pytest.skip(f"torch {version} is not among those we know")
-    names = [None if kernel is None else list(inspect.signature(kernel).parameters)
-             for kernel in (VARLEN_ATTN[version], INSTALLED)]
+    names = [
+        None if kernel is None else list(inspect.signature(kernel).parameters)
+        for kernel in (VARLEN_ATTN[version], INSTALLED)
+    ]
     assert names[0] == names[1]
 
 
@@ -297,10 +320,12 @@ def test_every_function_of_a_gpu_that_we_call_has_a_stand_in():
 # -----------------------------------------------------------------------------
 # compiled
 
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])  # in blocks, and by the kernel
 @pytest.mark.parametrize("checkpoints", [False, True])
 def test_all_batches_of_one_shape_share_one_graph(flash_twin, monkeypatch, dtype, checkpoints):  # noqa: F811
     """The code of a GPU is traced, forward and backward, without a break: whatever the lengths of the documents."""
+
     def loss(x, weight, targets):
         return F.cross_entropy(cap(F.linear(x, weight)), targets, ignore_index=-1, reduction="sum")
 

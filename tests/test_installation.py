@@ -63,8 +63,9 @@ def checkout(tmp_path):
 
 def install(checkout) -> list[str]:
     """What python was asked to do, up to now."""
-    subprocess.run(["bash", "-euc", "source scripts/install.sh; install test"], cwd=checkout, check=True,
-                   capture_output=True)
+    subprocess.run(
+        ["bash", "-euc", "source scripts/install.sh; install test"], cwd=checkout, check=True, capture_output=True
+    )
     return (checkout / "calls").read_text().splitlines()
 
 

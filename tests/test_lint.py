@@ -6,6 +6,7 @@ import shutil
 import sys
 
 import pytest
+
 from scripts import _github_parser, _lint
 from scripts._lint import Finding
 

@@ -16,9 +16,16 @@ SIZES = {"tiny": 2_883_584, "small": 20_447_232, "medium": 69_206_016, "large": 
 def test_a_preset_makes_a_model_of_the_documented_size(name):
     config = get_config(name)
     with torch.device("meta"):
-        model = GPT(GPTConfig(sequence_len=config["context_size"], vocab_size=config["vocab_size"],
-                              n_layer=config["n_layers"], n_head=config["n_heads"],
-                              n_kv_head=config["n_heads"], n_embd=config["d_model"]))
+        model = GPT(
+            GPTConfig(
+                sequence_len=config["context_size"],
+                vocab_size=config["vocab_size"],
+                n_layer=config["n_layers"],
+                n_head=config["n_heads"],
+                n_kv_head=config["n_heads"],
+                n_embd=config["d_model"],
+            )
+        )
     assert model.num_parameters() == SIZES[name]
     assert (config["vocab_size"], config["context_size"]) == (8192, 512)
 
@@ -26,8 +33,15 @@ def test_a_preset_makes_a_model_of_the_documented_size(name):
 @pytest.mark.parametrize("name", PRESET_NAMES)
 def test_a_preset_has_every_training_default(name):
     config = get_config(name)
-    for key in ("device_batch_size", "gradient_accumulation", "num_iterations", "learning_rate",
-                "warmup_iters", "weight_decay", "grad_clip"):
+    for key in (
+        "device_batch_size",
+        "gradient_accumulation",
+        "num_iterations",
+        "learning_rate",
+        "warmup_iters",
+        "weight_decay",
+        "grad_clip",
+    ):
         assert config[key] > 0, key
     assert config["warmup_iters"] < config["num_iterations"]
 

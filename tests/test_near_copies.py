@@ -19,8 +19,7 @@ def slow_twin(samples, training) -> list[int]:
                 for length in range(len(words), -1, -1)
                 if not length
                 or any(
-                    f" {' '.join(words[start : start + length])} " in text
-                    for start in range(len(words) - length + 1)
+                    f" {' '.join(words[start : start + length])} " in text for start in range(len(words) - length + 1)
                 )
             )
         )
@@ -68,17 +67,13 @@ def test_none_of_either_is_fine():
     assert longest_common_runs(arrays([[]]), np.array([1, 2])).tolist() == [0]
 
 
-@pytest.mark.parametrize(
-    "sample, message", [([1, 0, 1], "contains the padding token"), ([-1], "from 0 to 32767")]
-)
+@pytest.mark.parametrize("sample, message", [([1, 0, 1], "contains the padding token"), ([-1], "from 0 to 32767")])
 def test_tokens_that_cannot_be_are_refused(sample, message):
     with pytest.raises(ValueError, match=message):
         longest_common_runs(arrays([sample]), np.array([1, 2, 0]))
 
 
 def test_steps_are_novel_unless_training_has_them_whatever_the_order_of_keys():
-    known = known_steps(
-        [{"jobs": {"a": {"steps": [{"name": "Build", "run": "make"}, {"run": "make test"}]}}}]
-    )
+    known = known_steps([{"jobs": {"a": {"steps": [{"name": "Build", "run": "make"}, {"run": "make test"}]}}}])
     sample = {"jobs": {"b": {"steps": [{"run": "make", "name": "Build"}]}, "c": {"steps": [{"run": "make"}]}}}
     assert share_of_novel_steps([sample, {"jobs": {}}, None], known) == [0.5, None, None]

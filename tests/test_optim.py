@@ -4,8 +4,17 @@ import pytest
 import torch
 
 from nanochat.gpt import GPT, GPTConfig
-from nanochat.optim import (OPTIMIZERS, SCHEDULES, UPDATE_RMS, Muon, build_optimizers, momentum_at, orthogonalize,
-                            rate_at, set_rates)
+from nanochat.optim import (
+    OPTIMIZERS,
+    SCHEDULES,
+    UPDATE_RMS,
+    Muon,
+    build_optimizers,
+    momentum_at,
+    orthogonalize,
+    rate_at,
+    set_rates,
+)
 from scripts import _train_flags
 
 CONFIG = GPTConfig(sequence_len=8, vocab_size=16, n_layer=2, n_head=2, n_kv_head=2, n_embd=8)
@@ -14,8 +23,9 @@ CONFIG = GPTConfig(sequence_len=8, vocab_size=16, n_layer=2, n_head=2, n_kv_head
 def named_groups(model, optimizers):
     """For each parameter's name the group that has it."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    return {names[id(p)]: group for optimizer in optimizers for group in optimizer.param_groups
-            for p in group["params"]}
+    return {
+        names[id(p)]: group for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]
+    }
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -98,6 +108,7 @@ def test_momentum_rises_for_300_iterations():
 
 # -----------------------------------------------------------------------------
 # the schedule
+
 
 def rates(schedule, warmup, total, warmdown=0.5):
     return [rate_at(step, schedule, warmup, total, warmdown) for step in range(1, total + 1)]

@@ -6,8 +6,8 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
-
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from prepared_data import write_prepared
 from tct_dataloader import tokenizing_distributed_data_loader
 from tct_packing import PackedTrainLoader, count_tokens, packed_data_loader, packing_order
@@ -21,7 +21,7 @@ def rows_of(lengths):
     rows = torch.zeros(len(lengths), C + 1, dtype=torch.int16)
     for i, length in enumerate(lengths):
         rows[i, 0] = i
-        rows[i, 1:length + 1] = 100 * i + torch.arange(1, length + 1)
+        rows[i, 1 : length + 1] = 100 * i + torch.arange(1, length + 1)
     return rows
 
 
@@ -43,6 +43,7 @@ LENGTHS = st.lists(st.integers(1, C), min_size=1, max_size=30)
 # -----------------------------------------------------------------------------
 # training
 
+
 @settings(max_examples=60)
 @given(LENGTHS, st.integers(1, 3 * C), st.integers(0, 2**70))
 def test_every_batch_has_so_many_targets_and_every_token_is_one_once_in_an_epoch(lengths, targets, seed):
@@ -55,7 +56,7 @@ def test_every_batch_has_so_many_targets_and_every_token_is_one_once_in_an_epoch
         seen += drawn
     every_token = sorted(100 * i + t for i, length in enumerate(lengths) for t in range(1, length + 1))
     for epoch in range(len(seen) // total):
-        assert sorted(seen[epoch * total:(epoch + 1) * total]) == every_token
+        assert sorted(seen[epoch * total : (epoch + 1) * total]) == every_token
 
 
 @settings(max_examples=60)
@@ -67,9 +68,9 @@ def test_every_document_is_a_window_from_its_position_on(lengths):
         parts = zip(x[0].split(documents.lengths), y[0].split(documents.lengths))
         for x_part, y_part in parts:
             row = rows[x_part[0]].long()  # the position says which
-            assert torch.equal(x_part, row[:len(x_part)])
+            assert torch.equal(x_part, row[: len(x_part)])
             counted = y_part != -1
-            assert torch.equal(y_part[counted], row[1:len(x_part) + 1][counted])
+            assert torch.equal(y_part[counted], row[1 : len(x_part) + 1][counted])
             first = int(counted.int().argmax())
             assert counted[first:].all()  # what is ignored was a target before
 
@@ -110,6 +111,7 @@ def test_a_resumed_loader_refuses_other_data():
 # -----------------------------------------------------------------------------
 # the order
 
+
 @settings(max_examples=100)
 @given(LENGTHS, st.integers(0, 5))
 def test_the_packing_order_has_every_window_once(lengths, seed):
@@ -136,10 +138,14 @@ def test_real_tokens_are_all_but_a_few_of_what_is_computed():
 # -----------------------------------------------------------------------------
 # validation, and folders
 
+
 @settings(max_examples=40)
-@given(lengths=st.lists(st.integers(1, 70), min_size=1, max_size=6),
-       window_step=st.sampled_from([4, 8, 12, 16]), batch_size=st.integers(1, 5),
-       world_size=st.integers(1, 3))
+@given(
+    lengths=st.lists(st.integers(1, 70), min_size=1, max_size=6),
+    window_step=st.sampled_from([4, 8, 12, 16]),
+    batch_size=st.integers(1, 5),
+    world_size=st.integers(1, 3),
+)
 def test_validation_scores_every_token_once(tmp_path_factory, lengths, window_step, batch_size, world_size):
     folder = tmp_path_factory.mktemp("data")
     workflows = write_prepared(folder, [1], lengths, window_step=window_step)

@@ -14,7 +14,17 @@ from tct.bpe import split_words
 from tct.codec import CUT, Encoder, symbols_of
 from tct.prefix import settled_words
 from tct.symbols import (
-    BYTE, END_ARRAY, END_NUMBER, END_OBJECT, END_STRING, FALSE, FIRST_NAME, NULL, NUMBER, TRUE, literal,
+    BYTE,
+    END_ARRAY,
+    END_NUMBER,
+    END_OBJECT,
+    END_STRING,
+    FALSE,
+    FIRST_NAME,
+    NULL,
+    NUMBER,
+    TRUE,
+    literal,
     text_symbols,
 )  # fmt: skip
 from tct_github_workflow.workflow_files import find_files, load_file
@@ -327,9 +337,7 @@ def test_a_plain_scalar_may_become_whatever_starts_so():
 # -- values
 
 
-@pytest.mark.parametrize(
-    "value", [{}, {"name": "x"}, {"on": {"push": {"branches": []}}}, ODD, *WORKFLOWS[:5]]
-)
+@pytest.mark.parametrize("value", [{}, {"name": "x"}, {"on": {"push": {"branches": []}}}, ODD, *WORKFLOWS[:5]])
 def test_a_value_and_its_whole_json_text_are_left_open(value):
     prefix = tct.encode_prefix(value)
     assert list(prefix) == list(tct.encode_prefix(compact(value)))
@@ -485,8 +493,9 @@ def ways_to_say(scalar) -> list[tuple[int, ...]]:
 
 def test_a_generator_goes_on_where_a_text_is_cut():
     torch = pytest.importorskip("torch")
-    from nanochat.gpt import GPT, GPTConfig
     from workflow_generator import WorkflowGenerator
+
+    from nanochat.gpt import GPT, GPTConfig
 
     torch.manual_seed(0)
     model = GPT(GPTConfig(sequence_len=64, n_layer=1, n_head=1, n_kv_head=1, n_embd=16))

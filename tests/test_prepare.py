@@ -31,8 +31,7 @@ yaml_to_json = load_script("yaml_to_json")
 
 
 def workflow(name="CI", run="make"):
-    return {"name": name, "on": "push",
-            "jobs": {"build": {"runs-on": "ubuntu-latest", "steps": [{"run": run}]}}}
+    return {"name": name, "on": "push", "jobs": {"build": {"runs-on": "ubuntu-latest", "steps": [{"run": run}]}}}
 
 
 def write_workflows(folder, names):
@@ -44,13 +43,13 @@ def write_workflows(folder, names):
 
 def prepare(source, output, *flags):
     return prepare_training_data.main(
-        ["--input", str(source), "--output", str(output), "--num-workers", "1", *map(str, flags)])
+        ["--input", str(source), "--output", str(output), "--num-workers", "1", *map(str, flags)]
+    )
 
 
 def load(output):
     metadata = json.loads((output / "metadata.json").read_text())
-    rows = {side: torch.load(output / f"{side}.pt", mmap=True, weights_only=True)
-            for side in ("train", "val")}
+    rows = {side: torch.load(output / f"{side}.pt", mmap=True, weights_only=True) for side in ("train", "val")}
     skipped = [json.loads(line) for line in (output / "skipped.jsonl").read_text().splitlines()]
     return rows["train"], rows["val"], metadata, skipped
 
@@ -68,14 +67,19 @@ def names_in(rows):
 @pytest.fixture
 def bytes_as_tokens(monkeypatch):
     """A tokenizer whose lengths a test can set: one token for each byte, as long as there are jobs."""
+
     def encode(text):
         if "jobs" not in json.loads(text):
             raise ValueError("$: 'jobs' is missing")
         return [byte + 1 for byte in text.encode()]
 
     monkeypatch.setattr(tct_github_workflow, "encode", encode, raising=False)
-    monkeypatch.setattr(tct_github_workflow, "decode_prefix", lambda tokens: (
-        bytes(token - 1 for token in tokens if token).decode(), 0, False), raising=False)
+    monkeypatch.setattr(
+        tct_github_workflow,
+        "decode_prefix",
+        lambda tokens: (bytes(token - 1 for token in tokens if token).decode(), 0, False),
+        raising=False,
+    )
     monkeypatch.setattr(tct_github_workflow, "vocab_size", lambda: 8192, raising=False)
     monkeypatch.setattr(tct_github_workflow, "pad_token", lambda: 0, raising=False)
     monkeypatch.setattr(tct_github_workflow, "fingerprint", lambda: "bytes", raising=False)
@@ -83,6 +87,7 @@ def bytes_as_tokens(monkeypatch):
 
 # -----------------------------------------------------------------------------
 # the split
+
 
 def test_added_files_move_no_workflow_to_the_other_side(tmp_path, bytes_as_tokens):
     write_workflows(tmp_path / "in", [f"b{i}.json" for i in range(30)])
@@ -106,21 +111,49 @@ def test_split_by_folder_keeps_a_folder_on_one_side(tmp_path, bytes_as_tokens):
 # -----------------------------------------------------------------------------
 # the prepared set
 
+
 def test_metadata_says_what_the_tensors_hold(tmp_path, bytes_as_tokens):
     names = [f"{i}.json" for i in range(20)]
     write_workflows(tmp_path / "in", names)
-    assert prepare(tmp_path / "in", tmp_path / "out", "--context-size", 64, "--stride", 16,
-                   "--window-step", 32, "--train-split", 0.6, "--seed", 3) == 0
+    assert (
+        prepare(
+            tmp_path / "in",
+            tmp_path / "out",
+            "--context-size",
+            64,
+            "--stride",
+            16,
+            "--window-step",
+            32,
+            "--train-split",
+            0.6,
+            "--seed",
+            3,
+        )
+        == 0
+    )
     train, val, metadata, skipped = load(tmp_path / "out")
     total = sum(len(json.dumps(workflow(name), separators=(",", ":"))) for name in names)
     assert train.dtype == val.dtype == torch.int16 and train.shape[1] == val.shape[1] == 65
     splits = metadata.pop("splits")
     assert metadata == {
-        "context_size": 64, "stride": 16, "window_step": 32, "max_windows_per_workflow": None,
-        "vocab_size": 8192, "pad_token": 0,
+        "context_size": 64,
+        "stride": 16,
+        "window_step": 32,
+        "max_windows_per_workflow": None,
+        "vocab_size": 8192,
+        "pad_token": 0,
         "tokenizer": {"name": "tct_github_workflow", "fingerprint": "bytes"},
-        "total_records": 20, "total_workflows": 20, "skipped": {}, "left_alone": 0, "repairs": {},
-        "seed": 3, "split_by": "file", "train_split": 0.6, "test_split": 0.0}
+        "total_records": 20,
+        "total_workflows": 20,
+        "skipped": {},
+        "left_alone": 0,
+        "repairs": {},
+        "seed": 3,
+        "split_by": "file",
+        "train_split": 0.6,
+        "test_split": 0.0,
+    }
     assert skipped == []
     for side, rows in (("train", train), ("val", val)):
         assert splits[side]["windows"] == len(rows)
@@ -160,13 +193,15 @@ def test_duplicates_are_dropped_whatever_their_format_and_key_order(tmp_path, by
     write_workflows(source, ["a.json", "b.json"])
     value = workflow("a.json")
     (source / "c.json").write_text(json.dumps(dict(reversed(value.items())), indent=4))
-    (source / "d.yml").write_text("on: push  # again\nname: a.json\njobs: {build: {runs-on: ubuntu-latest, "
-                                  "steps: [run: make]}}\n")
+    (source / "d.yml").write_text(
+        "on: push  # again\nname: a.json\njobs: {build: {runs-on: ubuntu-latest, steps: [run: make]}}\n"
+    )
     prepare(source, tmp_path / "out")
     _, _, metadata, skipped = load(tmp_path / "out")
     assert metadata["total_workflows"] == 2 and metadata["skipped"] == {"duplicate": 2}
-    assert skipped == [{"file": name, "reason": "duplicate", "detail": "same value as a.json"}
-                       for name in ("c.json", "d.yml")]
+    assert skipped == [
+        {"file": name, "reason": "duplicate", "detail": "same value as a.json"} for name in ("c.json", "d.yml")
+    ]
 
 
 def test_bad_files_among_good_ones_are_counted_with_their_reason(tmp_path, bytes_as_tokens, capsys):
@@ -195,14 +230,30 @@ def test_bad_files_among_good_ones_are_counted_with_their_reason(tmp_path, bytes
     assert metadata["total_workflows"] == 3 and metadata["left_alone"] == 2
     reasons = {item["file"]: item["reason"] for item in skipped}
     assert reasons == {
-        "empty.yml": "syntax", "binary.yml": "syntax", "tab.yml": "syntax", "deep.json": "syntax",
-        "other.yml": "not_schema_valid", "large.yml": "too_large", "long.yml": "too_long",
-        "gone.yml": "unreadable", "loop.yml": "unreadable", "new\nline.yml": "unreadable",
-        "pipe.yml": "unreadable", "action.yml": "not_a_workflow", "starter.yml": "template",
-        "jinja.yml": "template"}
+        "empty.yml": "syntax",
+        "binary.yml": "syntax",
+        "tab.yml": "syntax",
+        "deep.json": "syntax",
+        "other.yml": "not_schema_valid",
+        "large.yml": "too_large",
+        "long.yml": "too_long",
+        "gone.yml": "unreadable",
+        "loop.yml": "unreadable",
+        "new\nline.yml": "unreadable",
+        "pipe.yml": "unreadable",
+        "action.yml": "not_a_workflow",
+        "starter.yml": "template",
+        "jinja.yml": "template",
+    }
     assert metadata["skipped"] == {
-        "not_a_workflow": 1, "not_schema_valid": 1, "syntax": 4, "template": 2, "too_large": 1, "too_long": 1,
-        "unreadable": 4}
+        "not_a_workflow": 1,
+        "not_schema_valid": 1,
+        "syntax": 4,
+        "template": 2,
+        "too_large": 1,
+        "too_long": 1,
+        "unreadable": 4,
+    }
     details = {item["file"]: item["detail"] for item in skipped}
     assert "--stride 8 would do" in details["long.yml"]
     assert details["other.yml"] == "$: 'jobs' is missing"
@@ -213,12 +264,16 @@ def test_bad_files_among_good_ones_are_counted_with_their_reason(tmp_path, bytes
 # -----------------------------------------------------------------------------
 # refusals
 
-@pytest.mark.parametrize("flags, messages", [
-    (["--stride", 0, "--context-size", -1], ["--stride must be at least 1, not 0", "--context-size must be"]),
-    (["--stride", 32, "--window-step", 48], ["--window-step 48 must be a multiple of --stride 32"]),
-    (["--stride", 64, "--context-size", 32], ["must be at most --context-size 32"]),
-    (["--train-split", 1.5, "--max-files", 0], ["--train-split must be from 0 to 1, not 1.5", "--max-files"]),
-])
+
+@pytest.mark.parametrize(
+    "flags, messages",
+    [
+        (["--stride", 0, "--context-size", -1], ["--stride must be at least 1, not 0", "--context-size must be"]),
+        (["--stride", 32, "--window-step", 48], ["--window-step 48 must be a multiple of --stride 32"]),
+        (["--stride", 64, "--context-size", 32], ["must be at most --context-size 32"]),
+        (["--train-split", 1.5, "--max-files", 0], ["--train-split must be from 0 to 1, not 1.5", "--max-files"]),
+    ],
+)
 def test_all_bad_numbers_are_named_together(tmp_path, capsys, flags, messages):
     write_workflows(tmp_path / "in", ["a.json"])
     assert prepare(tmp_path / "in", tmp_path / "out", *flags) == 2
@@ -231,18 +286,29 @@ def test_an_input_without_workflows_is_refused(tmp_path, bytes_as_tokens, capsys
     (tmp_path / "empty").mkdir()
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "x.yml").write_text("a: 1")
-    for source, message in (("missing", "does not exist"), ("empty", "has no .json, .yml or .yaml"),
-                            ("bad", "no valid workflow")):
+    for source, message in (
+        ("missing", "does not exist"),
+        ("empty", "has no .json, .yml or .yaml"),
+        ("bad", "no valid workflow"),
+    ):
         assert prepare(tmp_path / source, tmp_path / "out") == 2
         error = capsys.readouterr().err
         assert message in error and "Traceback" not in error and "--resume" not in error
         assert {path.name for path in tmp_path.iterdir()} == {"empty", "bad"}
 
 
-@pytest.mark.parametrize("content, flags, message", [
-    (b"", [], "it has no rows"), (b"\xef\xbb\xbf\n", [], "it has no rows"),
-    (b'{"content": "a: 1", "path": "docs/x.yml"}\n', ["--path_glob", "workflows/*"],
-     "--path_glob takes none of its 1 files or rows")])
+@pytest.mark.parametrize(
+    "content, flags, message",
+    [
+        (b"", [], "it has no rows"),
+        (b"\xef\xbb\xbf\n", [], "it has no rows"),
+        (
+            b'{"content": "a: 1", "path": "docs/x.yml"}\n',
+            ["--path_glob", "workflows/*"],
+            "--path_glob takes none of its 1 files or rows",
+        ),
+    ],
+)
 def test_a_table_without_rows_says_so(tmp_path, capsys, content, flags, message):
     (tmp_path / "x.jsonl").write_bytes(content)
     assert prepare(tmp_path / "x.jsonl", tmp_path / "out", *flags) == 2
@@ -295,10 +361,10 @@ def test_an_output_inside_the_input_is_not_read_as_input(tmp_path, bytes_as_toke
     assert load(tmp_path / "out")[3] == []
 
 
-@pytest.mark.parametrize("failure, code", [
-    (KeyboardInterrupt(), 130), (OSError(28, "No space left on device"), 2)])
+@pytest.mark.parametrize("failure, code", [(KeyboardInterrupt(), 130), (OSError(28, "No space left on device"), 2)])
 def test_a_run_that_ends_early_leaves_the_earlier_set_and_can_be_resumed(
-        tmp_path, bytes_as_tokens, monkeypatch, capsys, failure, code):
+    tmp_path, bytes_as_tokens, monkeypatch, capsys, failure, code
+):
     write_workflows(tmp_path / "in", ["a.json", "b.json"])
     assert prepare(tmp_path / "in", tmp_path / "out", "--seed", 1) == 0
 
@@ -322,9 +388,14 @@ def test_a_run_that_ends_early_leaves_the_earlier_set_and_can_be_resumed(
 # -----------------------------------------------------------------------------
 # the real tokenizer, in real processes
 
+
 def run(*flags):
-    return subprocess.run([sys.executable, SCRIPTS / "prepare_training_data.py", *map(str, flags)],
-                          capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, SCRIPTS / "prepare_training_data.py", *map(str, flags)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 @pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())  # which one is used depends on the system
@@ -349,7 +420,8 @@ def test_prepared_rows_decode_to_the_workflows(tmp_path):
     texts = [tct_github_workflow.decode(tokens)[0] for tokens in rows]
     assert sorted(json.loads(text)["name"] for text in texts) == sorted(names)
     assert sum(len(text.encode()) for text in texts) == sum(
-        split["json_bytes"] for split in metadata["splits"].values())
+        split["json_bytes"] for split in metadata["splits"].values()
+    )
     assert metadata["tokenizer"]["fingerprint"] == tct_github_workflow.fingerprint()
 
 
@@ -380,6 +452,7 @@ if __name__ == "__main__":
             assert process.poll() is None, process.stderr.read()
             time.sleep(0.01)
         return process, released
+
     return start
 
 
@@ -410,6 +483,7 @@ def test_help_names_the_flags_and_bad_flags_exit_with_2():
 
 # -----------------------------------------------------------------------------
 # yaml_to_json
+
 
 def test_yaml_to_json_keeps_the_tree_and_names_what_it_skips(tmp_path, capsys):
     source = tmp_path / "in"

@@ -14,8 +14,7 @@ import sys
 import pytest
 import torch
 from tct_github_workflow import workflow_files
-from test_prepare import (SCRIPTS, contents, held, load, prepare, prepare_training_data, run, workflow,  # noqa: F401
-                          write_workflows)
+from test_prepare import SCRIPTS, contents, held, load, prepare, prepare_training_data, run, workflow, write_workflows  # noqa: F401
 
 SCRIPT = SCRIPTS / "prepare_training_data.py"
 
@@ -54,6 +53,7 @@ def prepare_or_die(arguments: list[str], touches: int):
     def die(event, details):
         if event in TOUCHES and ".unfinished" in str(details[0]) and next(count) == touches:
             os.kill(os.getpid(), signal.SIGKILL)
+
     sys.addaudithook(die)
     sys.exit(prepare_training_data.main(arguments))
 
@@ -99,11 +99,13 @@ def test_shards_in_any_order_merge_to_the_same_bytes(source, straight, tmp_path,
     assert contents(tmp_path / "out") == straight
     capsys.readouterr()
     other = tmp_path / "other"
-    assert prepare_training_data.main(
-        [str(f) for f in flags(source, other, "--shard", "3/3", "--seed", "5")]) == 0
-    for given, message in ((shards[:2], "shard 3/3 is missing"), ([*shards, shards[0]], "is shard 1/3, and so is"),
-                           ([*shards[:2], other], "made with other flags"),
-                           ([*shards[:2], source], "no finished output of --shard")):
+    assert prepare_training_data.main([str(f) for f in flags(source, other, "--shard", "3/3", "--seed", "5")]) == 0
+    for given, message in (
+        (shards[:2], "shard 3/3 is missing"),
+        ([*shards, shards[0]], "is shard 1/3, and so is"),
+        ([*shards[:2], other], "made with other flags"),
+        ([*shards[:2], source], "no finished output of --shard"),
+    ):
         assert merge(*given) == 2
         assert message in capsys.readouterr().err
     assert contents(tmp_path / "out") == straight
@@ -117,8 +119,12 @@ def test_a_shard_is_resumed_too(source, straight, tmp_path, monkeypatch):
         broken.setattr(prepare_training_data, "run_in_processes", stop_after(2))
         assert prepare_training_data.main(flags_of(1)) == 130
     assert prepare_training_data.main([*flags_of(1), "--resume"]) == prepare_training_data.main(flags_of(2)) == 0
-    assert prepare_training_data.main(
-        ["--merge", str(tmp_path / "shard-1"), str(tmp_path / "shard-2"), "--output", str(tmp_path / "out")]) == 0
+    assert (
+        prepare_training_data.main(
+            ["--merge", str(tmp_path / "shard-1"), str(tmp_path / "shard-2"), "--output", str(tmp_path / "out")]
+        )
+        == 0
+    )
     assert contents(tmp_path / "out") == straight
 
 
@@ -159,6 +165,7 @@ def stop_after(chunks):
         for _, call in zip(range(chunks), calls):
             yield function(*call)
         raise KeyboardInterrupt
+
     return run_some
 
 
@@ -176,9 +183,19 @@ def test_resuming_with_other_flags_is_refused_and_loses_nothing(source, tmp_path
 def test_a_second_run_into_one_folder_is_refused(source, tmp_path, capsys):
     work = tmp_path / ".out.unfinished"
     work.mkdir()
-    holder = subprocess.Popen([sys.executable, "-c", (
-        "import fcntl, sys; lock = open(sys.argv[1], 'w'); fcntl.lockf(lock, fcntl.LOCK_EX); print(flush=True); "
-        "sys.stdin.read()"), work / "lock"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    holder = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            (
+                "import fcntl, sys; lock = open(sys.argv[1], 'w'); fcntl.lockf(lock, fcntl.LOCK_EX); print(flush=True); "
+                "sys.stdin.read()"
+            ),
+            work / "lock",
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
     holder.stdout.readline()
     for more in ([], ["--resume"]):
         assert prepare(source, tmp_path / "out", *more) == 2
@@ -190,6 +207,7 @@ def test_a_second_run_into_one_folder_is_refused(source, tmp_path, capsys):
 
 def test_a_disk_that_is_full_is_one_line_and_the_work_is_kept(source, straight, tmp_path):
     """No file may grow beyond a limit, in a process of its own: as when the disk is full."""
+
     def limited():
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
@@ -208,9 +226,25 @@ def test_a_disk_that_is_full_is_one_line_and_the_work_is_kept(source, straight, 
 # -----------------------------------------------------------------------------
 # more of what a run can be told
 
+
 def test_a_third_split_and_a_limit_of_windows(source, tmp_path):
-    assert prepare(source, tmp_path / "out", "--test-split", 0.2, "--train-split", 0.6, "--context-size", 64,
-                   "--stride", 8, "--max-windows-per-workflow", 5) == 0
+    assert (
+        prepare(
+            source,
+            tmp_path / "out",
+            "--test-split",
+            0.2,
+            "--train-split",
+            0.6,
+            "--context-size",
+            64,
+            "--stride",
+            8,
+            "--max-windows-per-workflow",
+            5,
+        )
+        == 0
+    )
     train, val, metadata, _ = load(tmp_path / "out")
     test = torch.load(tmp_path / "out" / "test.pt", mmap=True, weights_only=True)
     splits = metadata["splits"]
@@ -224,8 +258,9 @@ def test_a_third_split_and_a_limit_of_windows(source, tmp_path):
 def test_near_duplicates_and_repairs_are_counted(tmp_path):
     pytest.importorskip("datasketch")
     write_workflows(tmp_path / "in", ["a.json", "b.json"])  # alike but for their names
-    (tmp_path / "in" / "c.json").write_text(json.dumps(
-        workflow("c", "make c") | {"on": {"push": {"branches": "main"}}}))
+    (tmp_path / "in" / "c.json").write_text(
+        json.dumps(workflow("c", "make c") | {"on": {"push": {"branches": "main"}}})
+    )
     assert prepare(tmp_path / "in", tmp_path / "out", "--near-dedup", "--repair") == 0
     _, _, metadata, skipped = load(tmp_path / "out")
     assert metadata["skipped"] == {"near_duplicate": 1} and metadata["repairs"] == {"list_of_one": 1}
@@ -249,10 +284,10 @@ def test_a_baseline_learns_from_the_training_split_only_and_can_be_loaded(tmp_pa
     texts = {"train": [], "val": []}
     rows = dict(zip(texts, load(tmp_path / "bpe")[:2]))
     for line in map(json.loads, (tmp_path / "bpe" / "workflows.jsonl").read_text().splitlines()):
-        own = rows[line["split"]][line["first_window"]:][:line["windows"]]
+        own = rows[line["split"]][line["first_window"] :][: line["windows"]]
         tokens = [0] * line["tokens"]
         for position, *row in own.tolist():
-            tokens[position * 32:position * 32 + 64] = row
+            tokens[position * 32 : position * 32 + 64] = row
         texts[line["split"]].append(tokenizer.decode(tokens))
     assert BPETokenizer.train(texts["train"], name=name).fingerprint == tokenizer.fingerprint
     assert BPETokenizer.train(texts["train"] + texts["val"], name=name).fingerprint != tokenizer.fingerprint
@@ -268,14 +303,24 @@ def test_a_baseline_learns_from_the_training_split_only_and_can_be_loaded(tmp_pa
 def test_several_inputs_of_any_kind_are_one_set(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_workflows(tmp_path / "in", ["a.json", "same.json"])
-    (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in (
-        workflow("same.json"), {"content": json.dumps(workflow("b")), "path": "b.json"}, {"content": "a: 1"})))
+    (tmp_path / "x.jsonl").write_text(
+        "".join(
+            json.dumps(row) + "\n"
+            for row in (
+                workflow("same.json"),
+                {"content": json.dumps(workflow("b")), "path": "b.json"},
+                {"content": "a: 1"},
+            )
+        )
+    )
     assert prepare("in", "out", "--input", "x.jsonl", "--train-split", 1) == 0
     _, _, metadata, skipped = load(tmp_path / "out")
     files = [json.loads(line)["file"] for line in (tmp_path / "out" / "workflows.jsonl").read_text().splitlines()]
     assert files == ["in:a.json", "in:same.json", "x.jsonl:2:b.json"]
     assert [(item["file"], item["reason"]) for item in skipped] == [
-        ("x.jsonl:1", "duplicate"), ("x.jsonl:3", "not_a_workflow")]
+        ("x.jsonl:1", "duplicate"),
+        ("x.jsonl:3", "not_a_workflow"),
+    ]
     assert metadata["total_records"] == 5
 
 
@@ -304,8 +349,14 @@ def test_a_data_set_that_is_streamed_gives_what_its_file_gives(tmp_path):
     import pyarrow as pa
     from pyarrow import parquet
 
-    rows = [{"content": json.dumps(workflow(f"W{i}")), "repo": f"r{i % 9}",
-             "path": f".github/workflows/{i}.yml" if i % 4 else f"{i}.yml"} for i in range(600)]
+    rows = [
+        {
+            "content": json.dumps(workflow(f"W{i}")),
+            "repo": f"r{i % 9}",
+            "path": f".github/workflows/{i}.yml" if i % 4 else f"{i}.yml",
+        }
+        for i in range(600)
+    ]
     (tmp_path / "data").mkdir()
     parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "data" / "x.parquet")
     more = ["--path_glob", ".github/workflows/*", "--split-by", "repo", "--num_workers", 2]
@@ -317,11 +368,16 @@ def test_a_data_set_that_is_streamed_gives_what_its_file_gives(tmp_path):
     assert (metadata["total_workflows"], metadata["left_alone"]) == (450, 150)
 
 
-@pytest.mark.parametrize("more, message", [
-    (["--shard", "5/4"], "--shard must be I/N"), (["--tokenizer", "nowhere.json"], "No such file or directory: 'nowhere.json'"),
-    (["--train-split", 0.9, "--test-split", 0.2], "are more than all"),
-    (["--near-dedup", 2], "--near-dedup must be from 0 to 1"),
-    (["--max_windows_per_workflow", 0], "--max-windows-per-workflow must be at least 1")])
+@pytest.mark.parametrize(
+    "more, message",
+    [
+        (["--shard", "5/4"], "--shard must be I/N"),
+        (["--tokenizer", "nowhere.json"], "No such file or directory: 'nowhere.json'"),
+        (["--train-split", 0.9, "--test-split", 0.2], "are more than all"),
+        (["--near-dedup", 2], "--near-dedup must be from 0 to 1"),
+        (["--max_windows_per_workflow", 0], "--max-windows-per-workflow must be at least 1"),
+    ],
+)
 def test_what_cannot_be_is_named(tmp_path, capsys, more, message):
     write_workflows(tmp_path / "in", ["a.json"])
     assert prepare(tmp_path / "in", tmp_path / "out", *more) == 2

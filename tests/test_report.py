@@ -10,25 +10,39 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nanochat import report
 from nanochat.report import RunLog, main, plot_metrics, read_metrics, render_report
 
-CONFIG = {"command": "python -m scripts.tct_train --model_size small", "date": "2026-11-30T10:00:00",
-          "versions": {"python": "3.11.9", "torch": "2.13.0"}, "device": "cuda x 1, bfloat16",
-          "settings": {"num_iterations": 400, "learning_rate": 0.002}, "model_config": {"n_layer": 4},
-          "parameters": 1234567, "data": {"splits": {"val": {"tokens": 890}}}, "checkpoint_dir": "out/small"}
+CONFIG = {
+    "command": "python -m scripts.tct_train --model_size small",
+    "date": "2026-11-30T10:00:00",
+    "versions": {"python": "3.11.9", "torch": "2.13.0"},
+    "device": "cuda x 1, bfloat16",
+    "settings": {"num_iterations": 400, "learning_rate": 0.002},
+    "model_config": {"n_layer": 4},
+    "parameters": 1234567,
+    "data": {"splits": {"val": {"tokens": 890}}},
+    "checkpoint_dir": "out/small",
+}
 
 
 def training(step, loss=2.0):
-    return {"step": step, "loss": loss, "grad_norm": 0.5, "lr": 1e-3, "tokens_per_second": 1000.0 + step,
-            "epoch": step / 50, "seconds": 60.0 * step}
+    return {
+        "step": step,
+        "loss": loss,
+        "grad_norm": 0.5,
+        "lr": 1e-3,
+        "tokens_per_second": 1000.0 + step,
+        "epoch": step / 50,
+        "seconds": 60.0 * step,
+    }
 
 
 def validation(step, loss):
-    return {"step": step, "val_loss": loss, "val_ppl": math.exp(loss) if loss < 700 else math.inf,
-            "val_bpb": loss / 5}
+    return {"step": step, "val_loss": loss, "val_ppl": math.exp(loss) if loss < 700 else math.inf, "val_bpb": loss / 5}
 
 
 @pytest.fixture
@@ -63,6 +77,7 @@ def test_examples_in_docstrings_hold():
 # -----------------------------------------------------------------------------
 # metrics.jsonl
 
+
 def test_a_resumed_run_keeps_the_metrics_until_its_checkpoint(folder, log):
     for step in (1, 2, 3):
         log.write(training(step))
@@ -92,12 +107,14 @@ def test_what_is_not_finite_is_left_out_of_lines_of_valid_json(folder, log):
 
     def refuse(constant):
         raise AssertionError(f"{constant} is not JSON")
+
     assert json.loads(one, parse_constant=refuse) == {"step": 1, "val_loss": 800.0, "val_bpb": 160.0}
     assert json.loads(two, parse_constant=refuse) == {"step": 2}
 
 
 # -----------------------------------------------------------------------------
 # config.json
+
 
 def test_config_says_what_runs_and_how_it_ended(folder, log):
     assert config_of(folder).items() >= {**CONFIG, "status": "running", "history": []}.items()
@@ -107,12 +124,16 @@ def test_config_says_what_runs_and_how_it_ended(folder, log):
 
 def test_history_keeps_the_commands_of_every_start(folder, log):
     for first_step in (100, 200):
-        RunLog(folder, first_step=first_step,
-               config={**CONFIG, "command": f"resumed {first_step}", "date": f"day {first_step}"})
+        RunLog(
+            folder,
+            first_step=first_step,
+            config={**CONFIG, "command": f"resumed {first_step}", "date": f"day {first_step}"},
+        )
     assert config_of(folder)["command"] == "resumed 200"
     assert config_of(folder)["history"] == [
         {"command": CONFIG["command"], "date": CONFIG["date"], "first_step": 0},
-        {"command": "resumed 100", "date": "day 100", "first_step": 100}]
+        {"command": "resumed 100", "date": "day 100", "first_step": 100},
+    ]
     text = render_report(folder)
     assert CONFIG["command"] in text and "resumed 100" in text and "resumed 200" in text
 
@@ -125,6 +146,7 @@ def test_a_run_without_a_config_can_be_resumed(folder):
 
 # -----------------------------------------------------------------------------
 # lines and the progress bar
+
 
 def test_lines_go_to_stdout_and_to_the_log_file(folder, capsys):
     log = RunLog(folder, config=CONFIG, log_file=True)
@@ -172,6 +194,7 @@ def test_lines_reach_stdout_where_only_stderr_is_a_terminal(folder, monkeypatch,
 # -----------------------------------------------------------------------------
 # what must not stop a run
 
+
 def test_a_full_disk_is_told_once_for_each_file_and_training_goes_on(tmp_path, file_size_limit, capsys):
     log = RunLog(tmp_path, config=CONFIG, log_file=True)
     log.write(training(1))
@@ -209,7 +232,8 @@ def test_a_file_that_cannot_be_written_is_told_once_and_training_goes_on(folder,
     told = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("step")]
     assert told[0].startswith(f"training goes on without {name}: {folder}/")
     assert [line.split(":")[0] for line in told[1:]] == (  # which is made from it
-        ["training goes on without report.md"] if name == "config.json" else [])
+        ["training goes on without report.md"] if name == "config.json" else []
+    )
 
 
 def test_without_matplotlib_there_is_one_note_and_no_picture(folder, log, no_matplotlib, capsys):
@@ -224,6 +248,7 @@ def test_without_matplotlib_there_is_one_note_and_no_picture(folder, log, no_mat
 
 # -----------------------------------------------------------------------------
 # the curves
+
 
 @pytest.mark.parametrize("steps", [1, 2, 150])
 def test_curves_are_a_png(folder, log, steps):
@@ -245,22 +270,33 @@ def test_a_run_with_validations_only_can_be_drawn(folder, log):
 # -----------------------------------------------------------------------------
 # the report
 
+
 def test_the_report_says_how_the_run_stands(folder, log):
     for step, loss in ((10, 3.0), (20, 2.5), (30, 2.25)):
         log.write(training(step, loss))
     for step, loss in ((10, 3.0), (20, 1.0), (30, 2.0)):
         log.write(validation(step, loss))
     text = render_report(folder)
-    for shown in ("# run\n", "| status | running |", "| parameters | 1,234,567 |",
-                  "| iterations | 30 of 400 |", "| epochs | 0.60 |", "| training time | 0:30:00 |",
-                  "| tokens per second (median) | 1,020 |",
-                  "| last training loss | 2.2500 nats per token |",
-                  "| best validation | 1.0000 nats per token, perplexity 2.72, 0.2000 bits per byte, "
-                  "at iteration 20 |",
-                  "| checkpoints | `out/small` |", "| 30 | 2.0000 | 7.39 | 0.4000 |",
-                  "```\npython -m scripts.tct_train --model_size small\n```", "2026-11-30T10:00:00",
-                  "python 3.11.9, torch 2.13.0", "cuda x 1, bfloat16", "| learning_rate | 0.002 |",
-                  '"n_layer": 4', '"tokens": 890'):
+    for shown in (
+        "# run\n",
+        "| status | running |",
+        "| parameters | 1,234,567 |",
+        "| iterations | 30 of 400 |",
+        "| epochs | 0.60 |",
+        "| training time | 0:30:00 |",
+        "| tokens per second (median) | 1,020 |",
+        "| last training loss | 2.2500 nats per token |",
+        "| best validation | 1.0000 nats per token, perplexity 2.72, 0.2000 bits per byte, at iteration 20 |",
+        "| checkpoints | `out/small` |",
+        "| 30 | 2.0000 | 7.39 | 0.4000 |",
+        "```\npython -m scripts.tct_train --model_size small\n```",
+        "2026-11-30T10:00:00",
+        "python 3.11.9, torch 2.13.0",
+        "cuda x 1, bfloat16",
+        "| learning_rate | 0.002 |",
+        '"n_layer": 4',
+        '"tokens": 890',
+    ):
         assert shown in text, shown
 
 
@@ -295,8 +331,10 @@ def test_samples_are_linked_and_the_newest_is_shown(folder, log):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(f"name: {name} of {step}\n")
     text = render_report(folder)
-    assert "- step_000500: [0.yml](generated_samples/step_000500/0.yml), " \
-           "[1 b.yml](generated_samples/step_000500/1%20b.yml)\n" in text
+    assert (
+        "- step_000500: [0.yml](generated_samples/step_000500/0.yml), "
+        "[1 b.yml](generated_samples/step_000500/1%20b.yml)\n" in text
+    )
     assert "```yaml\nname: 0.yml of 1000\n```" in text and "of 500" not in text
 
 
@@ -319,8 +357,6 @@ def test_the_report_of_an_experiment_is_its_readme(folder):
 CELL = st.text("abc1,. ", min_size=1, max_size=30).map(str.strip).filter(bool)
 
 
-
-
 @given(st.lists(st.lists(CELL, min_size=1, max_size=4), min_size=1, max_size=5))
 def test_no_two_cells_of_a_row_touch(rows):
     rows = [[re.sub(" +", " ", cell) for cell in row] for row in rows]
@@ -329,6 +365,7 @@ def test_no_two_cells_of_a_row_touch(rows):
 
 # -----------------------------------------------------------------------------
 # the command
+
 
 def test_the_command_writes_the_report_again(folder, log, capsys):
     log.write(training(1))
@@ -343,12 +380,17 @@ def test_the_command_does_without_matplotlib(folder, log, no_matplotlib, capsys)
     assert (folder / "report.md").exists()
 
 
-@pytest.mark.parametrize("content, message", [
-    (None, "there is no such folder"), ({}, "it has no config.json"),
-    ({"config.json": "{"}, "is not that of a training run"),
-    ({"config.json": '{"vocab_size": 1}'}, "is not that of a training run"),
-    ({"config.json": '{"report": "/etc/hosts"}'}, "is not that of a training run"),
-    ({"config.json": "[]"}, "is not that of a training run")])
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (None, "there is no such folder"),
+        ({}, "it has no config.json"),
+        ({"config.json": "{"}, "is not that of a training run"),
+        ({"config.json": '{"vocab_size": 1}'}, "is not that of a training run"),
+        ({"config.json": '{"report": "/etc/hosts"}'}, "is not that of a training run"),
+        ({"config.json": "[]"}, "is not that of a training run"),
+    ],
+)
 def test_a_folder_without_a_run_is_one_sentence(folder, capsys, content, message):
     if content is not None:
         folder.mkdir()
@@ -377,6 +419,7 @@ assert not {"matplotlib", "torch", "numpy", "tqdm"} & sys.modules.keys()
 
 # -----------------------------------------------------------------------------
 # wandb
+
 
 def test_wandb_that_is_missing_is_an_error_for_the_user(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)

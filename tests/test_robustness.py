@@ -47,9 +47,7 @@ def test_a_workflow_of_5_megabytes_comes_back():
 
 @pytest.mark.parametrize("text", ["a", " ", "\n", "${{ ", "/", "é🚀", "0123456789", "ab_", "echo hello\n"])
 def test_a_string_of_a_megabyte_comes_back(text):
-    value = compact(
-        {"on": "push", "env": {"A": text * (1_000_000 // len(text))}, "jobs": {"a": {"runs-on": "x"}}}
-    )
+    value = compact({"on": "push", "env": {"A": text * (1_000_000 // len(text))}, "jobs": {"a": {"runs-on": "x"}}})
     assert tct.decode(tct.encode(value))[0] == value
 
 
@@ -60,9 +58,7 @@ def test_30_000_keys_and_as_many_items_come_back():
 
 
 @pytest.mark.parametrize("opening, closing", [("[", "]"), ('{"a":', "}")])
-@pytest.mark.parametrize(
-    "levels, reason", [(90, None), (500, "100 levels"), (1000, ""), (100_000, "too deeply")]
-)
+@pytest.mark.parametrize("levels, reason", [(90, None), (500, "100 levels"), (1000, ""), (100_000, "too deeply")])
 def test_deep_nesting_is_taken_up_to_the_limit_and_refused_beyond(opening, closing, levels, reason):
     text = workflow(opening * levels + "1" + closing * levels)
     if reason is None:
@@ -79,8 +75,7 @@ def test_a_deep_value_is_refused_too(levels):
         value = [value]
     with pytest.raises(SchemaValidationError, match="nested more than 100 levels"):
         tct.tokenizer().encode_value(
-            json.loads(workflow("1"))
-            | {"jobs": {"a": {"runs-on": "x", "strategy": {"matrix": {"m": value}}}}}
+            json.loads(workflow("1")) | {"jobs": {"a": {"runs-on": "x", "strategy": {"matrix": {"m": value}}}}}
         )
 
 
@@ -103,9 +98,7 @@ def test_what_json_does_not_hold_is_refused_wherever_it_is(value, reason, levels
         tct.encode(workflow("[" * levels + value + "]" * levels))
 
 
-@pytest.mark.parametrize(
-    "number", ["9" * 4300, "-" + "9" * 4300, "0." + "0" * 10_000 + "1", "1" * 300 + ".5", "-0.0"]
-)
+@pytest.mark.parametrize("number", ["9" * 4300, "-" + "9" * 4300, "0." + "0" * 10_000 + "1", "1" * 300 + ".5", "-0.0"])
 def test_long_numbers_come_back(number):
     text = workflow(number)
     assert json.loads(tct.decode(tct.encode(text))[0]) == json.loads(text)
@@ -123,9 +116,7 @@ def test_a_file_cut_anywhere_is_refused_with_its_place():
 
 
 def yaml(value: str) -> str:
-    return (
-        f"on: push\njobs:\n  a:\n    runs-on: x\n    strategy: {{matrix: {{m: [1]}}}}\nenv:\n  A: {value}\n"
-    )
+    return f"on: push\njobs:\n  a:\n    runs-on: x\n    strategy: {{matrix: {{m: [1]}}}}\nenv:\n  A: {value}\n"
 
 
 def nested(levels: int) -> str:
@@ -195,9 +186,7 @@ def run(script, *flags) -> str:
 def test_preparation_names_each_of_them_with_its_reason(folder):
     output = folder.parent / "prepared"
     run("prepare_training_data", "--input", folder, "--output", output, "--num-workers", 1)
-    skipped = {
-        item["file"]: item for item in map(json.loads, (output / "skipped.jsonl").read_text().splitlines())
-    }
+    skipped = {item["file"]: item for item in map(json.loads, (output / "skipped.jsonl").read_text().splitlines())}
     assert skipped.keys() == {name for name, (_, reason, _) in FILES.items() if reason}
     for name, item in skipped.items():
         _, reason, message = FILES[name]
@@ -215,6 +204,4 @@ def test_yaml_to_json_converts_what_is_yaml_and_names_the_others(folder):
         if reason == "syntax":
             assert line and message in line
         else:
-            assert line is None and isinstance(
-                json.loads((output / name).with_suffix(".json").read_text()), dict
-            )
+            assert line is None and isinstance(json.loads((output / name).with_suffix(".json").read_text()), dict)

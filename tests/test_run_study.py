@@ -28,11 +28,22 @@ def workflows(tmp_path_factory) -> Path:
 
 
 def write_study(folder: Path, **changes) -> Path:
-    study = {"title": "Rates", "question": "Which?", "prepare": {"train-split": 0.5}, "seeds": [0], "reference": "low",
-             "train": {"model_size": "tiny", "num_iterations": 2, "device_batch_size": 1, "dtype": "float32"},
-             "arms": {"low": {}, "high": {"train": {"learning_rate": 0.02}, "note": "a high one",
-                                          "samples": {"raw": {"num_samples": 2, "max_tokens": 40, "num_completions": 0,
-                                                              "no_constraint": True}}}}}
+    study = {
+        "title": "Rates",
+        "question": "Which?",
+        "prepare": {"train-split": 0.5},
+        "seeds": [0],
+        "reference": "low",
+        "train": {"model_size": "tiny", "num_iterations": 2, "device_batch_size": 1, "dtype": "float32"},
+        "arms": {
+            "low": {},
+            "high": {
+                "train": {"learning_rate": 0.02},
+                "note": "a high one",
+                "samples": {"raw": {"num_samples": 2, "max_tokens": 40, "num_completions": 0, "no_constraint": True}},
+            },
+        },
+    }
     folder.mkdir(exist_ok=True)
     (folder / "study.json").write_text(json.dumps(study | changes))
     return folder
@@ -50,11 +61,13 @@ class Here(ThreadPoolExecutor):
 @pytest.fixture
 def no_processes(monkeypatch):
     """The commands of a study run in this process: each of its own would load torch again."""
+
     def call(command, environment, log):
         if command[1] == run_study.PREPARE:
             assert prepare_training_data.main(command[2:]) == 0
         else:
             sys.modules[command[2]].main(command[3:])
+
     monkeypatch.setattr(run_study, "call", call)
     monkeypatch.setattr(run_study, "ThreadPoolExecutor", Here)
 
@@ -68,7 +81,8 @@ def test_a_study_runs_each_arm_once_and_reports(workflows, tmp_path, monkeypatch
     assert results.keys() == {"low-0", "high-0"}
     assert results["low-0"]["val_bpb"] != results["high-0"]["val_bpb"]
     assert results["low-0"]["held_out"]["held_out"]["val_bits_per_byte"] == pytest.approx(
-        results["low-0"]["val_bpb"], abs=1e-4)
+        results["low-0"]["val_bpb"], abs=1e-4
+    )
     page = (study / "README.md").read_text()
     for words in ("# Rates", "a high one", "Nothing.", "renormalised", "high, raw", "study.png", '"num_iterations": 2'):
         assert words in page
@@ -113,6 +127,7 @@ def test_a_run_that_fails_is_named_with_its_last_words(workflows, tmp_path, caps
         if "scripts.tct_train" in command:
             raise OSError("exit code 2: error: no")
         prepare(command, environment, log)
+
     monkeypatch.setattr(run_study, "call", fail)
     study = write_study(tmp_path / "wrong", arms={"low": {}})
     with pytest.raises(SystemExit) as exit:
@@ -143,29 +158,34 @@ def test_a_study_that_is_told_to_stop_saves_and_goes_on(workflows, tmp_path, spa
 
 def test_a_dry_run_lists_what_runs_cost(tmp_path, capsys):
     arms = {"low": {}, "high": {"train": {"num_iterations": 4000}}}
-    study = write_study(tmp_path / "dry", arms=arms, train={"model_size": "tiny", "num_iterations": 2000,
-                                                            "device_batch_size": 1})
+    study = write_study(
+        tmp_path / "dry", arms=arms, train={"model_size": "tiny", "num_iterations": 2000, "device_batch_size": 1}
+    )
     run_study.main([str(study), "--dry-run"])
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert lines[1:] == [["low-0", "2,000", "1,024,000", "0.014"], ["high-0", "4,000", "2,048,000", "0.029"]]
 
 
 def test_evaluations_read_the_data_that_the_study_names(tmp_path):
-    study = write_study(tmp_path / "study", evaluate_on={"window-step": 256},
-                        arms={"low": {"prepare": {"window-step": 512}}})
+    study = write_study(
+        tmp_path / "study", evaluate_on={"window-step": 256}, arms={"low": {"prepare": {"window-step": 512}}}
+    )
     [run] = run_study.runs_of(run_study.read_study(study))
     assert run.prepare == {"train-split": 0.5, "window-step": 512}
     assert run.evaluate_on == {"train-split": 0.5, "window-step": 256}
 
 
-@pytest.mark.parametrize("changes, message", [
-    ({"reference": "none"}, "the reference 'none' is no arm"),
-    ({"arms": {"low": {"reference": "none"}}}, "the reference 'none' is no arm"),
-    ({"seed": 3}, "there is no seed"),
-    ({"arms": {"low": {"trian": {}}}}, "there is no arms.low.trian"),
-    ({"x": "hours"}, "x must be flops or tokens"),
-    ({"arms": {"low": {"train": {"learning_rate": "fast"}}}}, "arms.low: --learning_rate must be a number"),
-])
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"reference": "none"}, "the reference 'none' is no arm"),
+        ({"arms": {"low": {"reference": "none"}}}, "the reference 'none' is no arm"),
+        ({"seed": 3}, "there is no seed"),
+        ({"arms": {"low": {"trian": {}}}}, "there is no arms.low.trian"),
+        ({"x": "hours"}, "x must be flops or tokens"),
+        ({"arms": {"low": {"train": {"learning_rate": "fast"}}}}, "arms.low: --learning_rate must be a number"),
+    ],
+)
 def test_a_study_with_a_fault_is_refused(changes, message, tmp_path, capsys):
     study = write_study(tmp_path / "study", **changes)
     with pytest.raises(SystemExit):

@@ -24,8 +24,9 @@ def sample():
 
 @pytest.fixture(scope="module")
 def jobs(sample):
-    return [(f"{name}: {job_id}", workflow, job) for name, workflow in sample
-            for job_id, job in workflow["jobs"].items()]
+    return [
+        (f"{name}: {job_id}", workflow, job) for name, workflow in sample for job_id, job in workflow["jobs"].items()
+    ]
 
 
 def references(mapping, context):
@@ -47,11 +48,15 @@ def artifacts(job, action):
 # -----------------------------------------------------------------------------
 # the sample as a whole
 
+
 @pytest.mark.parametrize("seed", [0, 1])
 def test_every_workflow_is_schema_valid(seed):
     validator = jsonschema_rs.validator_for(get_builtin_schema("vendor.github-workflows"))
-    invalid = {name: str(error.message) for name, workflow in compose_workflows(COUNT, seed)
-               for error in validator.iter_errors(workflow)}
+    invalid = {
+        name: str(error.message)
+        for name, workflow in compose_workflows(COUNT, seed)
+        for error in validator.iter_errors(workflow)
+    }
     assert not invalid
 
 
@@ -80,8 +85,9 @@ def test_another_seed_gives_another_sample(sample):
 def test_processes_with_different_string_hashes_write_the_same_bytes(tmp_path):
     command = [sys.executable, "-m", "scripts.sample_workflows", "--count", "60", "--output"]
     for seed in "12":
-        subprocess.run([*command, tmp_path / seed], check=True, capture_output=True,
-                       env=os.environ | {"PYTHONHASHSEED": seed})
+        subprocess.run(
+            [*command, tmp_path / seed], check=True, capture_output=True, env=os.environ | {"PYTHONHASHSEED": seed}
+        )
     one, two = ({path.name: path.read_bytes() for path in (tmp_path / seed).iterdir()} for seed in "12")
     assert len(one) == 60 and one == two
 
@@ -92,17 +98,47 @@ def test_the_sample_shows_many_ways_to_write_a_workflow(sample):
     assert len({event for events in on for event in ([events] if isinstance(events, str) else events)}) >= 12
     lengths = [dump_workflow(workflow).count("\n") for _, workflow in sample]
     assert min(lengths) <= 12 and max(lengths) >= 100
-    for name in ("python", "node", "go", "rust", "java", "kotlin", "dotnet", "ruby", "php", "cpp", "elixir",
-                 "swift", "terraform", "mkdocs", "codeql", "stale"):
+    for name in (
+        "python",
+        "node",
+        "go",
+        "rust",
+        "java",
+        "kotlin",
+        "dotnet",
+        "ruby",
+        "php",
+        "cpp",
+        "elixir",
+        "swift",
+        "terraform",
+        "mkdocs",
+        "codeql",
+        "stale",
+    ):
         assert any(file.startswith(name) for file, _ in sample), name
     text = "".join(dump_workflow(workflow) for _, workflow in sample)
-    for key in ("include", "exclude", "fail-fast", "services", "container", "working-directory", "tags",
-                "concurrency", "environment", "outputs", "secrets", "timeout-minutes", "workflow_call"):
+    for key in (
+        "include",
+        "exclude",
+        "fail-fast",
+        "services",
+        "container",
+        "working-directory",
+        "tags",
+        "concurrency",
+        "environment",
+        "outputs",
+        "secrets",
+        "timeout-minutes",
+        "workflow_call",
+    ):
         assert f"{key}:" in text, key
 
 
 # -----------------------------------------------------------------------------
 # each workflow: what it refers to is there
+
 
 def test_needs_name_other_jobs_without_a_cycle(sample):
     for name, workflow in sample:
@@ -155,8 +191,9 @@ def test_artifacts_are_kept_once_and_fetched_after_they_are_kept(jobs):
         names = [given["name"] for given in artifacts(job, "upload-artifact")]
         assert "matrix" not in job.get("strategy", {}) or all("${{ matrix." in name for name in names), where
         for given in artifacts(job, "download-artifact"):
-            before = [kept["name"] for other in needed(job)
-                      for kept in artifacts(workflow["jobs"][other], "upload-artifact")]
+            before = [
+                kept["name"] for other in needed(job) for kept in artifacts(workflow["jobs"][other], "upload-artifact")
+            ]
             wanted = given.get("name", given.get("pattern", "*")).removesuffix("*")
             assert any(kept.startswith(wanted) for kept in before), where
 
@@ -186,6 +223,7 @@ def test_yaml_round_trips_with_key_order(sample):
 # -----------------------------------------------------------------------------
 # templates
 
+
 class First:
     """A source of choices that takes the first."""
 
@@ -193,18 +231,21 @@ class First:
         return options[0]
 
 
-@pytest.mark.parametrize("template, value", [
-    ((1, 2), 1),
-    ({"a": ..., "b": 2}, {"b": 2}),
-    ({"a": {"b": (..., 3)}}, ...),
-    ({"a": {}}, {"a": {}}),
-    ([1, [2, [3]], ...], [1, 2, 3]),
-    ({"a": 1, ...: ({"b": 2}, {"c": 3})}, {"a": 1, "b": 2}),
-    ({("x", "y"): 1}, {"x": 1}),
-    ("<n>", 20),
-    ("node <n> in <dir>", ...),
-    (Filled("node <n> in <dir>", {"dir": ("web", "api")}), "node 20 in web"),
-])
+@pytest.mark.parametrize(
+    "template, value",
+    [
+        ((1, 2), 1),
+        ({"a": ..., "b": 2}, {"b": 2}),
+        ({"a": {"b": (..., 3)}}, ...),
+        ({"a": {}}, {"a": {}}),
+        ([1, [2, [3]], ...], [1, 2, 3]),
+        ({"a": 1, ...: ({"b": 2}, {"c": 3})}, {"a": 1, "b": 2}),
+        ({("x", "y"): 1}, {"x": 1}),
+        ("<n>", 20),
+        ("node <n> in <dir>", ...),
+        (Filled("node <n> in <dir>", {"dir": ("web", "api")}), "node 20 in web"),
+    ],
+)
 def test_a_template_stands_for(template, value):
     result = resolve(template, {"n": (20, 22), "dir": ...}, First(), {})
     assert result == value and type(result) is type(value)
@@ -221,6 +262,7 @@ def test_equal_choices_fall_alike_in_one_workflow():
 
 # -----------------------------------------------------------------------------
 # command
+
 
 def test_the_command_writes_one_file_for_each_workflow_and_the_same_again(tmp_path, capsys):
     folder = tmp_path / "new" / "sample"
@@ -255,8 +297,10 @@ def test_the_command_refuses_a_folder_with_other_files_and_leaves_it_alone(tmp_p
     assert [path.name for path in tmp_path.iterdir()] == ["mine.yml"]
 
 
-@pytest.mark.parametrize("arguments", [
-    [], ["--output", "x", "--count", "0"], ["--output", "x", "--count=many"], ["--output", "x", "--sead", "1"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["--output", "x", "--count", "0"], ["--output", "x", "--count=many"], ["--output", "x", "--sead", "1"]],
+)
 def test_wrong_arguments_end_with_one_sentence(arguments, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as stop:

@@ -35,9 +35,19 @@ def brute_force(logits, allowed, temperature, top_k, top_p, min_p=None):
     return np.array([weights[i] / total if i in kept else 0.0 for i in range(len(logits))])
 
 
-@pytest.mark.parametrize("temperature, top_k, top_p, min_p", [
-    (1.0, None, None, None), (0.6, None, None, None), (2.0, 6, None, None), (1.0, None, 0.8, None),
-    (1.3, 9, 0.9, None), (1.0, 100, 1.0, 0.0), (1.0, None, None, 0.2), (1.5, 12, 0.95, 0.1)])
+@pytest.mark.parametrize(
+    "temperature, top_k, top_p, min_p",
+    [
+        (1.0, None, None, None),
+        (0.6, None, None, None),
+        (2.0, 6, None, None),
+        (1.0, None, 0.8, None),
+        (1.3, 9, 0.9, None),
+        (1.0, 100, 1.0, 0.0),
+        (1.0, None, None, 0.2),
+        (1.5, 12, 0.95, 0.1),
+    ],
+)
 def test_frequencies_are_those_of_the_renormalised_distribution(temperature, top_k, top_p, min_p):
     random = np.random.default_rng(0)
     logits, allowed = random.normal(0, 1.5, VOCAB), random.choice(VOCAB, 20, replace=False)
@@ -95,7 +105,7 @@ def in_loop(tokens: list[int], times: int) -> bool:
     """The definition, in words of its own: do the last tokens repeat at some distance for longer than allowed?"""
     for distance in range(1, len(tokens)):
         most = max(times * distance, LEAST_LOOP)
-        last = tokens[-most - 1:]
+        last = tokens[-most - 1 :]
         if len(last) > most and last[distance:] == last[:-distance]:
             return True
     return False

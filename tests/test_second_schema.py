@@ -133,9 +133,7 @@ def test_a_schema_may_start_with_a_byte_order_mark(tmp_path):
         (json.dumps(SCHEMA), "empty", 900, "holds no .json, .yml or .yaml file"),
     ],
 )
-def test_an_input_that_does_not_serve_ends_with_one_sentence(
-    folder, capsys, schema, corpus, vocab_size, message
-):
+def test_an_input_that_does_not_serve_ends_with_one_sentence(folder, capsys, schema, corpus, vocab_size, message):
     (folder / "other.json").write_text(schema)
     (folder / "empty").mkdir(exist_ok=True)
     assert build(folder, folder / "out.json", "other.json", corpus, vocab_size) == 2
@@ -153,9 +151,7 @@ def test_refused_documents_are_named_with_their_reason(folder, tmp_path, capsys)
     for index in range(9):
         owner = tmp_path / f"owner{index}"
         owner.mkdir()
-        (owner / "Taskfile.yml").write_text(
-            "version: '3'\ntasks: {a: [ls]}\n" if index < 3 else "version: '3'\n"
-        )
+        (owner / "Taskfile.yml").write_text("version: '3'\ntasks: {a: [ls]}\n" if index < 3 else "version: '3'\n")
     assert build(folder, folder / "out.json", corpus=tmp_path, vocab_size=358) == 0
     output = capsys.readouterr().out
     assert "refused 'owner3/Taskfile.yml': $: a required key is missing: includes or tasks" in output

@@ -26,6 +26,7 @@ def by_hash(group, train_split, test_split=0.0, seed=0):
 # -----------------------------------------------------------------------------
 # the split
 
+
 @given(GROUPS, GROUPS, st.floats(0.05, 0.6), st.floats(0, 0.35), st.integers(0, 5))
 def test_a_group_keeps_its_side_when_others_are_added(groups, added, train, test, seed):
     wanted = {TRAIN, VAL, TEST} if test > 1e-9 else {TRAIN, VAL}
@@ -66,6 +67,7 @@ def test_members_of_a_group_are_on_one_side_even_where_it_is_moved():
 # -----------------------------------------------------------------------------
 # duplicates
 
+
 def workflow(*commands, name="CI", on="push"):
     steps = [{"name": f"step {number}", "run": command} for number, command in enumerate(commands)]
     return {"name": name, "on": on, "jobs": {"build": {"runs-on": "ubuntu-latest", "steps": steps}}}
@@ -100,5 +102,8 @@ def test_steps_are_what_a_workflow_does_whatever_it_is_called():
     called = {"uses": "./.github/workflows/other.yml", "with": {"b": 1, "a": 2}}
     value = workflow("make", "make test", "make") | {"on": "pull_request"}
     value["jobs"]["call"] = called
-    assert steps(value) == {'{"run":"make"}', '{"run":"make test"}', json.dumps(
-        called, sort_keys=True, separators=(",", ":"))}
+    assert steps(value) == {
+        '{"run":"make"}',
+        '{"run":"make test"}',
+        json.dumps(called, sort_keys=True, separators=(",", ":")),
+    }

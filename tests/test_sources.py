@@ -36,6 +36,7 @@ def read(location, **selection):
 # -----------------------------------------------------------------------------
 # folders
 
+
 def test_a_folder_gives_its_files_sorted_with_their_folder_as_group(tmp_path):
     write_files(tmp_path, ["b.yml", "a/z.json", "a/b.yaml", "c.txt", "D.YML"])
     assert names(read(tmp_path)) == ["D.YML", "a/b.yaml", "a/z.json", "b.yml"]
@@ -44,13 +45,27 @@ def test_a_folder_gives_its_files_sorted_with_their_folder_as_group(tmp_path):
 
 
 def test_of_checkouts_only_what_github_runs_is_taken_and_the_rest_counted(tmp_path):
-    write_files(tmp_path, [
-        "o/r/.github/workflows/ci.yml", "o/r/.github/workflows/deep/no.yml", "o/r/.github/workflows/data.json",
-        "o/r/.github/dependabot.yml", "o/r/package.json", "o/r/docs/example.yml",
-        "o/s/.github/workflows/a.yaml", "loose.yml", "other/docker-compose.yml"])
+    write_files(
+        tmp_path,
+        [
+            "o/r/.github/workflows/ci.yml",
+            "o/r/.github/workflows/deep/no.yml",
+            "o/r/.github/workflows/data.json",
+            "o/r/.github/dependabot.yml",
+            "o/r/package.json",
+            "o/r/docs/example.yml",
+            "o/s/.github/workflows/a.yaml",
+            "loose.yml",
+            "other/docker-compose.yml",
+        ],
+    )
     source = FolderSource(tmp_path, Selection(split_by="folder"))
-    assert names(source) == ["loose.yml", "o/r/.github/workflows/ci.yml", "o/s/.github/workflows/a.yaml",
-                             "other/docker-compose.yml"]
+    assert names(source) == [
+        "loose.yml",
+        "o/r/.github/workflows/ci.yml",
+        "o/s/.github/workflows/a.yaml",
+        "other/docker-compose.yml",
+    ]
     assert source.left_alone == 5
     assert next(r for r in source if "ci.yml" in r.name).group == "o/r/.github/workflows"
 
@@ -87,8 +102,9 @@ def test_files_have_no_columns(tmp_path):
         read(tmp_path, split_by="repo")
 
 
-@pytest.mark.parametrize("name, message", [
-    ("nowhere", "does not exist"), ("table.csv", "neither a folder nor a .jsonl or .parquet file")])
+@pytest.mark.parametrize(
+    "name, message", [("nowhere", "does not exist"), ("table.csv", "neither a folder nor a .jsonl or .parquet file")]
+)
 def test_what_is_no_source_is_named(tmp_path, name, message):
     write(tmp_path, **{"table.csv": ""})
     with pytest.raises((ValueError, OSError), match=message):
@@ -98,8 +114,10 @@ def test_what_is_no_source_is_named(tmp_path, name, message):
 # -----------------------------------------------------------------------------
 # tables
 
-ROWS = [{"content": YAML, "path": f".github/workflows/{i}.yml" if i % 3 else "docker-compose.yml",
-         "repo": f"o/r{i % 4}"} for i in range(20)]
+ROWS = [
+    {"content": YAML, "path": f".github/workflows/{i}.yml" if i % 3 else "docker-compose.yml", "repo": f"o/r{i % 4}"}
+    for i in range(20)
+]
 
 
 def write_jsonl(path, rows):
@@ -115,13 +133,32 @@ def test_rows_are_named_by_number_and_path_and_grouped_by_a_column(tmp_path):
 
 
 def test_a_bad_line_is_a_fault_with_its_number_and_the_others_are_read(tmp_path):
-    write_jsonl(tmp_path / "x.jsonl", [
-        {"content": YAML}, "{", "", "[1]", {"content": None}, {"content": "x" * (9 << 20)}, VALUE,
-        '{"content": "' + "y" * (33 << 20) + '"}', {"content": json.dumps(VALUE)}])
+    write_jsonl(
+        tmp_path / "x.jsonl",
+        [
+            {"content": YAML},
+            "{",
+            "",
+            "[1]",
+            {"content": None},
+            {"content": "x" * (9 << 20)},
+            VALUE,
+            '{"content": "' + "y" * (33 << 20) + '"}',
+            {"content": json.dumps(VALUE)},
+        ],
+    )
     records = read(tmp_path / "x.jsonl")
     assert names(records) == list("12345678")
     assert [record.fault and record.fault[0] for record in records] == [
-        None, "syntax", "syntax", "unreadable", "too_large", None, "syntax", None]
+        None,
+        "syntax",
+        "syntax",
+        "unreadable",
+        "too_large",
+        None,
+        "syntax",
+        None,
+    ]
     assert [clean(records[i]).value for i in (0, 5, 7)] == [VALUE] * 3
 
 
@@ -131,11 +168,15 @@ def test_a_byte_order_mark_loses_no_record(tmp_path):
     assert [clean(record).value for record in read(tmp_path / "x.jsonl")] == [VALUE] * 2
 
 
-@pytest.mark.parametrize("selection, message", [
-    ({"text_column": "code"}, "no such column: --text_column code; there are content, path, repo"),
-    ({"split_by": "owner"}, "--split-by owner"),
-    ({"path_column": "file", "path_glob": "*"}, "--path_column file"),
-    ({"path_column": "file", "split_by": "folder"}, "--path_column file")])
+@pytest.mark.parametrize(
+    "selection, message",
+    [
+        ({"text_column": "code"}, "no such column: --text_column code; there are content, path, repo"),
+        ({"split_by": "owner"}, "--split-by owner"),
+        ({"path_column": "file", "path_glob": "*"}, "--path_column file"),
+        ({"path_column": "file", "split_by": "folder"}, "--path_column file"),
+    ],
+)
 @pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
 def test_a_column_that_is_missing_is_named_with_its_flag(tmp_path, selection, message, suffix):
     path = tmp_path / f"x.{suffix}"
@@ -160,8 +201,11 @@ def test_parquet_jsonl_and_a_streamed_data_set_give_the_same_records(tmp_path, s
     write_jsonl(tmp_path / "x.jsonl", rows)
     selection = Selection(split_by, path_glob=".github/workflows/*")
     streamed = TableSource(lambda: dataset_rows("parquet", str(tmp_path / "data"), "train", selection), selection)
-    sources = [streamed, open_source(str(tmp_path / "data" / "x.parquet"), selection),
-               open_source(str(tmp_path / "x.jsonl"), selection)]
+    sources = [
+        streamed,
+        open_source(str(tmp_path / "data" / "x.parquet"), selection),
+        open_source(str(tmp_path / "x.jsonl"), selection),
+    ]
     first, *others = [(list(source), source.left_alone) for source in sources]
     assert len(first[0]) == 14 and first[1] == 7
     assert all(other == first for other in others)

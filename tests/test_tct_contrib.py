@@ -4,7 +4,6 @@ import json
 
 import pytest
 import torch
-
 from tct import Tokenizer
 from tct.contrib.transformers import TctLogitsProcessor
 

@@ -15,9 +15,7 @@ from tct.numbers import CHARACTERS, exact
 from tct.symbols import BYTE, END_NUMBER, NUMBER
 
 INTEGERS = st.integers(-20, 20) | st.integers() | st.sampled_from([2**53 + 1, 10**16, 10**23, -(10**400)])
-FLOATS = st.floats(allow_nan=False, allow_infinity=False) | st.sampled_from(
-    [-0.0, 1.0, 1e16, 1e23, 1e308, 5e-324]
-)
+FLOATS = st.floats(allow_nan=False, allow_infinity=False) | st.sampled_from([-0.0, 1.0, 1e16, 1e23, 1e308, 5e-324])
 NUMBERS = INTEGERS | FLOATS | st.integers(-20, 20).map(lambda n: n / 2)
 LONG = 3.602879701896397e16  # 2**55, which is 36028797018963968: its repr has other digits
 FRACTION = {"type": "number", "not": {"type": "integer"}}
@@ -39,9 +37,7 @@ PARTS = st.recursive(
     ),
     max_leaves=5,
 )
-SCHEMAS = st.builds(
-    lambda draft, part: {"$schema": draft, **part}, st.sampled_from([DRAFT_04, DRAFT_07]), PARTS
-)
+SCHEMAS = st.builds(lambda draft, part: {"$schema": draft, **part}, st.sampled_from([DRAFT_04, DRAFT_07]), PARTS)
 
 
 def compiled(schema) -> Tokenizer | None:

@@ -219,9 +219,7 @@ class Twin:
     def spelled(self, tokens: list[int]) -> list[int | None]:
         """The symbols of some tokens; None for what is none."""
         known = range(1, len(self.symbols_of))
-        return [
-            symbol for token in tokens for symbol in (self.symbols_of[token] if token in known else [None])
-        ]
+        return [symbol for token in tokens for symbol in (self.symbols_of[token] if token in known else [None])]
 
     def after(self, tokens: list[int], tree: dict | None = None) -> dict | None:
         """What may follow these tokens; None where they are not allowed. Nothing follows a whole document."""
@@ -406,6 +404,4 @@ class MatcherBesideTwin(RuleBasedStateMachine):
 def test_matcher_and_twin_answer_alike_whatever_they_are_asked(name):
     beside = type("Beside", (MatcherBesideTwin,), {"name": name})
     phases = set(Phase) - {Phase.shrink, Phase.explain}  # they would take minutes
-    run_state_machine_as_test(
-        beside, settings=settings(max_examples=12, stateful_step_count=20, phases=phases)
-    )
+    run_state_machine_as_test(beside, settings=settings(max_examples=12, stateful_step_count=20, phases=phases))

@@ -24,9 +24,7 @@ REFERENCES = st.builds(lambda target: {"$ref": target}, st.integers(0, 99))  # w
 def referring(leaves):
     """Schemas with nested definitions, and with references next to `leaves` and to other keywords."""
     small = st.recursive(leaves | REFERENCES, schemas_over, max_leaves=3)
-    with_siblings = st.builds(
-        lambda siblings, reference: siblings | reference, schemas_over(small), REFERENCES
-    )
+    with_siblings = st.builds(lambda siblings, reference: siblings | reference, schemas_over(small), REFERENCES)
     definitions = st.dictionaries(DEFINITION_NAMES, small, min_size=1, max_size=2)
     nested = st.builds(
         lambda outer, inner: {**outer, "definitions": inner}, schemas_over(small) | with_siblings, definitions

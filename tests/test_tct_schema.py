@@ -18,9 +18,7 @@ VALUES = st.recursive(
     max_leaves=6,
 )
 TYPES = st.sampled_from(["null", "boolean", "integer", "number", "string", "array", "object"])
-NAMES = st.sampled_from(
-    [{"pattern": "^a"}, {"maxLength": 1}, {"enum": ["a", "b"]}, {"pattern": "b$", "minLength": 2}]
-)
+NAMES = st.sampled_from([{"pattern": "^a"}, {"maxLength": 1}, {"enum": ["a", "b"]}, {"pattern": "b$", "minLength": 2}])
 
 
 def schemas_over(inner):
@@ -89,9 +87,7 @@ def check_walk(schema, random, judge) -> None:
     matcher, symbols = tokenizer.matcher(), []
     mask = matcher.allocate_token_bitmask()
     while matcher.fill_next_token_bitmask(mask) and len(symbols) < 12:
-        allowed = [
-            token for token in range(tokenizer.vocab_size()) if mask[0, token // 32] >> (token % 32) & 1
-        ]
+        allowed = [token for token in range(tokenizer.vocab_size()) if mask[0, token // 32] >> (token % 32) & 1]
         assert allowed, "a dead end"
         structure = [token for token in allowed if token > 256]
         symbols.append(random.choice(structure if structure and random.random() < 0.7 else allowed))
@@ -139,9 +135,7 @@ def test_a_keyword_that_cannot_be_enforced_is_refused_with_its_place(schema, key
         ({"items": {"allOf": [{"pattern": f"^(.{{{n}}})*$"} for n in (5, 6, 7)]}}, "pattern", "(.{5})"),
     ],
 )
-def test_a_schema_that_needs_too_many_states_is_refused_when_it_is_compiled(
-    schema, keyword, reason, monkeypatch
-):
+def test_a_schema_that_needs_too_many_states_is_refused_when_it_is_compiled(schema, keyword, reason, monkeypatch):
     monkeypatch.setattr("tct.reach.MAX_STATES", 100)
     monkeypatch.setattr("tct.text.MAX_STATES", 100)
     with pytest.raises(UnsupportedSchemaError, match=re.escape(reason)) as error:

@@ -35,18 +35,14 @@ def refused_keyword(schema) -> str | None:
 
 def canonical(text: str) -> str:
     """JSON text in which equal values are spelled alike: 1.0, which may come back as 1, is 1."""
-    return json.dumps(
-        json.loads(text, parse_float=lambda n: int(float(n)) if float(n).is_integer() else float(n))
-    )
+    return json.dumps(json.loads(text, parse_float=lambda n: int(float(n)) if float(n).is_integer() else float(n)))
 
 
 @pytest.mark.parametrize("file, index", GROUPS, ids=lambda part: str(part))
 def test_each_schema_is_refused_or_followed_on_every_instance(file, index):
     group = GROUPS[file, index]
     keyword = refused_keyword(group["schema"])
-    assert keyword == REFUSED.get(file, {}).get(str(index)), (
-        f"{group['description']}: {RATCHET.name} says otherwise"
-    )
+    assert keyword == REFUSED.get(file, {}).get(str(index)), f"{group['description']}: {RATCHET.name} says otherwise"
     if keyword:
         return
     tokenizer = Tokenizer(group["schema"])

@@ -3,9 +3,10 @@
 import json
 
 import pytest
-from scripts.tok_eval import main
 from tct_tokenizer_adapter import TCTTokenizer
 from test_prepare import workflow
+
+from scripts.tok_eval import main
 
 
 @pytest.fixture

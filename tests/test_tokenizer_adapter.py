@@ -6,8 +6,12 @@ import pytest
 import tct_github_workflow
 from tct_tokenizer_adapter import TCTTokenizer
 
-TEXTS = [json.dumps({"on": "push", "jobs": {name: {"runs-on": "ubuntu-latest", "steps": [{"run": "make"}]}}},
-                    separators=(",", ":")) for name in ("build", "test")]
+TEXTS = [
+    json.dumps(
+        {"on": "push", "jobs": {name: {"runs-on": "ubuntu-latest", "steps": [{"run": "make"}]}}}, separators=(",", ":")
+    )
+    for name in ("build", "test")
+]
 
 
 def test_decode_inverts_encode_for_one_text_and_for_several():

@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 import tct_github_workflow as tct
 import torch
+from prepared_data import write_prepared
+from tct_dataloader import tokenizing_distributed_data_loader
+from tct_github_workflow.workflow_yaml import load_workflow
 
 from nanochat.checkpoint_manager import list_steps, load_checkpoint, load_model
 from nanochat.common import write_atomic
@@ -20,14 +23,22 @@ from nanochat.gpt import GPT, GPTConfig
 from nanochat.loss_eval import bits_per_byte, evaluate_loss, perplexity
 from nanochat.report import RunLog, read_metrics
 from nanochat.trainer import Trainer
-from prepared_data import write_prepared
 from scripts import _train_flags, tct_train
-from tct_dataloader import tokenizing_distributed_data_loader
-from tct_github_workflow.workflow_yaml import load_workflow
 
-MICRO = {"vocab_size": 64, "context_size": 16, "d_model": 16, "n_layers": 2, "n_heads": 2,
-         "device_batch_size": 3, "gradient_accumulation": 1, "num_iterations": 8, "learning_rate": 1e-2,
-         "warmup_iters": 2, "weight_decay": 0.1, "grad_clip": 1.0}
+MICRO = {
+    "vocab_size": 64,
+    "context_size": 16,
+    "d_model": 16,
+    "n_layers": 2,
+    "n_heads": 2,
+    "device_batch_size": 3,
+    "gradient_accumulation": 1,
+    "num_iterations": 8,
+    "learning_rate": 1e-2,
+    "warmup_iters": 2,
+    "weight_decay": 0.1,
+    "grad_clip": 1.0,
+}
 
 MICRO_CONFIG = GPTConfig(sequence_len=16, vocab_size=64, n_layer=2, n_head=2, n_kv_head=2, n_embd=16)
 
@@ -58,11 +69,13 @@ def data(tmp_path):
 @pytest.fixture
 def train(tmp_path, data):
     """Train in tmp_path/NAME and give that folder."""
+
     def run(name, **flags):
         new = {} if "resume_from_iteration" in flags else {"dtype": "float32"}
         flags = {"data_dir": data, "checkpoint_dir": tmp_path / name, "device": "cpu"} | new | flags
         tct_train.main([f"--{flag}={value}" for flag, value in flags.items()])
         return tmp_path / name
+
     return run
 
 
@@ -129,24 +142,30 @@ def fails(arguments, capsys):
 # -----------------------------------------------------------------------------
 # what a run prints and leaves
 
+
 def test_the_log_lines_read_as_designed(train, capsys):
     train("run", eval_every=4, log_every=4)
     lines = capsys.readouterr().out.splitlines()
     steps = [line for line in lines if re.match(r"step \d{6}/", line)]
     assert [line[:18] for line in steps] == ["step 000001/000008", "step 000004/000008", "step 000008/000008"]
     for line in steps:
-        assert re.match(r"step \d{6}/\d{6} \| loss \d+\.\d{4} \| grad_norm \d+\.\d{3} \| lr \d\.\d\de-\d\d "
-                        r"\| tok/s [\d,]+ \| ", line)
+        assert re.match(
+            r"step \d{6}/\d{6} \| loss \d+\.\d{4} \| grad_norm \d+\.\d{3} \| lr \d\.\d\de-\d\d "
+            r"\| tok/s [\d,]+ \| ",
+            line,
+        )
         assert "mfu" not in line  # no one knows the peak of a CPU
     validations = [line for line in lines if "val_loss" in line]
     assert [line[:11] for line in validations] == ["step 000004", "step 000008"]
     for line in validations:
-        assert re.fullmatch(r"step \d{6} \| val_loss \d+\.\d{4} \| val_ppl \d+\.\d\d "
-                            r"\| val_bpb \d+\.\d{4}", line)
+        assert re.fullmatch(
+            r"step \d{6} \| val_loss \d+\.\d{4} \| val_ppl \d+\.\d\d "
+            r"\| val_bpb \d+\.\d{4}",
+            line,
+        )
     output = "\n".join(lines)
     parameters = GPT(MICRO_CONFIG).num_parameters()
-    for shown in (f"{parameters:,}", "FLOPs per token", "targets per iteration", "= 48",
-                  "152 targets / 48 = 3.2"):
+    for shown in (f"{parameters:,}", "FLOPs per token", "targets per iteration", "= 48", "152 targets / 48 = 3.2"):
         assert shown in output
 
 
@@ -177,27 +196,44 @@ def test_an_experiment_has_all_that_a_reader_wants(tmp_path, monkeypatch, pictur
     metadata = json.loads(Path("data/metadata.json").read_text())
     metadata["tokenizer"] = {"name": tct.NAME, "fingerprint": tct.fingerprint()}
     Path("data/metadata.json").write_text(json.dumps(metadata))
-    flags = ["--data_dir=data", "--experiment=exp", "--save_every=4", "--num_samples=1", "--device=cpu",
-             "--dtype=float32"]
+    flags = [
+        "--data_dir=data",
+        "--experiment=exp",
+        "--save_every=4",
+        "--num_samples=1",
+        "--device=cpu",
+        "--dtype=float32",
+    ]
     tct_train.main(flags)
     folder = tmp_path / "experiments/exp"
-    assert {path.name for path in folder.iterdir()} == {"README.md", "config.json", "curves.png", "generated_samples",
-                                                        "logs", "metrics.jsonl"}
+    assert {path.name for path in folder.iterdir()} == {
+        "README.md",
+        "config.json",
+        "curves.png",
+        "generated_samples",
+        "logs",
+        "metrics.jsonl",
+    }
     report = (folder / "README.md").read_text()
     assert "--experiment=exp" in report and "finished" in report and torch.__version__ in report
     config = json.loads((folder / "config.json").read_text())
     assert config["settings"]["num_iterations"] == 8 and config["model_config"]["n_embd"] == 16
     [log] = (folder / "logs").iterdir()
     assert log.read_text() in capsys.readouterr().out and "step 000008/000008" in log.read_text()
-    samples = sorted(path.relative_to(folder / "generated_samples").as_posix()
-                     for path in (folder / "generated_samples").rglob("*.yml"))
+    samples = sorted(
+        path.relative_to(folder / "generated_samples").as_posix()
+        for path in (folder / "generated_samples").rglob("*.yml")
+    )
     assert samples == [f"step_00000{step}/sample_1.yml" for step in (4, 8)]
     for sample in samples:
         tct.encode(json.dumps(load_workflow((folder / "generated_samples" / sample).read_text())))
     assert list_steps(tmp_path / "out/exp") == [4, 8]
 
     tct_train.main(["--checkpoint_dir=out/exp", "--resume_from_iteration=4", "--device=cpu"])
-    assert len(list((folder / "logs").iterdir())) >= 1 and "resumed after iteration 4" in (folder / "README.md").read_text()
+    assert (
+        len(list((folder / "logs").iterdir())) >= 1
+        and "resumed after iteration 4" in (folder / "README.md").read_text()
+    )
 
 
 def test_samples_on_the_way_change_no_weight(train, monkeypatch, tmp_path):
@@ -212,8 +248,9 @@ def test_short_runs_warm_up_for_a_tenth(train, capsys):
     assert re.search(r"warmup_iters +1\n", capsys.readouterr().out)
 
 
-@pytest.mark.parametrize("flags", [{"gradient_checkpointing": None}, {"dtype": "bfloat16"}, {"max_files": 1},
-                                   {"grad_clip": 0}])
+@pytest.mark.parametrize(
+    "flags", [{"gradient_checkpointing": None}, {"dtype": "bfloat16"}, {"max_files": 1}, {"grad_clip": 0}]
+)
 def test_variants_train(train, tmp_path, data, flags):
     arguments = [f"--{flag}" if value is None else f"--{flag}={value}" for flag, value in flags.items()]
     tct_train.main([f"--data_dir={data}", f"--checkpoint_dir={tmp_path / 'run'}", "--device=cpu", *arguments])
@@ -232,8 +269,12 @@ def test_training_needs_neither_matplotlib_nor_wandb(train, pictures, monkeypatc
 # exactness
 
 # What a run could do otherwise the second time: draw other numbers, sum in another order, round elsewhere.
-RECIPES = {"muon": {}, "adamw": {"optimizer": "adamw", "schedule": "cosine"},
-           "dropout": {"dropout": 0.3}, "bfloat16": {"dtype": "bfloat16"}}
+RECIPES = {
+    "muon": {},
+    "adamw": {"optimizer": "adamw", "schedule": "cosine"},
+    "dropout": {"dropout": 0.3},
+    "bfloat16": {"dtype": "bfloat16"},
+}
 
 
 @pytest.mark.parametrize("stop_at", [1, 3, 5, 6])
@@ -249,9 +290,14 @@ def test_a_resumed_run_ends_with_the_same_weights_bit_for_bit(train, tmp_path, r
     resumed = train("stopped", resume_from_iteration=stop_at)
     assert_equal_weights(weights(straight, 8), weights(resumed, 8))
     assert_equal_states(*(load_checkpoint(run, 8)[1]["optimizers"] for run in (straight, resumed)))
-    metrics = [[{key: value for key, value in record.items() if key not in ("tokens_per_second", "seconds")}
-                for record in read_metrics(run / "metrics.jsonl") if record["step"] not in (1, stop_at + 1)]
-               for run in (straight, resumed)]
+    metrics = [
+        [
+            {key: value for key, value in record.items() if key not in ("tokens_per_second", "seconds")}
+            for record in read_metrics(run / "metrics.jsonl")
+            if record["step"] not in (1, stop_at + 1)
+        ]
+        for run in (straight, resumed)
+    ]
     assert metrics[0] == metrics[1]
 
 
@@ -268,10 +314,13 @@ def test_a_resumed_run_says_what_it_loaded_and_remembers_its_flags(train, tmp_pa
     capsys.readouterr()
     tct_train.main([f"--checkpoint_dir={folder}", "--resume_from_iteration=latest", "--num_iterations=6"])
     output = capsys.readouterr().out
-    for shown in ("Resuming from checkpoint: iteration 4",
-                  f"Loaded model weights from: {folder}/model_000004.pt",
-                  f"Loaded optimizer state from: {folder}/optim_000004.pt", "num_iterations 4 -> 6",
-                  "step 000005/000006"):
+    for shown in (
+        "Resuming from checkpoint: iteration 4",
+        f"Loaded model weights from: {folder}/model_000004.pt",
+        f"Loaded optimizer state from: {folder}/optim_000004.pt",
+        "num_iterations 4 -> 6",
+        "step 000005/000006",
+    ):
         assert shown in output
     assert re.search(r"learning_rate +0.003\n", output) and re.search(r"seed +7\n", output)
 
@@ -287,13 +336,27 @@ def test_the_loss_is_the_mean_over_the_targets_of_the_whole_batch(train):
 @pytest.fixture
 def torchrun(command, data, spawn):
     """Train the micro preset on two ranks, to the end; gives the output."""
+
     def run(folder, *flags, restarts=0, die_at=0):
-        process = spawn(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
-                        f"--max-restarts={restarts}", *command, f"--data_dir={data}", f"--checkpoint_dir={folder}",
-                        "--device=cpu", "--dtype=float32", *flags, env=ENVIRONMENT | {"DIE_AT": str(die_at)})
+        process = spawn(
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc_per_node=2",
+            f"--max-restarts={restarts}",
+            *command,
+            f"--data_dir={data}",
+            f"--checkpoint_dir={folder}",
+            "--device=cpu",
+            "--dtype=float32",
+            *flags,
+            env=ENVIRONMENT | {"DIE_AT": str(die_at)},
+        )
         output, errors = process.communicate()
         assert process.returncode == 0, errors
         return output
+
     return run
 
 
@@ -301,8 +364,10 @@ def test_two_ranks_make_the_updates_of_one_that_accumulates(train, tmp_path, tor
     flags = {"schedule": "constant", "dropout": 0.2}
     one, two = train("one", num_iterations=3, gradient_accumulation=2, **flags), tmp_path / "two"
     torchrun(two, "--num_iterations=3", *(f"--{flag}={value}" for flag, value in flags.items()))
-    losses = [[(record.get("loss"), record.get("val_loss")) for record in read_metrics(run / "metrics.jsonl")]
-              for run in (one, two)]
+    losses = [
+        [(record.get("loss"), record.get("val_loss")) for record in read_metrics(run / "metrics.jsonl")]
+        for run in (one, two)
+    ]
     assert len(losses[0]) == 3 and losses[0] == losses[1]
     assert_equal_weights(weights(one, 3), weights(two, 3))
 
@@ -323,13 +388,28 @@ def test_torchrun_restarts_a_run_that_lost_a_rank_where_it_was(train, tmp_path, 
 # -----------------------------------------------------------------------------
 # interruption
 
+
 @pytest.fixture
 def endless(tmp_path, data, command, spawn):
     """Start training in tmp_path/run that does not end by itself."""
+
     def start(*flags):
-        return spawn(sys.executable, *command, f"--data_dir={data}", f"--checkpoint_dir={tmp_path / 'run'}",
-                     "--device=cpu", "--dtype=float32", "--num_iterations=1000000", "--schedule=constant",
-                     "--warmup_iters=2", "--eval_every=1000000", "--log_every=1", *flags, env=ENVIRONMENT)
+        return spawn(
+            sys.executable,
+            *command,
+            f"--data_dir={data}",
+            f"--checkpoint_dir={tmp_path / 'run'}",
+            "--device=cpu",
+            "--dtype=float32",
+            "--num_iterations=1000000",
+            "--schedule=constant",
+            "--warmup_iters=2",
+            "--eval_every=1000000",
+            "--log_every=1",
+            *flags,
+            env=ENVIRONMENT,
+        )
+
     return start
 
 
@@ -349,6 +429,7 @@ def test_a_signal_saves_and_the_run_resumes(train, tmp_path, monkeypatch, capsys
         if step == 3:
             os.kill(os.getpid(), number)
         return update(self, step, *arguments)
+
     with monkeypatch.context() as context, pytest.raises(SystemExit) as exit:
         context.setattr(Trainer, "update", interrupted)
         train("run")
@@ -370,7 +451,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(train, tmp_path, endless)
         process.kill()
         process.communicate()
         assert process.returncode == -signal.SIGKILL
-        flags += ["--resume_from_iteration=latest"][:attempt == 0]
+        flags += ["--resume_from_iteration=latest"][: attempt == 0]
     last = list_steps(tmp_path / "run")[-1] + 1
     train("run", resume_from_iteration="latest", num_iterations=last)
     straight = train("straight", num_iterations=last, schedule="constant", warmup_iters=2)
@@ -382,6 +463,7 @@ def test_a_disk_that_is_full_for_a_while_costs_only_its_checkpoints(train, tmp_p
         if "_000004" in path.name or "_000006" in path.name:
             raise OSError(28, "No space left on device", str(path))
         write_atomic(path, content)
+
     monkeypatch.setattr("nanochat.checkpoint_manager.write_atomic", refusing)
     folder = train("run", save_every=2, eval_every=4)
     assert list_steps(folder) == [2, 8]
@@ -393,6 +475,7 @@ def test_a_disk_that_is_full_for_a_while_costs_only_its_checkpoints(train, tmp_p
 def test_a_run_whose_last_checkpoint_cannot_be_written_fails(tmp_path, data, monkeypatch, capsys):
     def refusing(path, content):
         raise OSError(28, "No space left on device", str(path))
+
     monkeypatch.setattr("nanochat.checkpoint_manager.write_atomic", refusing)
     message = fails(["--data_dir", data, "--checkpoint_dir", tmp_path / "run", "--device=cpu"], capsys)
     assert "No space left on device" in message
@@ -419,6 +502,7 @@ def test_ctrl_c_cuts_a_long_evaluation_short(train, tmp_path, monkeypatch):
         if not self.training:
             os.kill(os.getpid(), signal.SIGINT)
         return forward(self, *arguments, **options)
+
     monkeypatch.setattr(GPT, "forward", interrupting)
     with pytest.raises(SystemExit) as exit:
         train("run", eval_every=2)
@@ -428,8 +512,13 @@ def test_ctrl_c_cuts_a_long_evaluation_short(train, tmp_path, monkeypatch):
 
 def test_a_loss_that_is_not_finite_stops_before_the_update(train, tmp_path, monkeypatch, capsys):
     forward = GPT.forward
-    monkeypatch.setattr(GPT, "forward", lambda self, *arguments, **options:
-                        forward(self, *arguments, **options) * (math.nan if self.lm_head.weight.any() else 1))
+    monkeypatch.setattr(
+        GPT,
+        "forward",
+        lambda self, *arguments, **options: (
+            forward(self, *arguments, **options) * (math.nan if self.lm_head.weight.any() else 1)
+        ),
+    )
     with pytest.raises(SystemExit) as exit:
         train("run", save_every=1, num_iterations=20)
     assert exit.value.code == 2
@@ -442,6 +531,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(train, tmp_path, monk
 def test_out_of_memory_names_the_flags_that_help(train, monkeypatch, capsys):
     def forward(self, *arguments, **options):
         torch.empty(2**60)  # as the CPU says it
+
     monkeypatch.setattr(GPT, "forward", forward)
     with pytest.raises(SystemExit) as exit:
         train("run")
@@ -454,13 +544,29 @@ def test_out_of_memory_names_the_flags_that_help(train, monkeypatch, capsys):
 # -----------------------------------------------------------------------------
 # bad input
 
+
 def test_every_fault_of_the_arguments_is_told_at_once(capsys):
-    message = fails(["--model_size=huge", "--num_iterations=0", "--seed", "x", "--learning_rate=nan",
-                     "--dtype=int8", "--colour=red"], capsys)
-    for fault in ("--model_size must be one of tiny, small, medium, large, not 'huge'",
-                  "--num_iterations must be", "--seed must be", "--learning_rate must be",
-                  "--dtype must be", "no flag --colour=red",
-                  "--data_dir is needed"):
+    message = fails(
+        [
+            "--model_size=huge",
+            "--num_iterations=0",
+            "--seed",
+            "x",
+            "--learning_rate=nan",
+            "--dtype=int8",
+            "--colour=red",
+        ],
+        capsys,
+    )
+    for fault in (
+        "--model_size must be one of tiny, small, medium, large, not 'huge'",
+        "--num_iterations must be",
+        "--seed must be",
+        "--learning_rate must be",
+        "--dtype must be",
+        "no flag --colour=red",
+        "--data_dir is needed",
+    ):
         assert fault in message
 
 
@@ -493,15 +599,23 @@ def test_a_new_run_does_not_mix_with_an_old_one(train, data, capsys):
 def written(train, tmp_path, monkeypatch):
     """What runs with and without --experiment write, as paths."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(RunLog, "draw", lambda self: [
-        (self.folder / name).touch() for name in ("curves.png", self.config["report"])])
-    monkeypatch.setattr(tct_train, "write_samples", lambda model, metadata, count, folder: (
-        folder.mkdir(parents=True), (folder / "sample_1.yml").touch()))
+    monkeypatch.setattr(
+        RunLog, "draw", lambda self: [(self.folder / name).touch() for name in ("curves.png", self.config["report"])]
+    )
+    monkeypatch.setattr(
+        tct_train,
+        "write_samples",
+        lambda model, metadata, count, folder: (folder.mkdir(parents=True), (folder / "sample_1.yml").touch()),
+    )
     (tmp_path / "data/tokenizer.json").write_text("{}")
     train("plain")
     train("out/exp", experiment="exp")
-    paths = [path.relative_to(tmp_path) for folder in ("plain", "out", "experiments")
-             for path in (tmp_path / folder).rglob("*") if path.is_file()]
+    paths = [
+        path.relative_to(tmp_path)
+        for folder in ("plain", "out", "experiments")
+        for path in (tmp_path / folder).rglob("*")
+        if path.is_file()
+    ]
     for folder in ("plain", "out", "experiments"):
         shutil.rmtree(folder)
     return [path for path in paths if path.parent.name != "logs"]  # whose names have the time in them
@@ -509,7 +623,8 @@ def written(train, tmp_path, monkeypatch):
 
 def test_a_run_replaces_no_file_that_no_run_wrote(train, tmp_path, written, capsys):
     assert {"config.json", "README.md", "report.md", "tokenizer.json", "sample_1.yml", "model_000008.pt"} <= {
-        path.name for path in written}
+        path.name for path in written
+    }
     for path in written:
         path.parent.mkdir(parents=True)
         path.write_text("mine")
@@ -548,8 +663,12 @@ def test_data_that_does_not_fit_is_refused_and_nothing_is_written(tmp_path, data
     write_prepared(tmp_path / "wide", [9], [9], context_size=32)
     write_prepared(tmp_path / "many", [9], [9], vocab_size=128)
     write_prepared(tmp_path / "none", [9], [])
-    for folder, message in (("wide", "--context-size 16"), ("many", "128 tokens but the model has 64"),
-                            ("none", "holds no windows"), ("nowhere", "no data folder")):
+    for folder, message in (
+        ("wide", "--context-size 16"),
+        ("many", "128 tokens but the model has 64"),
+        ("none", "holds no windows"),
+        ("nowhere", "no data folder"),
+    ):
         flags = ["--data_dir", tmp_path / folder, "--checkpoint_dir", tmp_path / "run"]
         assert message in fails(flags, capsys)
     assert not (tmp_path / "run").exists()
@@ -560,12 +679,14 @@ def test_a_resume_that_would_not_continue_the_same_run_is_refused(train, tmp_pat
     resume = ["--checkpoint_dir", folder, "--resume_from_iteration", "8"]
     write_prepared(tmp_path / "other", [30, 9, 16, 4, 21], [30, 10], fingerprint="another tokenizer")
     write_prepared(tmp_path / "more", [30, 9, 16, 4, 21, 5], [30, 10])
-    for flags, message in ((["--data_dir", tmp_path / "other"], "trained with test a tokenizer"),
-                           (["--data_dir", tmp_path / "more"], "157 training targets, but had 152"),
-                           (["--seed", 1], "cannot change seed 0 -> 1"),
-                           (["--max_files", 1], "cannot change max_files None -> 1"),
-                           (["--model_size", "tiny"], "cannot change model_size small -> tiny"),
-                           (["--num_iterations", 7], "past --num_iterations 7")):
+    for flags, message in (
+        (["--data_dir", tmp_path / "other"], "trained with test a tokenizer"),
+        (["--data_dir", tmp_path / "more"], "157 training targets, but had 152"),
+        (["--seed", 1], "cannot change seed 0 -> 1"),
+        (["--max_files", 1], "cannot change max_files None -> 1"),
+        (["--model_size", "tiny"], "cannot change model_size small -> tiny"),
+        (["--num_iterations", 7], "past --num_iterations 7"),
+    ):
         assert message in fails([*resume, *flags], capsys)
     assert "only of 8" in fails(["--checkpoint_dir", folder, "--resume_from_iteration=5"], capsys)
     (folder / "optim_000008.pt").write_bytes(b"")
@@ -581,21 +702,24 @@ def test_a_device_that_is_not_there_is_named(data, capsys):
 def test_wandb_is_only_needed_by_those_who_ask_for_it(data, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     assert "needs the package wandb" in fails(
-        ["--data_dir", data, "--checkpoint_dir", tmp_path / "run", "--run=name"], capsys)
+        ["--data_dir", data, "--checkpoint_dir", tmp_path / "run", "--run=name"], capsys
+    )
 
 
 def test_help_and_bad_flags_do_not_wait_for_torch():
-    code = ("import sys; from scripts import tct_train\n"
-            "try: tct_train.main(sys.argv[1:])\n"
-            "except SystemExit as exit: print(exit.code, 'torch' in sys.modules)")
+    code = (
+        "import sys; from scripts import tct_train\n"
+        "try: tct_train.main(sys.argv[1:])\n"
+        "except SystemExit as exit: print(exit.code, 'torch' in sys.modules)"
+    )
     for flags, shown in ((["--help"], "0 False"), (["--nonsense"], "2 False")):
-        done = subprocess.run([sys.executable, "-c", code, *flags], capture_output=True, text=True,
-                              check=True)
+        done = subprocess.run([sys.executable, "-c", code, *flags], capture_output=True, text=True, check=True)
         assert done.stdout.endswith(f"{shown}\n")
 
 
 # -----------------------------------------------------------------------------
 # the parts
+
 
 def test_evaluation_is_the_mean_over_all_tokens_of_the_split(data):
     torch.manual_seed(0)
@@ -606,8 +730,7 @@ def test_evaluation_is_the_mean_over_all_tokens_of_the_split(data):
     one_by_one = 0.0
     for x, y in tokenizing_distributed_data_loader(1, 16, "val", data):
         logits = model(x)[0]
-        one_by_one -= sum(logits[t].log_softmax(-1)[token].item()
-                          for t, token in enumerate(y[0]) if token != -1)
+        one_by_one -= sum(logits[t].log_softmax(-1)[token].item() for t, token in enumerate(y[0]) if token != -1)
     assert nats == pytest.approx(one_by_one, rel=1e-5)
 
 

@@ -5,14 +5,14 @@ from collections import deque
 
 import pytest
 import torch
+from prepared_data import write_prepared
+from tct_dataloader import tokenizing_distributed_data_loader
+from tct_packing import packed_data_loader
 
 from nanochat.common import Ranks
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.optim import build_optimizers
 from nanochat.trainer import Trainer, Update, collect
-from prepared_data import write_prepared
-from tct_dataloader import tokenizing_distributed_data_loader
-from tct_packing import packed_data_loader
 
 C = 64
 CONFIG = GPTConfig(sequence_len=C, vocab_size=64, n_layer=3, n_head=2, n_kv_head=2, n_embd=32)
@@ -57,6 +57,7 @@ def test_packed_windows_have_the_gradients_of_padded_ones(data):
     padded = next(tokenizing_distributed_data_loader(6, C, "train", data, seed=1))
     lengths = (padded[1] != -1).sum(1).tolist()
     from nanochat.functional import Documents
+
     x, y = (torch.cat([row[:n] for row, n in zip(rows, lengths)])[None] for rows in padded)
     packed = x, y, Documents.of(lengths, C)
     one = gradients_of_an_update(trainer_of(), [(*padded, None)], sum(lengths))
@@ -99,6 +100,7 @@ def test_what_a_rank_wishes_is_known_after_the_update(data):
 
 # -----------------------------------------------------------------------------
 # reading behind a device that is still at work
+
 
 class Event:
     def synchronize(self):

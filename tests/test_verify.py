@@ -21,8 +21,21 @@ def sound(tmp_path_factory):
         path = folder / "in" / f"owner-{i % 6}" / f"{i}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(workflow(f"W{i}", "\n".join(f"echo {i} {j}" for j in range(i * 3)) or "x")))
-    assert prepare(folder / "in", folder / "out", "--context-size", 64, "--stride", 8, "--split-by", "folder",
-                   "--train-split", 0.6) == 0
+    assert (
+        prepare(
+            folder / "in",
+            folder / "out",
+            "--context-size",
+            64,
+            "--stride",
+            8,
+            "--split-by",
+            "folder",
+            "--train-split",
+            0.6,
+        )
+        == 0
+    )
     return folder
 
 
@@ -38,9 +51,17 @@ def test_a_sound_set_passes_and_is_shown(sound, capsys):
     assert (sound / "out" / "prepared.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("more", [
-    ["--window-step", 32], ["--max-windows-per-workflow", 3], ["--test-split", 0.3, "--train-split", 0.4],
-    ["--tokenizer", "bpe"], ["--tokenizer", "bpe-unsplit"], ["--repair", "--train-split", 1]])
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["--window-step", 32],
+        ["--max-windows-per-workflow", 3],
+        ["--test-split", 0.3, "--train-split", 0.4],
+        ["--tokenizer", "bpe"],
+        ["--tokenizer", "bpe-unsplit"],
+        ["--repair", "--train-split", 1],
+    ],
+)
 def test_every_kind_of_set_passes(sound, tmp_path, more):
     assert prepare(sound / "in", tmp_path / "out", "--context-size", 64, "--stride", 8, *more) == 0
     assert verify(tmp_path / "out") == 0
@@ -49,10 +70,12 @@ def test_every_kind_of_set_passes(sound, tmp_path, more):
 # -----------------------------------------------------------------------------
 # faults, each made in a copy of the sound set
 
+
 def alter_rows(change):
     def alter(folder):
         rows = torch.load(folder / "train.pt", weights_only=True)
         torch.save(change(rows.numpy(), lines(folder)), folder / "train.pt")
+
     return alter
 
 
@@ -66,9 +89,11 @@ def longest(entries):
 
 def set_value(offset, column, value):
     """A value in a row of the longest training workflow."""
+
     def change(rows, entries):
         rows[longest(entries)["first_window"] + offset, column] = value
         return torch.from_numpy(rows)
+
     return alter_rows(change)
 
 
@@ -77,6 +102,7 @@ def alter_text(name, old, new):
         text = (folder / name).read_text()
         assert old in text
         (folder / name).write_text(text.replace(old, new, 1))
+
     return alter
 
 
@@ -84,9 +110,9 @@ def repeat_a_workflow(folder):
     """The last training workflow is the one before it, over again."""
     rows = torch.load(folder / "train.pt", weights_only=True)
     *others, before, last = [entry for entry in lines(folder) if entry["split"] == "train"]
-    own = rows[before["first_window"]:last["first_window"]]
+    own = rows[before["first_window"] : last["first_window"]]
     copy = before | {"first_window": last["first_window"]}
-    torch.save(torch.cat([rows[:last["first_window"]], own]), folder / "train.pt")
+    torch.save(torch.cat([rows[: last["first_window"]], own]), folder / "train.pt")
     kept = [entry if entry != last else copy for entry in lines(folder)]
     (folder / "workflows.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in kept))
     metadata = json.loads((folder / "metadata.json").read_text())
@@ -106,10 +132,15 @@ FAULTS = {
         alter_rows(lambda rows, entries: torch.from_numpy(rows[:-1].copy())),
         alter_rows(lambda rows, entries: torch.from_numpy(rows.astype(np.int64))),
         lambda folder: (folder / "val.pt").write_bytes(b"no table"),
-        alter_text("metadata.json", '"workflows": ', '"workflows": 1')],
+        alter_text("metadata.json", '"workflows": ', '"workflows": 1'),
+    ],
     "positions": [set_value(1, 0, 7), alter_text("metadata.json", '"stride": 8', '"stride": 4')],
     "tokens": [set_value(0, 5, 0), set_value(0, 5, 8192), set_value(0, 5, -3)],
-    "stitch": [set_value(0, 5, 300), set_value(1, 64, 300), alter_text("workflows.jsonl", '"sha256": "', '"sha256": "x')],
+    "stitch": [
+        set_value(0, 5, 300),
+        set_value(1, 64, 300),
+        alter_text("workflows.jsonl", '"sha256": "', '"sha256": "x'),
+    ],
     "groups": [leak_a_group, repeat_a_workflow],
 }
 
@@ -129,7 +160,7 @@ def test_counts_of_targets_are_those_of_the_definition():
     for length in range(1, 100):
         counts = np.zeros(length, np.int64)
         for start in plan.starts(length):
-            counts[start:start + 16] += 1
+            counts[start : start + 16] += 1
         assert verify_prepared_data.check_counts(counts, plan, None) is None
         counts[length // 2] += 1
         assert f"token {length // 2} is in" in verify_prepared_data.check_counts(counts, plan, None)
@@ -157,12 +188,13 @@ def test_a_workflow_of_170000_tokens_decodes_from_its_windows(tmp_path):
     assert rows[:, 0].tolist() == list(range(len(rows))) and len(rows) - 1 <= 5_332
     stitched = np.zeros(32 * len(rows) + 512, np.int64)
     for position, *row in rows.tolist():
-        stitched[32 * position:][:512] = row
+        stitched[32 * position :][:512] = row
     assert TCTTokenizer().decode(stitched) == text
 
 
 # -----------------------------------------------------------------------------
 # the real workflows
+
 
 def test_the_corpus_by_folder(corpus, tmp_path):
     source = corpus / "workflows"

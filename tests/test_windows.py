@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tct_windows import WindowPlan, new_table, open_table, windows
 
+
 @given(st.integers(1, 400), st.integers(1, 40), st.integers(1, 4), st.integers(1, 40))
 def test_windows_hold_every_token_in_order_and_end_with_the_last(length, stride, steps, extra):
     plan = WindowPlan(stride * steps + extra, stride, stride * steps, 8192, 0)
@@ -16,7 +17,7 @@ def test_windows_hold_every_token_in_order_and_end_with_the_last(length, stride,
     starts = [i * plan.window_step for i in range(len(rows))]
     for start, row in zip(starts, rows):
         assert start % stride == 0 and row[0] == start // stride
-        held = tokens[start:start + plan.context_size]
+        held = tokens[start : start + plan.context_size]
         assert len(held) and row[1:].tolist() == held.tolist() + [0] * (plan.context_size - len(held))
     assert starts[-1] + plan.context_size >= length  # the last token is a target
     assert len(rows) == 1 or starts[-2] + plan.context_size < length  # and no window comes after it
@@ -61,12 +62,13 @@ def test_many_lengths_are_counted_as_one_by_one(lengths):
 # -----------------------------------------------------------------------------
 # tables
 
+
 @pytest.mark.parametrize("rows", [0, 1, 1000])
 def test_a_table_written_in_pieces_is_what_torch_loads(tmp_path, rows):
-    values = np.random.default_rng(0).integers(-2**15, 2**15, (rows, 17)).astype(np.int16)
+    values = np.random.default_rng(0).integers(-(2**15), 2**15, (rows, 17)).astype(np.int16)
     with new_table(tmp_path / "train.pt", rows, 17) as table:
         for start in range(0, rows, 7):
-            table.write(values[start:start + 7])
+            table.write(values[start : start + 7])
     for mmap in (False, True):
         loaded = torch.load(tmp_path / "train.pt", mmap=mmap, weights_only=True)
         assert loaded.dtype == torch.int16 and np.array_equal(loaded.numpy(), values)

@@ -232,11 +232,7 @@ def test_what_is_not_there_is_named(job, faults):
                 {"if": "contains('steps.x', 'needs.c')"},
             ]
         },
-        {
-            "steps": [
-                {"run": "${{ toJSON(steps) }}${{ steps.*.outcome }}${{ steps[env.ID] }}${{ needs.*.result }}"}
-            ]
-        },
+        {"steps": [{"run": "${{ toJSON(steps) }}${{ steps.*.outcome }}${{ steps[env.ID] }}${{ needs.*.result }}"}]},
         {"steps": [{"run": "${{ github.event.inputs.x }}${{ github['inputs'].x }}${{ env.my-matrix.os }}"}]},
         {
             "strategy": {"matrix": "${{ fromJSON(needs.b.outputs.m) }}"},
@@ -279,9 +275,7 @@ def test_few_real_workflows_are_broken_and_all_are_once_their_steps_are_renamed(
             continue
         if valid(workflow):
             real.append(workflow)
-            used = {
-                name for job in features.jobs(workflow).values() for name in features.references(job, "steps")
-            }
+            used = {name for job in features.jobs(workflow).values() for name in features.references(job, "steps")}
             if used:
                 renamed.append(copy.deepcopy(workflow))
                 for step in features.steps(renamed[-1]):

@@ -118,9 +118,7 @@ def is_beginning(part, whole) -> bool:
             and (last is None or is_beginning(part[last], whole[last]))
         )
     if isinstance(part, list) and isinstance(whole, list):
-        return part[:-1] == whole[: len(part)][:-1] and all(
-            map(is_beginning, part[-1:], whole[len(part) - 1 :])
-        )
+        return part[:-1] == whole[: len(part)][:-1] and all(map(is_beginning, part[-1:], whole[len(part) - 1 :]))
     if isinstance(part, str) and isinstance(whole, str):
         return whole.startswith(part)
     return part == whole
@@ -195,9 +193,7 @@ def test_the_mask_is_what_trying_every_token_gives(workflow):
             assert mask.tolist() == [t for t in range(8192) if matcher.validate_tokens([t])]
         assert matcher.accept_token(token)
     assert matcher.is_terminated() and matcher.is_completed() and len(allowed(matcher)) == 0
-    assert (
-        not matcher.accept_token(tokens[0]) and matcher.compute_ff_tokens() == matcher.closing_tokens() == []
-    )
+    assert not matcher.accept_token(tokens[0]) and matcher.compute_ff_tokens() == matcher.closing_tokens() == []
 
 
 @settings(max_examples=40)
@@ -233,9 +229,7 @@ def test_a_refused_token_changes_nothing_and_rollback_goes_back():
 
 
 def test_a_forced_token_is_the_only_one_allowed():
-    matcher = Tokenizer(
-        {"type": "array", "items": {"const": "x"}, "minItems": 2, "additionalItems": False}
-    ).matcher()
+    matcher = Tokenizer({"type": "array", "items": {"const": "x"}, "minItems": 2, "additionalItems": False}).matcher()
     forced = matcher.compute_ff_tokens()
     assert len(forced) == 2 and matcher.accept_tokens(forced) and len(allowed(matcher)) == 2
 

@@ -25,26 +25,74 @@ def same(a, b):
 # -----------------------------------------------------------------------------
 # reading
 
-@pytest.mark.parametrize("text, value", [
-    ("null", None), ("Null", None), ("~", None), ("", None), ("nULL", "nULL"),
-    ("true", True), ("True", True), ("FALSE", False), ("tRUE", "tRUE"),
-    ("yes", "yes"), ("no", "no"), ("on", "on"), ("off", "off"), ("y", "y"),
-    ("17", 17), ("017", 17), ("-3", -3), ("+3", 3), ("0o17", 15), ("0x1F", 31),
-    ("0o8", "0o8"), ("-0x1", "-0x1"),
-    ("0b1", "0b1"), ("1_000", "1_000"), ("1:30", "1:30"),
-    ("3.10", 3.1), (".5", 0.5), ("5.", 5.0), ("1e3", 1000.0), ("-1.5E-3", -0.0015), (".", "."), ("+", "+"),
-    ("2001-01-01", "2001-01-01"), ("v3.10", "v3.10"), ("'3.10'", "3.10"), ('"true"', "true"), ("''", ""),
-])
+
+@pytest.mark.parametrize(
+    "text, value",
+    [
+        ("null", None),
+        ("Null", None),
+        ("~", None),
+        ("", None),
+        ("nULL", "nULL"),
+        ("true", True),
+        ("True", True),
+        ("FALSE", False),
+        ("tRUE", "tRUE"),
+        ("yes", "yes"),
+        ("no", "no"),
+        ("on", "on"),
+        ("off", "off"),
+        ("y", "y"),
+        ("17", 17),
+        ("017", 17),
+        ("-3", -3),
+        ("+3", 3),
+        ("0o17", 15),
+        ("0x1F", 31),
+        ("0o8", "0o8"),
+        ("-0x1", "-0x1"),
+        ("0b1", "0b1"),
+        ("1_000", "1_000"),
+        ("1:30", "1:30"),
+        ("3.10", 3.1),
+        (".5", 0.5),
+        ("5.", 5.0),
+        ("1e3", 1000.0),
+        ("-1.5E-3", -0.0015),
+        (".", "."),
+        ("+", "+"),
+        ("2001-01-01", "2001-01-01"),
+        ("v3.10", "v3.10"),
+        ("'3.10'", "3.10"),
+        ('"true"', "true"),
+        ("''", ""),
+    ],
+)
 def test_scalars_have_yaml_1_2_core_types(text, value):
     assert same(load_workflow(f"a: {text}"), {"a": value})
 
 
-@pytest.mark.parametrize("text, value", [
-    ("!!str 3.10", "3.10"), ("!!str null", "null"), ("!!str", ""), ("!!str 'x'", "x"), ("!!str >-\n  x", "x"),
-    ("!!int 017", 17), ("!!int 0x1F", 31), ("!!float 3.10", 3.1), ("!!float 3", 3.0), ("!!bool True", True),
-    ("!!null ~", None), ("!!null", None), ("!<tag:yaml.org,2002:str> 3", "3"), ("&x !!str 3", "3"),
-    ("!!map {b: 1}", {"b": 1}), ("!!seq [1]", [1]),
-])
+@pytest.mark.parametrize(
+    "text, value",
+    [
+        ("!!str 3.10", "3.10"),
+        ("!!str null", "null"),
+        ("!!str", ""),
+        ("!!str 'x'", "x"),
+        ("!!str >-\n  x", "x"),
+        ("!!int 017", 17),
+        ("!!int 0x1F", 31),
+        ("!!float 3.10", 3.1),
+        ("!!float 3", 3.0),
+        ("!!bool True", True),
+        ("!!null ~", None),
+        ("!!null", None),
+        ("!<tag:yaml.org,2002:str> 3", "3"),
+        ("&x !!str 3", "3"),
+        ("!!map {b: 1}", {"b": 1}),
+        ("!!seq [1]", [1]),
+    ],
+)
 def test_core_tags_say_the_type(text, value):
     assert same(load_workflow(f"a: {text}"), {"a": value})
 
@@ -64,47 +112,60 @@ def test_aliases_stand_for_their_anchors():
     assert load_workflow(text) == {"a": [1, "two"], "b": [1, "two"], "c": {"two": "two"}, "d": 3, "e": 3}
 
 
-@pytest.mark.parametrize("text", ["on: push\nenv: {A: b}\n", b"on: push\nenv: {A: b}\n",
-                                  b"\xef\xbb\xbfon: push\nenv: {A: b}\n", "on: push\r\nenv: {A: b}\r\n",
-                                  "---\non: push\nenv: {A: b}\n...\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "on: push\nenv: {A: b}\n",
+        b"on: push\nenv: {A: b}\n",
+        b"\xef\xbb\xbfon: push\nenv: {A: b}\n",
+        "on: push\r\nenv: {A: b}\r\n",
+        "---\non: push\nenv: {A: b}\n...\n",
+    ],
+)
 def test_bytes_byte_order_marks_and_windows_line_ends_are_read(text):
     assert load_workflow(text) == {"on": "push", "env": {"A": "b"}}
 
 
-@pytest.mark.parametrize("text, message", [
-    ("", "the file is empty"),
-    ("# only a comment\n", "the file is empty"),
-    ("a: 1\nb: 2\n'a': 3\n", 'line 3, column 1: duplicate key "a"'),
-    ("a: {b: 1, b: 2}", 'line 1, column 11: duplicate key "b"'),
-    ("a:\n\tb: 1\n", "line 2, column 1: a tab cannot indent; use spaces"),
-    ("a: 1\n---\nb: 2\n", "line 2, column 1: a second document"),
-    (b"a: b\nc: \xff\n", "line 2, column 4: not UTF-8"),
-    ("a: b\nc: \ud800\n", "line 2, column 4: half of a surrogate pair"),
-    ("a: b\nc: d\x00\n", "line 2, column 5: control characters are not allowed"),
-    ("a: *b", "line 1, column 4: alias *b has no anchor before it"),
-    ("a: &x [*x]", "line 1, column 8: alias *x stands inside its own anchor"),
-    ("a: &x 1\nb: &x {c: *x}", "line 2, column 11: alias *x stands inside its own anchor"),
-    ("if: !contains(x)", "line 1, column 5: tag !contains(x) is not allowed"),
-    ("a: !!binary aGk=", "line 1, column 4: tag !!binary is not allowed here; scalars may have !!str, "),
-    ("a: ! 3", "line 1, column 4: tag ! is not allowed"),
-    ("a: !!map x", "line 1, column 4: tag !!map is not allowed here"),
-    ("a: !!str [x]", "line 1, column 4: tag !!str is not allowed here"),
-    ("a: !!seq {}", "line 1, column 4: tag !!seq is not allowed here"),
-    ("a: !!int x", 'line 1, column 4: tag !!int does not fit "x"; remove it'),
-    ("a: !!int '3'", 'line 1, column 4: tag !!int does not fit "3"; remove it'),
-    ("a: !!int 3.0", "tag !!int does not fit"), ("a: !!float 0x1F", "tag !!float does not fit"),
-    ("a: !!bool yes", "tag !!bool does not fit"), ("a: !!null x", "tag !!null does not fit"),
-    ("a: !!int", 'tag !!int does not fit ""'), ("a: !!float " + "9" * 400, "has no JSON form"),
-    ("~: a\nnull: b", 'line 2, column 1: duplicate key ""'),
-    ("a: .inf", "line 1, column 4: .inf has no JSON form"),
-    ("a: [-.INF]", "line 1, column 5: -.INF has no JSON form"),
-    ("a: .NaN", "line 1, column 4: .NaN has no JSON form"),
-    ("a: 1e999", "line 1, column 4: 1e999 has no JSON form"),
-    ("a: " + "9" * 5000, "line 1, column 4: Exceeds the limit (4300 digits)"),
-    ("name: {{ name }}", "line 1, column 8: a mapping key must be a scalar"),
-    ("a: &x []\n*x : b", "line 2, column 1: a mapping key must be a scalar"),
-    ("a: 'b", "line 1, column 6: found unexpected end of stream"),
-])
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("", "the file is empty"),
+        ("# only a comment\n", "the file is empty"),
+        ("a: 1\nb: 2\n'a': 3\n", 'line 3, column 1: duplicate key "a"'),
+        ("a: {b: 1, b: 2}", 'line 1, column 11: duplicate key "b"'),
+        ("a:\n\tb: 1\n", "line 2, column 1: a tab cannot indent; use spaces"),
+        ("a: 1\n---\nb: 2\n", "line 2, column 1: a second document"),
+        (b"a: b\nc: \xff\n", "line 2, column 4: not UTF-8"),
+        ("a: b\nc: \ud800\n", "line 2, column 4: half of a surrogate pair"),
+        ("a: b\nc: d\x00\n", "line 2, column 5: control characters are not allowed"),
+        ("a: *b", "line 1, column 4: alias *b has no anchor before it"),
+        ("a: &x [*x]", "line 1, column 8: alias *x stands inside its own anchor"),
+        ("a: &x 1\nb: &x {c: *x}", "line 2, column 11: alias *x stands inside its own anchor"),
+        ("if: !contains(x)", "line 1, column 5: tag !contains(x) is not allowed"),
+        ("a: !!binary aGk=", "line 1, column 4: tag !!binary is not allowed here; scalars may have !!str, "),
+        ("a: ! 3", "line 1, column 4: tag ! is not allowed"),
+        ("a: !!map x", "line 1, column 4: tag !!map is not allowed here"),
+        ("a: !!str [x]", "line 1, column 4: tag !!str is not allowed here"),
+        ("a: !!seq {}", "line 1, column 4: tag !!seq is not allowed here"),
+        ("a: !!int x", 'line 1, column 4: tag !!int does not fit "x"; remove it'),
+        ("a: !!int '3'", 'line 1, column 4: tag !!int does not fit "3"; remove it'),
+        ("a: !!int 3.0", "tag !!int does not fit"),
+        ("a: !!float 0x1F", "tag !!float does not fit"),
+        ("a: !!bool yes", "tag !!bool does not fit"),
+        ("a: !!null x", "tag !!null does not fit"),
+        ("a: !!int", 'tag !!int does not fit ""'),
+        ("a: !!float " + "9" * 400, "has no JSON form"),
+        ("~: a\nnull: b", 'line 2, column 1: duplicate key ""'),
+        ("a: .inf", "line 1, column 4: .inf has no JSON form"),
+        ("a: [-.INF]", "line 1, column 5: -.INF has no JSON form"),
+        ("a: .NaN", "line 1, column 4: .NaN has no JSON form"),
+        ("a: 1e999", "line 1, column 4: 1e999 has no JSON form"),
+        ("a: " + "9" * 5000, "line 1, column 4: Exceeds the limit (4300 digits)"),
+        ("name: {{ name }}", "line 1, column 8: a mapping key must be a scalar"),
+        ("a: &x []\n*x : b", "line 2, column 1: a mapping key must be a scalar"),
+        ("a: 'b", "line 1, column 6: found unexpected end of stream"),
+    ],
+)
 def test_bad_yaml_is_refused_with_place_and_reason_in_one_line(text, message):
     with pytest.raises(WorkflowSyntaxError) as caught:
         load_workflow(text)
@@ -112,18 +173,22 @@ def test_bad_yaml_is_refused_with_place_and_reason_in_one_line(text, message):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("text", [
-    "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
-        f"{new}: &{new} [{','.join([f'*{old}'] * 9)}]\n" for old, new in zip("abcdefghijk", "bcdefghijkl")),
-    "a: &a " + "x" * 100_000 + "\nb: [" + "*a," * 100_000 + "]",
-])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: &a [x,x,x,x,x,x,x,x,x]\n"
+        + "".join(f"{new}: &{new} [{','.join([f'*{old}'] * 9)}]\n" for old, new in zip("abcdefghijk", "bcdefghijkl")),
+        "a: &a " + "x" * 100_000 + "\nb: [" + "*a," * 100_000 + "]",
+    ],
+)
 def test_alias_bombs_are_refused(text):
     with pytest.raises(WorkflowSyntaxError, match="aliases expand to more than"):
         load_workflow(text)
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, "- " * 100_000, "{a: " * 100_000,
-                                  "\n".join(" " * i + "a:" for i in range(3_000))])
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, "- " * 100_000, "{a: " * 100_000, "\n".join(" " * i + "a:" for i in range(3_000))]
+)
 def test_bottomless_nesting_is_refused(text):
     with pytest.raises(WorkflowSyntaxError, match="nested collections"):
         load_workflow(text)
@@ -138,18 +203,21 @@ def test_the_allowed_nesting_is_read_and_written():
     assert value == again == []
 
 
-@pytest.mark.parametrize("text, message", [
-    ('{"a": 1, "b": {"c": 1, "c": 2}}', 'duplicate key "c"'),
-    ('{"a":\n tru}', "line 2, column 2: Expecting value"),
-    ("", "line 1, column 1: Expecting value"),
-    ("[NaN]", "NaN has no JSON form"),
-    ("[-Infinity]", "-Infinity has no JSON form"),
-    ("[1e999]", "1e999 has no JSON form"),
-    ('["\\ud800"]', "half of a surrogate pair"),
-    (b'["\xff"]', "line 1, column 3: not UTF-8"),
-    ("[" * 100_000, "nested too deeply"),
-    ("9" * 5000, "Exceeds the limit (4300 digits)"),
-])
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ('{"a": 1, "b": {"c": 1, "c": 2}}', 'duplicate key "c"'),
+        ('{"a":\n tru}', "line 2, column 2: Expecting value"),
+        ("", "line 1, column 1: Expecting value"),
+        ("[NaN]", "NaN has no JSON form"),
+        ("[-Infinity]", "-Infinity has no JSON form"),
+        ("[1e999]", "1e999 has no JSON form"),
+        ('["\\ud800"]', "half of a surrogate pair"),
+        (b'["\xff"]', "line 1, column 3: not UTF-8"),
+        ("[" * 100_000, "nested too deeply"),
+        ("9" * 5000, "Exceeds the limit (4300 digits)"),
+    ],
+)
 def test_bad_json_is_refused_with_the_reason_in_one_line(text, message):
     with pytest.raises(WorkflowSyntaxError) as caught:
         load_json(text)
@@ -172,13 +240,44 @@ def test_a_byte_order_mark_does_not_hide_that_a_text_is_json(text):
 TEXT = st.one_of(
     st.text(st.characters(exclude_categories=["Cs"])),
     st.text(list(" \t\n\r:#-ab'\"|>?{}[],&*!%@\\\x85\u2028\ufeffé🚀"), max_size=12),
-    st.sampled_from(["on", "no", "~", "3.10", "017", "0o17", "0x1F", "1e5", "1:30", "<<", "=", ".inf", "0b1",
-                     "+1", "1_0", "2001-01-01", "---", "...", "a\n---\nb\n", " x\ny", "\n x\n", "x \ny\n",
-                     "x\n\ty", "\tx\n", "x\n\n", "   \nx\n", "k" * 200]))
-SCALARS = st.one_of(st.none(), st.booleans(), st.integers(),
-                    st.floats(allow_nan=False, allow_infinity=False), TEXT)
-JSON = st.recursive(SCALARS, lambda child: st.one_of(
-    st.lists(child, max_size=4), st.dictionaries(TEXT, child, max_size=4)), max_leaves=10)
+    st.sampled_from(
+        [
+            "on",
+            "no",
+            "~",
+            "3.10",
+            "017",
+            "0o17",
+            "0x1F",
+            "1e5",
+            "1:30",
+            "<<",
+            "=",
+            ".inf",
+            "0b1",
+            "+1",
+            "1_0",
+            "2001-01-01",
+            "---",
+            "...",
+            "a\n---\nb\n",
+            " x\ny",
+            "\n x\n",
+            "x \ny\n",
+            "x\n\ty",
+            "\tx\n",
+            "x\n\n",
+            "   \nx\n",
+            "k" * 200,
+        ]
+    ),
+)
+SCALARS = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), TEXT)
+JSON = st.recursive(
+    SCALARS,
+    lambda child: st.one_of(st.lists(child, max_size=4), st.dictionaries(TEXT, child, max_size=4)),
+    max_leaves=10,
+)
 
 
 @settings(max_examples=400)
@@ -204,14 +303,18 @@ def test_yaml_looks_as_people_write_it():
                 "if": "${{ !cancelled() }}",
                 "timeout-minutes": 10,
                 "strategy": {"matrix": {"python": [3.11, "3.10"], "include": []}},
-                "steps": [{"uses": "actions/checkout@v4"},
-                          {"name": "Test: all", "run": "pip install .\nmake test  \n\n\tpytest\n"},
-                          {"run": "echo one\necho two"}],
+                "steps": [
+                    {"uses": "actions/checkout@v4"},
+                    {"name": "Test: all", "run": "pip install .\nmake test  \n\n\tpytest\n"},
+                    {"run": "echo one\necho two"},
+                ],
             },
             "lint": {"needs": ["build"], "uses": "./.github/workflows/lint.yml"},
         },
     }
-    assert dump_workflow(workflow) == """\
+    assert (
+        dump_workflow(workflow)
+        == """\
 name: CI
 
 on:
@@ -256,6 +359,7 @@ jobs:
       - build
     uses: ./.github/workflows/lint.yml
 """
+    )
 
 
 def test_long_strings_are_not_folded():

@@ -18,14 +18,54 @@ import types
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-SOURCES = [ROOT / name for name in (
-    "nanochat", "scripts", "tct-bundle/src", "tct-bundle/adapters", "tct-bundle/scripts", "tct-bundle/examples")]
+SOURCES = [
+    ROOT / name
+    for name in (
+        "nanochat",
+        "scripts",
+        "tct-bundle/src",
+        "tct-bundle/adapters",
+        "tct-bundle/scripts",
+        "tct-bundle/examples",
+    )
+]
 MODULES = {"fcntl", "resource", "termios", "tty", "pty", "pwd", "grp", "syslog", "posix", "readline", "curses"}
 SIGNALS = {"SIGINT", "SIGTERM", "SIGABRT", "SIGFPE", "SIGILL", "SIGSEGV", "SIG_DFL", "SIG_IGN"}  # that Windows has
-UNIX = {"fork", "forkpty", "getuid", "geteuid", "getgid", "getegid", "getpgid", "setsid", "killpg", "mkfifo", "nice",
-        "uname", "sysconf", "statvfs", "getloadavg", "wait3", "wait4", "chown", "sync", "fchmod", "O_DIRECTORY",
-        "posix_fallocate", "pread", "pwrite", "register_at_fork", "pthread_sigmask", "pthread_kill", "sigwait",
-        "setitimer", "alarm", "pause", "siginterrupt", *(name for name in dir(os) if name.startswith("sched_"))}
+UNIX = {
+    "fork",
+    "forkpty",
+    "getuid",
+    "geteuid",
+    "getgid",
+    "getegid",
+    "getpgid",
+    "setsid",
+    "killpg",
+    "mkfifo",
+    "nice",
+    "uname",
+    "sysconf",
+    "statvfs",
+    "getloadavg",
+    "wait3",
+    "wait4",
+    "chown",
+    "sync",
+    "fchmod",
+    "O_DIRECTORY",
+    "posix_fallocate",
+    "pread",
+    "pwrite",
+    "register_at_fork",
+    "pthread_sigmask",
+    "pthread_kill",
+    "sigwait",
+    "setitimer",
+    "alarm",
+    "pause",
+    "siginterrupt",
+    *(name for name in dir(os) if name.startswith("sched_")),
+}
 
 
 def without(module, **changed):
@@ -54,8 +94,12 @@ def lock(descriptor, mode, count):
     fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-VIEWS = {"os": without(os, open=open_file), "signal": without(signal), "ctypes": without(ctypes, CDLL=load_library),
-         "msvcrt": types.SimpleNamespace(locking=lock, LK_NBLCK=2)}
+VIEWS = {
+    "os": without(os, open=open_file),
+    "signal": without(signal),
+    "ctypes": without(ctypes, CDLL=load_library),
+    "msvcrt": types.SimpleNamespace(locking=lock, LK_NBLCK=2),
+}
 true_import = builtins.__import__
 
 
@@ -85,13 +129,14 @@ def main(folder: Path):
     os.chdir(folder)
     train = ["--model_size=tiny", "--data_dir=prepared", "--checkpoint_dir=run", "--device_batch_size=1"]
     for name, *flags in [
-            ("scripts.sample_workflows", "--output=workflows", "--count=12"),
-            ("prepare_training_data", "--input=workflows", "--output=prepared", "--num-workers=1", "--train-split=0.5"),
-            ("prepare_training_data", "--input=workflows", "--output=prepared", "--num-workers=1", "--train-split=0.6"),
-            ("verify_prepared_data", "--data_dir=prepared", "--num_workers=1", "--show=0"),
-            ("scripts.tct_train", *train, "--num_iterations=1", "--dtype=float32"),
-            ("scripts.generate_workflow", "--checkpoint=run", "--max_tokens=40", "--output=samples"),
-            ("scripts.tct_eval", "--checkpoint=run", "--data_dir=prepared", "--num_samples=0")]:
+        ("scripts.sample_workflows", "--output=workflows", "--count=12"),
+        ("prepare_training_data", "--input=workflows", "--output=prepared", "--num-workers=1", "--train-split=0.5"),
+        ("prepare_training_data", "--input=workflows", "--output=prepared", "--num-workers=1", "--train-split=0.6"),
+        ("verify_prepared_data", "--data_dir=prepared", "--num_workers=1", "--show=0"),
+        ("scripts.tct_train", *train, "--num_iterations=1", "--dtype=float32"),
+        ("scripts.generate_workflow", "--checkpoint=run", "--max_tokens=40", "--output=samples"),
+        ("scripts.tct_eval", "--checkpoint=run", "--data_dir=prepared", "--num_samples=0"),
+    ]:
         assert not sys.modules[name].main(flags), name
         print(f"{name} ran", flush=True)
     runpy.run_path(str(SOURCES[5] / "example_quickstart.py"), run_name="__main__")

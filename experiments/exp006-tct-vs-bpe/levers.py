@@ -26,15 +26,16 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from prepared_reader import read_split
+from tct_dataloader import read_metadata
+from tct_packing import PackedTrainLoader, pack, packed_data_loader
+from token_places import MaskTable, find_places
+
 from nanochat.common import autocast, derive_seed, tune_process
 from nanochat.functional import IGNORE_INDEX, capped_cross_entropy
 from nanochat.gpt import GPT, GPTConfig, norm
 from nanochat.loss_eval import ROWS_AT_A_TIME
 from nanochat.optim import build_optimizers, rate_at, set_rates
-from prepared_reader import read_split
-from tct_dataloader import read_metadata
-from tct_packing import PackedTrainLoader, pack, packed_data_loader
-from token_places import MaskTable, find_places
 
 TABLES = ("before", "head")
 LEVERS = ("after", *TABLES, "renormalised", "targets", "unplaced", "bias", "previous")
@@ -85,15 +86,16 @@ class Data:
     def __init__(self, folder, split, metadata, seed, table: MaskTable, is_placed: bool):
         self.is_placed = is_placed
         self.has_states = metadata.get("n_states", 0) > 0
-        self.loader = packed_data_loader(TARGETS // CONTEXT, CONTEXT, split, folder, seed=seed,
-                                         with_states=self.has_states)
+        self.loader = packed_data_loader(
+            TARGETS // CONTEXT, CONTEXT, split, folder, seed=seed, with_states=self.has_states
+        )
         if self.has_states:
             self.masks, self.firsts = [], np.zeros(len(self.loader.rows), np.int64)
             positions = self.loader.rows[:, 0].numpy().astype(np.int64) * metadata["stride"]
             length = 0
             for workflow in read_split(folder, split, metadata):
                 self.masks.append(find_places(workflow.tokens.tolist(), table)[2])
-                self.firsts[workflow.first_window:] = length
+                self.firsts[workflow.first_window :] = length
                 length += len(workflow.tokens)
             self.masks, self.firsts = np.concatenate(self.masks), self.firsts + positions
 
@@ -104,8 +106,9 @@ class Data:
             x = x.masked_fill(documents.positions == 0, 0)
         if not self.has_states:
             return x, y, documents, None
-        numbers = np.concatenate([self.masks[self.firsts[row] + start:self.firsts[row] + stop]
-                                  for row, start, stop in segments])
+        numbers = np.concatenate(
+            [self.masks[self.firsts[row] + start : self.firsts[row] + stop] for row, start, stop in segments]
+        )
         return x, y, documents, numbers
 
 
@@ -118,14 +121,23 @@ def main():
     args = parser.parse_args()
     tune_process()
     metadata, table = read_metadata(args.data), MaskTable()
-    train, val = (Data(args.data, split, metadata, args.seed, table, "unplaced" not in args.levers) for split in ("train", "val"))
+    train, val = (
+        Data(args.data, split, metadata, args.seed, table, "unplaced" not in args.levers) for split in ("train", "val")
+    )
     allowed = table.packed() if train.has_states else None
 
     torch.manual_seed(derive_seed(args.seed))
     n_states = metadata.get("n_states", 0)
-    config = GPTConfig(sequence_len=CONTEXT, n_layer=4, n_head=2, n_kv_head=2, n_embd=128,
-                       n_states=n_states if "after" in args.levers else 0,
-                       state_attention="bias" in args.levers, previous_token="previous" in args.levers)
+    config = GPTConfig(
+        sequence_len=CONTEXT,
+        n_layer=4,
+        n_head=2,
+        n_kv_head=2,
+        n_embd=128,
+        n_states=n_states if "after" in args.levers else 0,
+        state_attention="bias" in args.levers,
+        previous_token="previous" in args.levers,
+    )
     model = Told(config, args.levers, n_states)
     optimizers = build_optimizers(model, "muon", DECAY, torch.bfloat16)
     for step in range(1, args.iterations + 1):
@@ -143,7 +155,8 @@ def main():
                 states = documents.states[0].roll(-1).masked_fill(documents.positions.roll(-1) == 0, IGNORE_INDEX)
                 states = states.masked_fill(y[0] == IGNORE_INDEX, IGNORE_INDEX).long()
                 loss = loss + STATE_WEIGHT * F.cross_entropy(
-                    model.state_head(hidden).float(), states, ignore_index=IGNORE_INDEX, reduction="sum")
+                    model.state_head(hidden).float(), states, ignore_index=IGNORE_INDEX, reduction="sum"
+                )
         (loss / TARGETS).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:
@@ -153,10 +166,16 @@ def main():
     split = metadata["splits"]["val"]
     scale = split["tokens"] / split["json_bytes"] / math.log(2)
     bits, renormalised = (nats * scale for nats in evaluate(model, val, allowed))
-    line = {"tokenizer": metadata["tokenizer"]["name"], "n_states": n_states,
-            "levers": args.levers, "iterations": args.iterations,
-            "seed": args.seed, "bits_per_byte": round(bits, 4), "renormalised": round(renormalised, 4),
-            "parameters": model.num_parameters()}
+    line = {
+        "tokenizer": metadata["tokenizer"]["name"],
+        "n_states": n_states,
+        "levers": args.levers,
+        "iterations": args.iterations,
+        "seed": args.seed,
+        "bits_per_byte": round(bits, 4),
+        "renormalised": round(renormalised, 4),
+        "parameters": model.num_parameters(),
+    }
     print(json.dumps(line))
     with open(Path(__file__).with_name("levers.jsonl"), "a") as file:
         file.write(json.dumps(line) + "\n")

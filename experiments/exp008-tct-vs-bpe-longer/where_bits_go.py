@@ -15,13 +15,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from nanochat.checkpoint_manager import load_model
-from nanochat.report import table
 from prepared_reader import open_tokenizer
-from scripts._eval_scores import read_held_out, score_held_out
 from tct.tokenizer import compact
 from tct_dataloader import read_metadata
 from token_places import ACTION_REFERENCES, KEYS, KIND_OF_TEXT, KINDS, OTHER_TEXT, RUN_SCRIPTS, STRUCTURE
+
+from nanochat.checkpoint_manager import load_model
+from nanochat.report import table
+from scripts._eval_scores import read_held_out, score_held_out
 
 KINDS_OF_BYTES = (STRUCTURE, KEYS, ACTION_REFERENCES, RUN_SCRIPTS, OTHER_TEXT)  # enum values are text there
 LENGTHS = (0, 1_000, 2_000, 4_000, 8_000, 16_000, 10**9)  # bytes
@@ -32,14 +33,21 @@ def main():
     for name in ("tct_run", "tct_data", "bpe_run", "bpe_data"):
         parser.add_argument(name, type=Path)
     args = parser.parse_args()
-    (texts, ours), (their_texts, theirs) = (nats_by_kind(args.tct_run, args.tct_data),
-                                            nats_by_kind(args.bpe_run, args.bpe_data))
+    (texts, ours), (their_texts, theirs) = (
+        nats_by_kind(args.tct_run, args.tct_data),
+        nats_by_kind(args.bpe_run, args.bpe_data),
+    )
     assert texts == their_texts
     sizes = np.stack([np.bincount(kinds_of_bytes(json.loads(text)), minlength=len(KINDS)) for text in texts])
     total = sizes.sum()
 
     def row(name, size, ours, theirs):
-        return name, f"{size / total:.1%}", *(f"{nats / math.log(2) / size:.3f}" for nats in (ours, theirs)), f"{ours / theirs - 1:+.1%}"
+        return (
+            name,
+            f"{size / total:.1%}",
+            *(f"{nats / math.log(2) / size:.3f}" for nats in (ours, theirs)),
+            f"{ours / theirs - 1:+.1%}",
+        )
 
     rows = [row(KINDS[kind], *(part.sum(0)[kind] for part in (sizes, ours, theirs))) for kind in KINDS_OF_BYTES]
     print(table(("kind", "share of the bytes", "TCT, bits per byte", "BPE", "difference"), rows), "\n")

@@ -1,12 +1,13 @@
 """How many real workflows would `--max_repeats N` not let be: a token of theirs is the one by which they go into a loop.
 
-    python experiments/generation/loops.py PREPARED
+python experiments/generation/loops.py PREPARED
 """
+
+from prepared_reader import read_split
+from tct_dataloader import read_metadata
 
 from nanochat.common import ArgumentParser, user_errors
 from nanochat.sampling import LEAST_LOOP, Loops
-from prepared_reader import read_split
-from tct_dataloader import read_metadata
 
 
 @user_errors
@@ -17,8 +18,10 @@ def main(argv=None):
     workflows = [workflow.tokens.tolist() for workflow in read_split(folder, "val", read_metadata(folder))]
     for times in (2, 3, 4, 5, 8):
         count = sum(goes_into_loop(tokens, times) for tokens in workflows)
-        print(f"--max_repeats {times}: {count} of {len(workflows):,} workflows say something more often on end, "
-              f"in more than {LEAST_LOOP} tokens")
+        print(
+            f"--max_repeats {times}: {count} of {len(workflows):,} workflows say something more often on end, "
+            f"in more than {LEAST_LOOP} tokens"
+        )
 
 
 def goes_into_loop(tokens: list[int], times: int) -> bool:

@@ -13,15 +13,15 @@ import tct_github_workflow as tct
 import torch
 import torch.distributed as dist
 from step import Step
+from tct_dataloader import load_states, open_split
+from tct_packing import PackedTrainLoader
+from workflow_generator import WorkflowGenerator
 
 from nanochat.common import Ranks, autocast
 from nanochat.functional import Documents
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.optim import build_optimizers
 from nanochat.trainer import Trainer
-from tct_dataloader import load_states, open_split
-from tct_packing import PackedTrainLoader
-from workflow_generator import WorkflowGenerator
 
 CPU = torch.device("cpu")
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2}  # relative errors; float32 has no TF32 here

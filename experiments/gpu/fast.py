@@ -10,6 +10,8 @@ from statistics import median
 import torch
 from model_config import get_config
 from step import Step
+from tct_dataloader import load_states, open_split
+from tct_packing import PackedTrainLoader
 from torch.profiler import ProfilerActivity, profile
 
 from nanochat.common import Ranks, choose_dtype, peak_flops
@@ -18,8 +20,6 @@ from nanochat.optim import build_optimizers
 from nanochat.trainer import Trainer
 from scripts.bench_train import config_of
 from scripts.bench_train import run as run_bench
-from tct_dataloader import load_states, open_split
-from tct_packing import PackedTrainLoader
 
 WARM_UP = 3  # updates; the first compiles
 TIMED_SECONDS, MIN_UPDATES = 1.5, 2

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 PIECE = 13 << 20  # bytes
-MAX_PIECES = 4    # 52 MiB: 27 million parameters
+MAX_PIECES = 4  # 52 MiB: 27 million parameters
 
 
 def write_pieces(state: dict, folder: Path) -> list[str]:

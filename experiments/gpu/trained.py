@@ -14,10 +14,10 @@ import sys
 import torch
 from pieces import write_pieces
 from step import Step
-
-from nanochat.checkpoint_manager import best_dir, load_model
 from tct_dataloader import load_rows, read_metadata
 from tct_packing import count_tokens
+
+from nanochat.checkpoint_manager import best_dir, load_model
 
 CONTEXT = 512
 ROWS = 32  # contexts of an update, as the preset has them
@@ -98,8 +98,11 @@ def export(args) -> dict:
     """Write the weights of the best model, and what is needed to use them."""
     model, meta = load_model(best_dir(args.work / "model"))
     files = write_pieces(model.state_dict(), args.output)
-    return {"files": files, "parameters": model.num_parameters(),
-            "meta": {name: meta[name] for name in ("step", "model_config", "data", "settings", "versions", "val_loss")}}
+    return {
+        "files": files,
+        "parameters": model.num_parameters(),
+        "meta": {name: meta[name] for name in ("step", "model_config", "data", "settings", "versions", "val_loss")},
+    }
 
 
 def generate(args) -> dict:

@@ -15,18 +15,33 @@ from nanochat.common import Ranks, autocast, derive_seed, tune_process
 tune_process()  # before torch
 
 import torch  # noqa: E402
-
-import nanochat.optim as optim  # noqa: E402
 from model_config import get_config  # noqa: E402
-from nanochat.gpt import GPT, GPTConfig  # noqa: E402
-from nanochat.loss_eval import bits_per_byte, evaluate_loss  # noqa: E402
-from nanochat.trainer import Trainer  # noqa: E402
 from tct_dataloader import read_metadata  # noqa: E402
 from tct_packing import packed_data_loader  # noqa: E402
 
+import nanochat.optim as optim  # noqa: E402
+from nanochat.gpt import GPT, GPTConfig  # noqa: E402
+from nanochat.loss_eval import bits_per_byte, evaluate_loss  # noqa: E402
+from nanochat.trainer import Trainer  # noqa: E402
+
 DTYPE = torch.bfloat16
-FLAGS = {"opt": "muon", "lr": 8e-3, "wd": 0.1, "batch": 8, "its": 300, "warmup": 30, "schedule": "linear",
-         "warmdown": 0.5, "emb": 30.0, "head": 1.0, "beta1": 0.8, "dropout": 0.0, "resid": 0, "x0": 0, "seed": 0}
+FLAGS = {
+    "opt": "muon",
+    "lr": 8e-3,
+    "wd": 0.1,
+    "batch": 8,
+    "its": 300,
+    "warmup": 30,
+    "schedule": "linear",
+    "warmdown": 0.5,
+    "emb": 30.0,
+    "head": 1.0,
+    "beta1": 0.8,
+    "dropout": 0.0,
+    "resid": 0,
+    "x0": 0,
+    "seed": 0,
+}
 EVALS = 6
 
 
@@ -42,9 +57,17 @@ def main():
 
     preset = get_config("tiny")
     torch.manual_seed(derive_seed(flags.seed))
-    model = GPT(GPTConfig(n_embd=preset["d_model"], n_layer=preset["n_layers"], n_head=preset["n_heads"],
-                          n_kv_head=preset["n_heads"], dropout=flags.dropout, resid_scalars=bool(flags.resid),
-                          x0_scalars=bool(flags.x0)))
+    model = GPT(
+        GPTConfig(
+            n_embd=preset["d_model"],
+            n_layer=preset["n_layers"],
+            n_head=preset["n_heads"],
+            n_kv_head=preset["n_heads"],
+            dropout=flags.dropout,
+            resid_scalars=bool(flags.resid),
+            x0_scalars=bool(flags.x0),
+        )
+    )
     loader = packed_data_loader(flags.batch, 512, "train", flags.data, seed=flags.seed)
     val_loader = packed_data_loader(8, 512, "val", flags.data, max_windows=400)
     split = read_metadata(flags.data)["splits"]["val"]

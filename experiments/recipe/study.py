@@ -24,8 +24,14 @@ MINUTES = 20
 TRIAL = 60  # iterations that tell how fast a side is
 SIDES = {
     "default": [],
-    "adamw": ["--optimizer=adamw", "--schedule=cosine", "--learning_rate=3e-4", "--weight_decay=0.1",
-              "--warmup_iters=200", "--grad_clip=1.0"],
+    "adamw": [
+        "--optimizer=adamw",
+        "--schedule=cosine",
+        "--learning_rate=3e-4",
+        "--weight_decay=0.1",
+        "--warmup_iters=200",
+        "--grad_clip=1.0",
+    ],
 }
 
 
@@ -47,10 +53,27 @@ def prepare(flags):
         for file in [path for path in owner.rglob("*") if path.is_file()]:
             if file.parent != owner:
                 file.rename(owner / f"{file.parent.name}__{file.name}")
-    subprocess.run([sys.executable, "tct-bundle/scripts/prepare_training_data.py",
-                    "--input", flags.work / "owners", "--output", flags.work / "prepared", "--context-size", "512",
-                    "--stride", "32", "--window-step", "256", "--train-split", "0.8", "--split-by", "folder"],
-                   check=True)
+    subprocess.run(
+        [
+            sys.executable,
+            "tct-bundle/scripts/prepare_training_data.py",
+            "--input",
+            flags.work / "owners",
+            "--output",
+            flags.work / "prepared",
+            "--context-size",
+            "512",
+            "--stride",
+            "32",
+            "--window-step",
+            "256",
+            "--train-split",
+            "0.8",
+            "--split-by",
+            "folder",
+        ],
+        check=True,
+    )
 
 
 def run(flags):
@@ -58,23 +81,41 @@ def run(flags):
     for side in SIDES:  # one after the other, each beside a copy of itself, as later
         with ThreadPoolExecutor(2) as pool:
             list(pool.map(lambda copy, side=side: train(flags.work, f"trial-{side}-{copy}", side, 0, TRIAL), (0, 1)))
-        speeds = [record["tokens_per_second"] for record in metrics(flags.work / f"trial-{side}-0")
-                  if record.get("loss") and record["step"] > TRIAL // 2]
+        speeds = [
+            record["tokens_per_second"]
+            for record in metrics(flags.work / f"trial-{side}-0")
+            if record.get("loss") and record["step"] > TRIAL // 2
+        ]
         iterations[side] = round(60 * MINUTES * sum(speeds) / len(speeds) / 4096)
     print(f"iterations in {MINUTES} minutes of one core: {iterations}", flush=True)
     with ThreadPoolExecutor(2) as pool:
-        jobs = [pool.submit(train, flags.work, f"{side}-{seed}", side, seed, iterations[side])
-                for seed in SEEDS for side in SIDES]
+        jobs = [
+            pool.submit(train, flags.work, f"{side}-{seed}", side, seed, iterations[side])
+            for seed in SEEDS
+            for side in SIDES
+        ]
         for job in jobs:
             print(job.result(), flush=True)
 
 
 def train(work: Path, name: str, side: str, seed: int, iterations: int) -> str:
     """Train in work/name, unless that is done; what it took."""
-    command = [sys.executable, "-m", "scripts.tct_train", "--model_size=tiny", f"--data_dir={work / 'prepared'}",
-               f"--checkpoint_dir={work / name}", f"--num_iterations={iterations}", f"--seed={seed}", *SIDES[side],
-               "--device=cpu", "--dtype=bfloat16", "--log_every=20", "--eval_windows=400",
-               f"--eval_every={max(1, iterations // 12)}"]
+    command = [
+        sys.executable,
+        "-m",
+        "scripts.tct_train",
+        "--model_size=tiny",
+        f"--data_dir={work / 'prepared'}",
+        f"--checkpoint_dir={work / name}",
+        f"--num_iterations={iterations}",
+        f"--seed={seed}",
+        *SIDES[side],
+        "--device=cpu",
+        "--dtype=bfloat16",
+        "--log_every=20",
+        "--eval_windows=400",
+        f"--eval_every={max(1, iterations // 12)}",
+    ]
     if not list((work / name).glob(f"meta_{iterations:06d}.json")):
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"})
     seconds = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -101,8 +142,11 @@ def plot(flags):
             curve = [(MINUTES * record["step"] / last, record["val_bpb"]) for record in records]
             results[f"{side}-{seed}"] = {"iterations": last, "curve": curve}
             axes.plot(*zip(*curve), "o-", color=color, markersize=3, linewidth=1, label=side if not seed else None)
-    axes.set(xlabel=f"minutes of one core ({MINUTES} in all)", ylabel="bits per byte, owners held out",
-             title="tiny, a line for each seed")
+    axes.set(
+        xlabel=f"minutes of one core ({MINUTES} in all)",
+        ylabel="bits per byte, owners held out",
+        title="tiny, a line for each seed",
+    )
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     figure.savefig(HERE / "curves.png", dpi=120)

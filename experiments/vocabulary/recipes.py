@@ -95,11 +95,7 @@ def by_owner(documents: list[Document], pieces: Pieces, min_owners: int) -> Weig
     for document in documents:
         for piece in pieces(document):
             owned[piece][document.owner] += 1
-    return {
-        piece: sum(map(isqrt, owners.values()))
-        for piece, owners in owned.items()
-        if len(owners) >= min_owners
-    }
+    return {piece: sum(map(isqrt, owners.values())) for piece, owners in owned.items() if len(owners) >= min_owners}
 
 
 def by_count(documents: list[Document], pieces: Pieces) -> Weighted:

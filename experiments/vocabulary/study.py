@@ -41,9 +41,7 @@ def main(argv=None):
     parser.add_argument("--recipes", nargs="+", metavar="NAME", help="recipes to run (default: all)")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="seeds to run (default: 0)")
     parser.add_argument("--updates", type=int, default=400, help="updates of a run (default: 400)")
-    parser.add_argument(
-        "--learning-rate", type=float, default=5.6e-3, help="peak learning rate (default: 5.6e-3)"
-    )
+    parser.add_argument("--learning-rate", type=float, default=5.6e-3, help="peak learning rate (default: 5.6e-3)")
     parser.add_argument("--count-only", action="store_true", help="count tokens, train nothing")
     parser.add_argument("--tiktoken", type=Path, help="unpacked npm package tiktoken: counts its tokens too")
     parser.add_argument("--results", type=Path, default=HERE / "results.jsonl", help="file of the results")
@@ -198,9 +196,7 @@ def encoded(documents: list, recipe: str) -> dict:
     }
 
 
-def run(
-    documents: list, cache_folder: Path, recipe: str, seed: int, updates: int, learning_rate: float
-) -> dict:
+def run(documents: list, cache_folder: Path, recipe: str, seed: int, updates: int, learning_rate: float) -> dict:
     """Trains a model on the tokens of a recipe and scores it: the figures of a line of the results."""
     import torch
     from model_config import get_config

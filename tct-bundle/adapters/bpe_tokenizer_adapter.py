@@ -17,17 +17,19 @@ PAD_TEXT, END_TEXT = "<pad>", "<end>"  # tokens 0 and 1; such text in a document
 END = 1
 MOST_TOKENS = 2**15  # windows are int16
 # Where GPT-4's tokenizer (tiktoken's cl100k_base) splits text before merging.
-SPLIT = (r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*"
-         r"|\s*[\r\n]|\s+(?!\S)|\s+")
+SPLIT = (
+    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*"
+    r"|\s*[\r\n]|\s+(?!\S)|\s+"
+)
 STRETCH = 1000  # bytes; what is not split learns from so much at a time: the library's training is slow in long pieces
 
 
 class BPETokenizer:
     """Compact JSON text to token ids and back; each document ends with the token END.
 
-        >>> tokenizer = BPETokenizer.train(['{"on":"push"}'] * 9)
-        >>> tokenizer.decode(tokenizer.encode('{"on":"push"}'))
-        '{"on":"push"}'
+    >>> tokenizer = BPETokenizer.train(['{"on":"push"}'] * 9)
+    >>> tokenizer.decode(tokenizer.encode('{"on":"push"}'))
+    '{"on":"push"}'
     """
 
     pad_token, end_token = PAD, END
@@ -48,9 +50,15 @@ class BPETokenizer:
             tokenizer.pre_tokenizer = to_bytes
             texts = (stretch for text in texts for stretch in stretches(text, STRETCH))
         tokenizer.decoder = decoders.ByteLevel()
-        tokenizer.train_from_iterator(texts, trainers.BpeTrainer(
-            vocab_size=size or vocab_size(), special_tokens=[PAD_TEXT, END_TEXT], show_progress=False,
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
+        tokenizer.train_from_iterator(
+            texts,
+            trainers.BpeTrainer(
+                vocab_size=size or vocab_size(),
+                special_tokens=[PAD_TEXT, END_TEXT],
+                show_progress=False,
+                initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            ),
+        )
         return cls(tokenizer)
 
     @classmethod
@@ -102,7 +110,7 @@ class BPETokenizer:
         if END not in ids:
             raise ValueError("the document is not complete: it has no end token")
         end = ids.index(END)
-        if any(token != PAD for token in ids[end + 1:]):
+        if any(token != PAD for token in ids[end + 1 :]):
             raise ValueError(f"{len(ids) - end - 1} tokens follow the complete document")
         return self.decode_prefix(ids[:end])
 

@@ -5,10 +5,9 @@ In its strict mode llguidance refuses the schema. The lenient mode enforces less
 """
 
 import numpy as np
+from bpe_tokenizer_adapter import END
 from tct_github_workflow import workflow_schema
 from tokenizers import Tokenizer
-
-from bpe_tokenizer_adapter import END
 
 OPTIONS = {"whitespace_flexible": False, "lenient": True}
 
@@ -25,8 +24,10 @@ class LLGuidanceConstraint:
         try:
             from llguidance import LLMatcher
         except ImportError as error:
-            raise ValueError("a model of BPE tokens is constrained by llguidance: pip install -e '.[bench]', or sample "
-                             f"without constraint ({error})") from None
+            raise ValueError(
+                "a model of BPE tokens is constrained by llguidance: pip install -e '.[bench]', or sample "
+                f"without constraint ({error})"
+            ) from None
         matcher = LLMatcher(tokenizer_info(tokenizer), grammar_of(workflow_schema()), log_level=0)
         assert not matcher.is_error(), matcher.get_error()
         return cls(matcher)

@@ -21,7 +21,8 @@ def fault_of_metadata(metadata) -> str | None:
         return f"does not say {', '.join(sorted(missing))}"
     sizes = {"context_size": 1, "stride": 1, "window_step": 1, "vocab_size": 1, "pad_token": 0}
     values = {name: metadata[name] for name in sizes} | {
-        name: metadata[name] for name in ("n_states", "max_windows_per_workflow") if metadata.get(name) is not None}
+        name: metadata[name] for name in ("n_states", "max_windows_per_workflow") if metadata.get(name) is not None
+    }
     for name, value in values.items():
         if not is_count(value, sizes.get(name, 0)):
             return f"says {name} {value!r}, which is not a whole number from {sizes.get(name, 0)} up"
@@ -38,8 +39,9 @@ def fault_of_metadata(metadata) -> str | None:
     for name, split in splits.items():
         counts = [split.get(key) for key in SPLIT_COUNTS] if isinstance(split, dict) else [None]
         if not all(is_count(count, 0) for count in counts) or len({count > 0 for count in counts}) > 1:
-            return (f"says of the split {name} no {', '.join(SPLIT_COUNTS)} that are whole numbers, all of them 0 or "
-                    "none")
+            return (
+                f"says of the split {name} no {', '.join(SPLIT_COUNTS)} that are whole numbers, all of them 0 or none"
+            )
     return None
 
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-
 from bpe_tokenizer_adapter import BPETokenizer
 from tct_tokenizer_adapter import TCTTokenizer
 
@@ -16,8 +15,8 @@ class PreparedWorkflow:
     """One workflow of a split."""
 
     file: str
-    group: str | None   # what it was split by: its folder, or the value of a column
-    first_window: int   # its first row in the table of the split
+    group: str | None  # what it was split by: its folder, or the value of a column
+    first_window: int  # its first row in the table of the split
     tokens: np.ndarray  # int16 (T,)
 
 
@@ -29,15 +28,19 @@ def read_split(folder, split: str, metadata: dict) -> Iterator[PreparedWorkflow]
     rows, end = load_rows(folder, split, metadata).numpy(), 0
     for entry in read_entries(Path(folder).expanduser())[split]:
         first, file = entry["first_window"], entry["file"]
-        own = rows[first:first + entry["windows"]]
+        own = rows[first : first + entry["windows"]]
         if first != end or len(own) != entry["windows"] or own[0, 0] != 0 or not own[1:, 0].all():
-            raise ValueError(f"{folder}: workflows.jsonl says of {file!r} that its windows are {first} to "
-                             f"{first + entry['windows']}, but {split}.pt does not: prepare the folder again")
+            raise ValueError(
+                f"{folder}: workflows.jsonl says of {file!r} that its windows are {first} to "
+                f"{first + entry['windows']}, but {split}.pt does not: prepare the folder again"
+            )
         end += len(own)
         yield PreparedWorkflow(file, entry["group"], first, stitch(own, entry["tokens"], metadata["stride"], file))
     if end != len(rows):
-        raise ValueError(f"{folder}: workflows.jsonl names {end:,} windows of {split}, but there are {len(rows):,}: "
-                         "prepare the folder again")
+        raise ValueError(
+            f"{folder}: workflows.jsonl names {end:,} windows of {split}, but there are {len(rows):,}: "
+            "prepare the folder again"
+        )
 
 
 def stitch(rows: np.ndarray, length: int, stride: int, file: str) -> np.ndarray:
@@ -46,13 +49,15 @@ def stitch(rows: np.ndarray, length: int, stride: int, file: str) -> np.ndarray:
     for row in rows:
         start = int(row[0]) * stride
         if start > seen:
-            raise ValueError(f"{file!r}: tokens {seen:,} to {start:,} are in no window: prepare without "
-                             "--max-windows-per-workflow")
+            raise ValueError(
+                f"{file!r}: tokens {seen:,} to {start:,} are in no window: prepare without --max-windows-per-workflow"
+            )
         seen = min(start + len(row) - 1, length)
-        tokens[start:seen] = row[1:1 + seen - start]
+        tokens[start:seen] = row[1 : 1 + seen - start]
     if seen < length:
-        raise ValueError(f"{file!r}: workflows.jsonl says {length:,} tokens, but its windows hold {seen:,}: prepare "
-                         "the folder again")
+        raise ValueError(
+            f"{file!r}: workflows.jsonl says {length:,} tokens, but its windows hold {seen:,}: prepare the folder again"
+        )
     return tokens
 
 

@@ -12,24 +12,39 @@ from typing import TextIO
 
 import numpy as np
 import tct_github_workflow as tct
-from tqdm import tqdm
-
 from bpe_tokenizer_adapter import NAMES, BPETokenizer
 from tct_tokenizer_adapter import TCTTokenizer
 from tct_windows import WindowPlan, new_table, state_windows, windows
+from tqdm import tqdm
 from workflow_chunks import read_entries
 from workflow_cleaning import Skipped
 from workflow_selection import SIDES, Duplicates, choose_sides, place_of
 
-TOTALS = ("workflows", "windows", "tokens", "targets", "json_bytes", "characters",
-          "long_workflows", "long_windows", "long_tokens", "long_targets", "unseen_tokens")
+TOTALS = (
+    "workflows",
+    "windows",
+    "tokens",
+    "targets",
+    "json_bytes",
+    "characters",
+    "long_workflows",
+    "long_windows",
+    "long_tokens",
+    "long_targets",
+    "unseen_tokens",
+)
 
 
 def assemble(flags, chunks: list[Path], records: dict, work: Path, new: Path) -> dict:
     """Writes the prepared set to the folder `new`; gives its metadata."""
     tokenizer, folder = TCTTokenizer(), None
-    plan = WindowPlan(flags.context_size, flags.stride, flags.window_step or flags.stride,
-                      tokenizer.get_vocab_size(), tokenizer.get_pad_token_id())
+    plan = WindowPlan(
+        flags.context_size,
+        flags.stride,
+        flags.window_step or flags.stride,
+        tokenizer.get_vocab_size(),
+        tokenizer.get_pad_token_id(),
+    )
     with open(new / "skipped.jsonl", "w", encoding="utf-8", newline="\n") as skipped:
         index = index_workflows(flags, chunks, plan, work, skipped)
         sides = np.full(len(index.kept), -1, np.int8)
@@ -71,10 +86,11 @@ def assemble(flags, chunks: list[Path], records: dict, work: Path, new: Path) ->
 @dataclass
 class Index:
     """What has to be in memory of all workflows in the chunks, in their order: some twenty bytes of each."""
-    kept: np.ndarray     # bool (N,), False for duplicates
-    places: np.ndarray   # float64 (N,) of their groups in [0, 1)
+
+    kept: np.ndarray  # bool (N,), False for duplicates
+    places: np.ndarray  # float64 (N,) of their groups in [0, 1)
     lengths: np.ndarray  # int64 (N,) tokens
-    reasons: Counter     # why records are left out
+    reasons: Counter  # why records are left out
 
 
 def index_workflows(flags, chunks: list[Path], plan: WindowPlan, work: Path, skipped: TextIO) -> Index:
@@ -121,15 +137,20 @@ def encode_bpe(which: str, chunks: list[Path], index: Index, trains: np.ndarray,
     tokens of the workflows that are kept; their lengths go to the index."""
     folder.mkdir(exist_ok=True)
     if which in NAMES:
-        texts = (text for chunk, workflows in numbered_workflows(chunks, "learn merges")
-                 for (number, _), text in zip(workflows, read_texts(chunk, workflows)) if trains[number])
+        texts = (
+            text
+            for chunk, workflows in numbered_workflows(chunks, "learn merges")
+            for (number, _), text in zip(workflows, read_texts(chunk, workflows))
+            if trains[number]
+        )
         tokenizer = BPETokenizer.train(texts, name=which)
     else:
         tokenizer = BPETokenizer.load(which)
     index.lengths[:] = 0
     for chunk, workflows in numbered_workflows(chunks, "encode"):
-        kept = [(number, text) for (number, _), text in zip(workflows, read_texts(chunk, workflows))
-                if index.kept[number]]
+        kept = [
+            (number, text) for (number, _), text in zip(workflows, read_texts(chunk, workflows)) if index.kept[number]
+        ]
         ids = tokenizer.encode_batch([text for _, text in kept])
         for (number, _), tokens in zip(kept, ids):
             index.lengths[number] = len(tokens)
@@ -147,7 +168,7 @@ def cut_up(data: Sequence, lengths: Iterable[int]) -> Iterator[Sequence]:
     """The parts of data that have these lengths."""
     end = 0
     for length in lengths:
-        yield data[end:(end := end + length)]
+        yield data[end : (end := end + length)]
 
 
 def leave_out_too_long(chunks, index: Index, plan: WindowPlan, skipped: TextIO):
@@ -159,8 +180,14 @@ def leave_out_too_long(chunks, index: Index, plan: WindowPlan, skipped: TextIO):
                 if too_long[number]:
                     index.kept[number] = False
                     index.reasons["too_long"] += 1
-                    write_line(skipped, {"file": entry["file"], "reason": "too_long",
-                                         "detail": plan.remedy(int(index.lengths[number]))})
+                    write_line(
+                        skipped,
+                        {
+                            "file": entry["file"],
+                            "reason": "too_long",
+                            "detail": plan.remedy(int(index.lengths[number])),
+                        },
+                    )
 
 
 def write_windows(flags, chunks, folder: Path | None, index: Index, sides: np.ndarray, plan: WindowPlan, new: Path):
@@ -177,7 +204,8 @@ def write_windows(flags, chunks, folder: Path | None, index: Index, sides: np.nd
             tables[name] = stack.enter_context(new_table(new / f"{name}.pt", rows, plan.context_size + 1))
             if flags.states:
                 tables[f"{name}_states"] = stack.enter_context(
-                    new_table(new / f"{name}_states.pt", rows, plan.context_size))
+                    new_table(new / f"{name}_states.pt", rows, plan.context_size)
+                )
         out = stack.enter_context(open(new / "workflows.jsonl", "w", encoding="utf-8", newline="\n"))
         for chunk, workflows in numbered_workflows(chunks, "write"):
             path = folder / f"{chunk.stem}.bin" if folder else chunk.with_suffix(".bin")
@@ -194,10 +222,19 @@ def write_windows(flags, chunks, folder: Path | None, index: Index, sides: np.nd
                 tables[side].write(rows)
                 if flags.states:
                     tables[f"{side}_states"].write(state_windows(places, plan, limit.get(side)))
-                write_line(out, {
-                    "file": entry["file"], "split": side, "first_window": splits[side]["windows"],
-                    "windows": len(rows), "tokens": len(tokens), "sha256": entry["sha256"],
-                    "group": entry["group"], "repairs": entry["repairs"]})
+                write_line(
+                    out,
+                    {
+                        "file": entry["file"],
+                        "split": side,
+                        "first_window": splits[side]["windows"],
+                        "windows": len(rows),
+                        "tokens": len(tokens),
+                        "sha256": entry["sha256"],
+                        "group": entry["group"],
+                        "repairs": entry["repairs"],
+                    },
+                )
                 splits[side].update(measure(rows, tokens, entry, plan))
                 repairs.update(entry["repairs"])
     return {side: dict(total) for side, total in splits.items()}, repairs

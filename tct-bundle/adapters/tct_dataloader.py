@@ -13,16 +13,26 @@ from pathlib import Path
 
 import numpy as np
 import torch
-
 from prepared_checks import fault_of_metadata, fault_of_rows, fault_of_states
 from tct_windows import open_table
 
 IGNORE_INDEX = -1  # a target that does not count
 
 
-def tokenizing_distributed_data_loader(device_batch_size, context_size, split, data_dir, device="cpu", *,
-                                       vocab_size=None, seed=0, max_files=None, max_windows=None, rank=None,
-                                       world_size=None):
+def tokenizing_distributed_data_loader(
+    device_batch_size,
+    context_size,
+    split,
+    data_dir,
+    device="cpu",
+    *,
+    vocab_size=None,
+    seed=0,
+    max_files=None,
+    max_windows=None,
+    rank=None,
+    world_size=None,
+):
     """Batches of the prepared folder data_dir for one rank: a TrainLoader for "train", else an EvalLoader.
 
     max_files keeps the first so many workflows of the split; seed is for a TrainLoader, max_windows for an
@@ -30,8 +40,7 @@ def tokenizing_distributed_data_loader(device_batch_size, context_size, split, d
     FileNotFoundError or ValueError where the folder is missing, is no prepared folder, is empty, or was
     prepared for another context_size or vocab_size.
     """
-    rows, metadata, share = open_split(context_size, split, data_dir, device, vocab_size, max_files, rank,
-                                       world_size)
+    rows, metadata, share = open_split(context_size, split, data_dir, device, vocab_size, max_files, rank, world_size)
     if split == "train":
         return TrainLoader(rows, device_batch_size, metadata, seed=seed, **share)
     return EvalLoader(rows, device_batch_size, metadata, max_windows=max_windows, **share)
@@ -49,6 +58,7 @@ def create_dataloader(path, batch_size, shuffle, seed=0):
 
 # -----------------------------------------------------------------------------
 # the two loaders
+
 
 class TrainLoader:
     """Endless shuffled batches (x, y), each int64 (B, C), always full.
@@ -84,8 +94,10 @@ class TrainLoader:
     def load_state_dict(self, state: dict):
         """Continue where state was taken, on any number of ranks. ValueError where the rows are others."""
         if state["rows"] != len(self.rows):
-            raise ValueError(f"the data has {len(self.rows)} training windows, but had {state['rows']} when "
-                             "the checkpoint was written: give the same --data_dir and --max_files")
+            raise ValueError(
+                f"the data has {len(self.rows)} training windows, but had {state['rows']} when "
+                "the checkpoint was written: give the same --data_dir and --max_files"
+            )
         self.seed = state["seed"]
         self.drawn = state["epoch"] * len(self.rows) + state["position"]
 
@@ -94,7 +106,7 @@ class TrainLoader:
         parts = []
         while start < stop:
             epoch, position = divmod(start, len(self.rows))
-            parts.append(epoch_order(len(self.rows), self.seed, epoch)[position:position + stop - start])
+            parts.append(epoch_order(len(self.rows), self.seed, epoch)[position : position + stop - start])
             start += len(parts[-1])
         return torch.cat(parts)
 
@@ -128,6 +140,7 @@ class EvalLoader:
 # -----------------------------------------------------------------------------
 # the prepared folder
 
+
 def open_split(context_size, split, data_dir, device, vocab_size, max_files, rank, world_size):
     """(rows, metadata, keyword arguments of a loader) of one split for one rank; see
     tokenizing_distributed_data_loader."""
@@ -143,12 +156,13 @@ def read_metadata(data_dir) -> dict:
     """The value of metadata.json of a prepared folder. FileNotFoundError or ValueError if it is not one."""
     folder = Path(data_dir).expanduser()
     if not folder.is_dir():
-        raise FileNotFoundError(f"there is no data folder {folder}: "
-                                "make it with prepare_training_data.py --output")
+        raise FileNotFoundError(f"there is no data folder {folder}: make it with prepare_training_data.py --output")
     path = folder / "metadata.json"
     if not path.is_file():
-        raise FileNotFoundError(f"{folder} is not a prepared folder, because it has no metadata.json: "
-                                "make one with prepare_training_data.py --output")
+        raise FileNotFoundError(
+            f"{folder} is not a prepared folder, because it has no metadata.json: "
+            "make one with prepare_training_data.py --output"
+        )
     try:
         metadata = json.loads(path.read_bytes())
     except (ValueError, RecursionError):
@@ -170,17 +184,25 @@ def check_metadata(metadata, data_dir, context_size=None, vocab_size=None, token
     tokenizer is a dict of name and fingerprint, such as a checkpoint carries.
     """
     if context_size not in (None, metadata["context_size"]):
-        raise ValueError(f"{data_dir} is prepared for context_size {metadata['context_size']} but the model "
-                         f"has {context_size}: prepare again with --context-size {context_size}")
+        raise ValueError(
+            f"{data_dir} is prepared for context_size {metadata['context_size']} but the model "
+            f"has {context_size}: prepare again with --context-size {context_size}"
+        )
     if vocab_size not in (None, metadata["vocab_size"]):
-        raise ValueError(f"{data_dir} is prepared with a vocabulary of {metadata['vocab_size']} tokens but "
-                         f"the model has {vocab_size}: prepare again with the model's tokenizer")
+        raise ValueError(
+            f"{data_dir} is prepared with a vocabulary of {metadata['vocab_size']} tokens but "
+            f"the model has {vocab_size}: prepare again with the model's tokenizer"
+        )
     if tokenizer not in (None, metadata["tokenizer"]):
-        raise ValueError(f"{data_dir} is prepared with tokenizer {describe(metadata['tokenizer'])} but the "
-                         f"model was trained with {describe(tokenizer)}: prepare again with that tokenizer")
+        raise ValueError(
+            f"{data_dir} is prepared with tokenizer {describe(metadata['tokenizer'])} but the "
+            f"model was trained with {describe(tokenizer)}: prepare again with that tokenizer"
+        )
     if n_states and n_states != metadata.get("n_states"):
-        raise ValueError(f"{data_dir} is prepared with {metadata.get('n_states') or 'no'} states but the model knows "
-                         f"{n_states}: prepare again with --states; if that does not help, train again")
+        raise ValueError(
+            f"{data_dir} is prepared with {metadata.get('n_states') or 'no'} states but the model knows "
+            f"{n_states}: prepare again with --states; if that does not help, train again"
+        )
 
 
 def load_rows(data_dir, split, metadata, max_files=None) -> torch.Tensor:
@@ -190,7 +212,7 @@ def load_rows(data_dir, split, metadata, max_files=None) -> torch.Tensor:
     refuse(path, fault_of_rows(rows, split, metadata))
     if max_files is not None:
         begins = (rows[:, 0] == 0).nonzero().flatten()  # the first row of each workflow
-        rows = rows if max_files >= len(begins) else rows[:begins[max_files]]
+        rows = rows if max_files >= len(begins) else rows[: begins[max_files]]
     if not len(rows):
         raise ValueError(f"{path} holds no windows: prepare with more workflows or another --train-split")
     return rows
@@ -224,6 +246,7 @@ def load_table(path: Path, columns: int) -> torch.Tensor:
 
 # -----------------------------------------------------------------------------
 # pure functions
+
 
 @lru_cache(maxsize=2)  # an epoch and, at its end, the next
 def epoch_order(num_rows: int, seed: int, epoch: int) -> torch.Tensor:

@@ -11,20 +11,32 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+from tct_dataloader import load_states, open_split, visited_rows
 
 from nanochat.functional import IGNORE_INDEX, Documents, move_tensor
-from tct_dataloader import load_states, open_split, visited_rows
 
 SPARE_DOCUMENTS = 8  # for each row of C targets: real workflows are seldom so short
 
 
-def packed_data_loader(device_batch_size, context_size, split, data_dir, device="cpu", *, vocab_size=None,
-                       seed=0, max_files=None, max_windows=None, with_states=False, rank=None, world_size=None):
+def packed_data_loader(
+    device_batch_size,
+    context_size,
+    split,
+    data_dir,
+    device="cpu",
+    *,
+    vocab_size=None,
+    seed=0,
+    max_files=None,
+    max_windows=None,
+    with_states=False,
+    rank=None,
+    world_size=None,
+):
     """Packed batches of device_batch_size * context_size targets; arguments and errors are those of
     tct_dataloader.tokenizing_distributed_data_loader, whose padded rows hold the same windows. With states the
     documents of a batch say which state each token leads to."""
-    rows, metadata, share = open_split(context_size, split, data_dir, device, vocab_size, max_files, rank,
-                                       world_size)
+    rows, metadata, share = open_split(context_size, split, data_dir, device, vocab_size, max_files, rank, world_size)
     if with_states:
         share["states"] = load_states(data_dir, split, metadata)
     targets = device_batch_size * context_size
@@ -35,6 +47,7 @@ def packed_data_loader(device_batch_size, context_size, split, data_dir, device=
 
 # -----------------------------------------------------------------------------
 # the two loaders
+
 
 class PackedTrainLoader:
     """Endless batches (x, y, documents), x and y int64 (1, N), with exactly `targets` targets each.
@@ -66,8 +79,9 @@ class PackedTrainLoader:
         self.drawn += self.world_size * self.targets
         if self._worker:
             self._ahead = self.drawn, self._worker.submit(self._batch, self.drawn)
-        return tuple(part.to(self.device) if isinstance(part, Documents) else move_tensor(part, self.device)
-                     for part in batch)
+        return tuple(
+            part.to(self.device) if isinstance(part, Documents) else move_tensor(part, self.device) for part in batch
+        )
 
     @property
     def epoch(self) -> float:
@@ -81,9 +95,11 @@ class PackedTrainLoader:
     def load_state_dict(self, state: dict):
         """Continue where state was taken, on any number of ranks. ValueError where the data is other data."""
         if state["targets"] != self.epoch_targets:
-            raise ValueError(f"the data has {self.epoch_targets:,} training targets, but had "
-                             f"{state['targets']:,} when the checkpoint was written: give the same --data_dir "
-                             "and --max_files")
+            raise ValueError(
+                f"the data has {self.epoch_targets:,} training targets, but had "
+                f"{state['targets']:,} when the checkpoint was written: give the same --data_dir "
+                "and --max_files"
+            )
         self.seed = state["seed"]
         self.drawn = state["epoch"] * self.epoch_targets + state["position"]
 
@@ -134,16 +150,17 @@ class PackedEvalLoader:
         self.batches = [segments[i:j] for i, j in zip(firsts, [*firsts[1:], len(segments)])]
 
     def __len__(self):
-        return len(self.batches[self.rank::self.world_size])
+        return len(self.batches[self.rank :: self.world_size])
 
     def __iter__(self):
-        for segments in self.batches[self.rank::self.world_size]:
+        for segments in self.batches[self.rank :: self.world_size]:
             x, y, documents = pack(self.rows, segments, self.pad_token, states=self.states)
             yield x.to(self.device), y.to(self.device), documents.to(self.device)
 
 
 # -----------------------------------------------------------------------------
 # pure functions
+
 
 def count_tokens(rows: torch.Tensor, pad_token: int) -> np.ndarray:
     """Tokens in each row (R, C + 1) beside its position and its padding, int64 (R,)."""
@@ -194,7 +211,7 @@ def pack(rows, segments, pad_token: int, length: int | None = None, pin: bool = 
     states (R, C) the documents have those of x."""
     C = rows.size(1) - 1
     lengths = [stop for _, _, stop in segments]
-    windows = [rows[row, :stop + 1] for row, _, stop in segments]
+    windows = [rows[row, : stop + 1] for row, _, stop in segments]
     if length is not None:
         while (missing := length - sum(lengths)) > 0:
             lengths.append(min(C, missing))
@@ -203,11 +220,11 @@ def pack(rows, segments, pad_token: int, length: int | None = None, pin: bool = 
     y = torch.cat([window[1:] for window in windows]).long()
     y[y == pad_token] = IGNORE_INDEX
     begin = 0
-    for (_, start, stop) in segments:
-        y[begin:begin + start] = IGNORE_INDEX
+    for _, start, stop in segments:
+        y[begin : begin + start] = IGNORE_INDEX
         begin += stop
     if states is not None:
-        padding = [states.new_zeros(length) for length in lengths[len(segments):]]
+        padding = [states.new_zeros(length) for length in lengths[len(segments) :]]
         states = torch.cat([*(states[row, :stop] for row, _, stop in segments), *padding]).long()[None]  # (1, N)
     documents = Documents.of(lengths, C, spare=SPARE_DOCUMENTS * max(1, sum(lengths) // C), states=states)
     if pin:

@@ -18,10 +18,11 @@ class WindowPlan:
     Starts are 0, window_step, 2 * window_step ... until a window reaches the end of the sequence, so a
     sequence of at most context_size tokens gives one window and the last token is always in one.
     """
+
     context_size: int  # tokens in a window, C
-    stride: int        # tokens for one step of the position
-    window_step: int   # tokens from window to window, a multiple of the stride, at most context_size
-    vocab_size: int    # positions share the ids of the vocabulary, so they must stay below it
+    stride: int  # tokens for one step of the position
+    window_step: int  # tokens from window to window, a multiple of the stride, at most context_size
+    vocab_size: int  # positions share the ids of the vocabulary, so they must stay below it
     pad_token: int
 
     def count(self, length):
@@ -46,8 +47,10 @@ class WindowPlan:
         while not plan.fits(length):
             plan = replace(plan, stride=2 * plan.stride, window_step=2 * plan.window_step)
         context = f" with --context-size {plan.window_step}" if plan.window_step > self.context_size else ""
-        return (f"{length:,} tokens need positions beyond the vocabulary of {self.vocab_size:,}; "
-                f"--stride {plan.stride}{context} would do")
+        return (
+            f"{length:,} tokens need positions beyond the vocabulary of {self.vocab_size:,}; "
+            f"--stride {plan.stride}{context} would do"
+        )
 
 
 def windows(tokens: np.ndarray, plan: WindowPlan, max_windows: int | None = None) -> np.ndarray:
@@ -68,7 +71,7 @@ def state_windows(states: np.ndarray, plan: WindowPlan, max_windows: int | None 
 def cut_out(sequence: np.ndarray, starts: np.ndarray, length: int, padding: int) -> np.ndarray:
     """The parts of a sequence (T,) that begin at starts (n,): int16 (n, length), padded at the end."""
     padded = np.full(starts[-1] + length, padding, np.int16)
-    padded[:len(sequence)] = sequence[:len(padded)]
+    padded[: len(sequence)] = sequence[: len(padded)]
     return np.lib.stride_tricks.sliding_window_view(padded, length)[starts]
 
 
@@ -100,8 +103,11 @@ def _save_without_values(path: Path, empty: Path, rows: int, columns: int):
     import torch
 
     size = rows * columns
-    values = (torch.from_file(str(empty), shared=True, size=size, dtype=torch.int16) if size
-              else torch.empty(0, dtype=torch.int16))  # no file of 0 bytes can be mapped
+    values = (
+        torch.from_file(str(empty), shared=True, size=size, dtype=torch.int16)
+        if size
+        else torch.empty(0, dtype=torch.int16)
+    )  # no file of 0 bytes can be mapped
     try:
         with torch.serialization.skip_data():
             torch.save(values.view(rows, columns), path)

@@ -24,7 +24,6 @@ from pathlib import Path
 import numpy as np
 import tct_github_workflow as tct
 from tct_github_workflow.workflow_files import write_atomic
-
 from workflow_cleaning import Skipped, Workflow, clean, compact_json
 from workflow_selection import signature
 from workflow_sources import Record
@@ -36,6 +35,7 @@ CHARACTERS = 4 << 20  # ... of text that comes with them, and at least this many
 @dataclass(frozen=True)
 class ChunkOptions:
     """What becomes of a record."""
+
     repair: bool = False
     keep_text: bool = False  # instead of tokens
     with_signatures: bool = False
@@ -62,8 +62,7 @@ def make_chunk(stem: Path, records: list[Record], options: ChunkOptions) -> int:
         result = clean(record, options.repair)
         entries.append(entry(record, result))
         if isinstance(result, Workflow):
-            payload.append(result.text.encode() if options.keep_text
-                           else np.array(result.tokens, np.int16).tobytes())
+            payload.append(result.text.encode() if options.keep_text else np.array(result.tokens, np.int16).tobytes())
             if options.with_signatures:
                 signatures.append(signature(result.value))
             if options.with_states:
@@ -106,8 +105,9 @@ def chunk_path(folder: Path, index: int) -> Path:
 
 def find_chunks(folder: Path) -> list[Path]:
     """The finished chunks in a folder, in order."""
-    return sorted((path for path in folder.iterdir() if re.fullmatch(r"\d{6,}\.json", path.name)),
-                  key=lambda path: int(path.stem))
+    return sorted(
+        (path for path in folder.iterdir() if re.fullmatch(r"\d{6,}\.json", path.name)), key=lambda path: int(path.stem)
+    )
 
 
 def read_entries(chunk: Path) -> list[dict]:
@@ -116,6 +116,7 @@ def read_entries(chunk: Path) -> list[dict]:
 
 # -----------------------------------------------------------------------------
 # processes
+
 
 def run_in_processes(function: Callable, calls: Iterable[tuple], num_workers: int) -> Iterator:
     """The results of function(*call), as they come, from num_workers processes (1: from this one). No more calls

@@ -9,7 +9,6 @@ import tct_github_workflow as tct
 from tct.errors import SchemaValidationError
 from tct_github_workflow.workflow_files import FileTooLargeError, load_text, read_file
 from tct_github_workflow.workflow_yaml import WorkflowSyntaxError
-
 from workflow_sources import Record
 
 # Text of a template engine: a line that begins with a tag, or a value that does, or a statement. Looked for only
@@ -22,8 +21,9 @@ PLACEHOLDER = re.compile(r'"(\$[a-z]+(?:-[a-z]+)+)"')
 @dataclass(frozen=True)
 class Workflow:
     """A schema-valid workflow."""
+
     value: dict
-    text: str          # compact JSON
+    text: str  # compact JSON
     tokens: list[int]
     repairs: list[str] = field(default_factory=list)
 
@@ -98,13 +98,41 @@ MAX_REPAIRS = 100  # of one workflow: each takes another walk through it
 LISTS = ("branches", "branches-ignore", "tags", "tags-ignore", "paths", "paths-ignore", "types", "workflows")
 NAMED_BY_USERS = ("jobs", "services", "inputs", "outputs", "secrets", "env", "with")  # the keys in them are
 # How the places end at which GitHub takes null for the empty text. It refuses null at most others.
-EMPTY_TEXTS = {("name",), ("run-name",), ("*", "name"), ("*", "run"), ("*", "if"), ("*", "working-directory"),
-               ("*", "description"), ("*", "default"), ("*", "value"), ("*", "options"),
-               ("container", "options"), ("env", "*"), ("with", "*"), ("outputs", "*"), ("secrets", "*")}
+EMPTY_TEXTS = {
+    ("name",),
+    ("run-name",),
+    ("*", "name"),
+    ("*", "run"),
+    ("*", "if"),
+    ("*", "working-directory"),
+    ("*", "description"),
+    ("*", "default"),
+    ("*", "value"),
+    ("*", "options"),
+    ("container", "options"),
+    ("env", "*"),
+    ("with", "*"),
+    ("outputs", "*"),
+    ("secrets", "*"),
+}
 # What GitHub reads as a boolean or number, or as a text that is never one.
-NEVER_TEXTS = {"background", "cancel-in-progress", "cancel-timeout-minutes", "continue-on-error", "cron",
-               "default", "deployment", "fail-fast", "id", "max-parallel", "required", "timeout-minutes", "type",
-               "types", "wait-all"}
+NEVER_TEXTS = {
+    "background",
+    "cancel-in-progress",
+    "cancel-timeout-minutes",
+    "continue-on-error",
+    "cron",
+    "default",
+    "deployment",
+    "fail-fast",
+    "id",
+    "max-parallel",
+    "required",
+    "timeout-minutes",
+    "type",
+    "types",
+    "wait-all",
+}
 
 
 def apply_repair(workflow: dict, steps: tuple[str | int, ...]) -> str | None:
@@ -198,8 +226,15 @@ def scalar_as_text(holder, key, shape) -> bool:
     return text is not None
 
 
-REPAIRS = (list_of_one, deprecated_event, empty_secret, empty_needs, strategy_without_matrix,
-           workflow_description, scalar_as_text)
+REPAIRS = (
+    list_of_one,
+    deprecated_event,
+    empty_secret,
+    empty_needs,
+    strategy_without_matrix,
+    workflow_description,
+    scalar_as_text,
+)
 
 
 def is_scalar(value) -> bool:

@@ -25,11 +25,7 @@ def triggers(workflow) -> list[str]:
     ['push', 'workflow_dispatch']
     """
     events = mapping(workflow).get("on")
-    return (
-        [events]
-        if isinstance(events, str)
-        else [e for e in items(events) or mapping(events) if isinstance(e, str)]
-    )
+    return [events] if isinstance(events, str) else [e for e in items(events) or mapping(events) if isinstance(e, str)]
 
 
 def runners(workflow) -> list[str]:
@@ -73,9 +69,7 @@ def shells(workflow) -> list[str]:
 
 def jobs(workflow) -> dict[str, dict]:
     """The jobs by their ids."""
-    return {
-        name: job for name, job in mapping(mapping(workflow).get("jobs")).items() if isinstance(job, dict)
-    }
+    return {name: job for name, job in mapping(mapping(workflow).get("jobs")).items() if isinstance(job, dict)}
 
 
 def steps(workflow) -> list[dict]:
@@ -197,9 +191,7 @@ def count_distance(a: Counter, b: Counter) -> float:
     return largest / (m * n)
 
 
-def noise_floor(
-    real: list[Iterable], size: int, distance_of: Callable[[Counter, Counter], float], seed: int
-) -> float:
+def noise_floor(real: list[Iterable], size: int, distance_of: Callable[[Counter, Counter], float], seed: int) -> float:
     """The mean distance of `size` real workflows, at most half of them, to the others. Each is given as the
     categories or numbers that it has."""
     chance, everything = random.Random(seed), total(real)
@@ -217,9 +209,7 @@ def total(groups: Iterable[Iterable]) -> Counter:
 STRING = r"'(?:[^']|'')*+'"
 EXPRESSION = re.compile(rf"(?s)\$\{{\{{((?:{STRING}|[^'])*?)\}}\}}")
 # steps.ID or steps['ID'] and the like, but not github.steps.ID; text in quotes is passed over
-REFERENCE = re.compile(
-    rf"(?i)(?<![\w.-])(steps|needs|matrix|inputs)(?:\.([a-z_][\w-]*)|\[\s*({STRING})\s*\])|{STRING}"
-)
+REFERENCE = re.compile(rf"(?i)(?<![\w.-])(steps|needs|matrix|inputs)(?:\.([a-z_][\w-]*)|\[\s*({STRING})\s*\])|{STRING}")
 
 
 def broken_references(workflow) -> list[str]:
@@ -301,9 +291,7 @@ def matrix_keys(strategy) -> set[str] | None:
     more = mapping(matrix).get("include")
     if any(isinstance(part, str) for part in (strategy, matrix, more, *items(more))):
         return None
-    return (lowered(mapping(matrix)) - {"include", "exclude"}).union(
-        *(lowered(mapping(part)) for part in items(more))
-    )
+    return (lowered(mapping(matrix)) - {"include", "exclude"}).union(*(lowered(mapping(part)) for part in items(more)))
 
 
 def references(part: dict, context: str) -> list[str]:

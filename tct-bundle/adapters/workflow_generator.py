@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import tct_github_workflow as tct
-from nanochat.checkpoint_manager import load_model
-from nanochat.common import choose_dtype
-from nanochat.engine import Constraint, Engine
-from nanochat.inference import prepare_for_inference
+from bpe_tokenizer_adapter import END, NAMES, BPETokenizer
+from llguidance_constraint import LLGuidanceConstraint
 from tct.tokenizer import compact
 from tct_github_workflow.workflow_files import load_text
 from tct_github_workflow.workflow_yaml import dump_workflow, load_json
 
-from bpe_tokenizer_adapter import END, NAMES, BPETokenizer
-from llguidance_constraint import LLGuidanceConstraint
+from nanochat.checkpoint_manager import load_model
+from nanochat.common import choose_dtype
+from nanochat.engine import Constraint, Engine
+from nanochat.inference import prepare_for_inference
 
 FILE = "tokenizer.json"
 MAX_TOKENS = 1024  # tokens of a sample unless told otherwise; four of five real workflows are shorter
@@ -82,9 +82,7 @@ class WorkflowGenerator:
         model = prepare_for_inference(model, choose_dtype(dtype, model.get_device()))
         return cls(model, meta["data"]["stride"], language)
 
-    def generate(
-        self, num_samples: int = 1, prompt: str | dict | None = None, **options
-    ) -> list[GeneratedWorkflow]:
+    def generate(self, num_samples: int = 1, prompt: str | dict | None = None, **options) -> list[GeneratedWorkflow]:
         """`num_samples` workflows; the arguments are those of `stream`."""
         return list(self.stream(num_samples, prompt, **options))
 
@@ -262,8 +260,10 @@ def find_language(trained_with: dict[str, str], checkpoint, n_states: int = 0) -
     if trained_with["name"] not in NAMES:
         check_tokenizer(trained_with, f"the checkpoint {checkpoint}")
         if n_states not in (0, tct.n_states()):
-            raise ValueError(f"the checkpoint {checkpoint} was trained with {n_states} states, but the installed "
-                             f"tokenizer has {tct.n_states()}: train it again")
+            raise ValueError(
+                f"the checkpoint {checkpoint} was trained with {n_states} states, but the installed "
+                f"tokenizer has {tct.n_states()}: train it again"
+            )
         return TctLanguage()
     path = Path(checkpoint).expanduser()
     folder = path if path.is_dir() else path.parent
@@ -293,6 +293,7 @@ def accept(constraint, tokens: list[int]) -> None:
     """Takes a constraint past tokens; ValueError with the first that is not allowed."""
     count = constraint.validate_tokens(tokens)
     if count < len(tokens):
-        raise ValueError(f"token {count} of the {len(tokens)} that samples begin with, {tokens[count]}, is not allowed "
-                         "there")
+        raise ValueError(
+            f"token {count} of the {len(tokens)} that samples begin with, {tokens[count]}, is not allowed there"
+        )
     assert constraint.accept_tokens(tokens)

@@ -5,7 +5,6 @@ import sqlite3
 from pathlib import Path
 
 import numpy as np
-
 from workflow_cleaning import Skipped, compact_json
 from workflow_sources import import_extra
 
@@ -15,6 +14,7 @@ PERMUTATIONS = 128  # of a MinHash: a likeness is known to about +- 0.04
 
 # -----------------------------------------------------------------------------
 # duplicates
+
 
 class Duplicates:
     """Tells of one workflow after the other whether it repeats one that came before and is kept.

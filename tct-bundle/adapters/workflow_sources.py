@@ -23,7 +23,8 @@ MAX_LINE = 4 * MAX_BYTES  # of a .jsonl file: JSON escapes make a text longer
 @dataclass(frozen=True)
 class Record:
     """A workflow as it was found: a file to read, a text, or a fault. No two of one source share a name."""
-    name: str                 # in reports
+
+    name: str  # in reports
     group: str | None = None  # what stays on one side of a split; None: the workflow by itself
     path: Path | None = None
     text: str | bytes | None = None
@@ -33,6 +34,7 @@ class Record:
 @dataclass(frozen=True)
 class Selection:
     """Which entries of a source are workflows, and what groups them."""
+
     split_by: str = "file"  # "file", "folder", of files "owner", or the name of a column
     text_column: str = "content"
     path_column: str = "path"
@@ -80,12 +82,13 @@ class FolderSource:
         inside = tuple(f"{path.relative_to(root).as_posix()}/" for path in self.avoid if path.is_relative_to(root))
         files = [file for file in files if not file.startswith(inside)]
         if not files:
-            raise FileNotFoundError(f"{self.folder} has no {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file; "
-                                    f"tables ({', '.join(TABLES)}) are named by themselves")
+            raise FileNotFoundError(
+                f"{self.folder} has no {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file; "
+                f"tables ({', '.join(TABLES)}) are named by themselves"
+            )
         taken = list(filter(self._choice(files), files))
         self.left_alone = len(files) - len(taken)
-        faults = [(Path(error.filename).relative_to(self.folder).as_posix(), error.strerror)
-                  for error in unlistable]
+        faults = [(Path(error.filename).relative_to(self.folder).as_posix(), error.strerror) for error in unlistable]
         return sorted([*((file, None) for file in taken), *faults])
 
     def _choice(self, files: Iterable[str]) -> Callable[[str], bool]:
@@ -157,6 +160,7 @@ class TableSource:
 # -----------------------------------------------------------------------------
 # rows of tables
 
+
 def jsonl_rows(path: Path, text_column: str) -> Iterator[dict | str]:
     """The objects of a .jsonl file; a line that is itself a workflow becomes the text of a row."""
     import orjson
@@ -206,8 +210,9 @@ def dataset_rows(name: str, data_dir: str | None, split: str, selection: Selecti
         stream = datasets.load_dataset(name, data_dir=data_dir, split=split, streaming=True)
         if stream.column_names:
             check_columns(stream.column_names, selection)
-            stream = stream.select_columns([column for column in wanted_columns(selection)
-                                            if column in stream.column_names])
+            stream = stream.select_columns(
+                [column for column in wanted_columns(selection) if column in stream.column_names]
+            )
         yield from stream
     except (ValueError, OSError) as error:
         raise ValueError(f"--dataset {name}: {' '.join(str(error).split())}") from None
@@ -238,8 +243,7 @@ def import_extra(module: str, purpose: str):
     try:
         return import_module(module)
     except ImportError:
-        raise ValueError(f"{module.split('.')[0]} is needed {purpose}: "
-                         "pip install -e './tct-bundle[data]'") from None
+        raise ValueError(f"{module.split('.')[0]} is needed {purpose}: pip install -e './tct-bundle[data]'") from None
 
 
 def is_in_checkout(file: str) -> bool:

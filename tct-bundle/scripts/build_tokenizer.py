@@ -41,15 +41,15 @@ def build(schema_path: Path | None, corpus: Path, vocab_size: int, output: Path)
     schema = workflow_schema() if schema_path is None else read_schema(schema_path)
     machine = Tokenizer(schema).machine
     if vocab_size <= machine.symbols.size:
-        raise ValueError(
-            f"--vocab-size {vocab_size}: this schema has {machine.symbols.size} base symbols alone"
-        )
+        raise ValueError(f"--vocab-size {vocab_size}: this schema has {machine.symbols.size} base symbols alone")
     if not output.parent.is_dir():
         raise FileNotFoundError(f"--output {output}: {output.parent} is not a folder")
     listing = output.with_suffix(".vocab.txt")
     if listing.exists() and not output.exists():
-        raise FileExistsError(f"--output {output}: {listing} would be replaced, which no artifact belongs to: move it "
-                              "away, or give another name")
+        raise FileExistsError(
+            f"--output {output}: {listing} would be replaced, which no artifact belongs to: move it "
+            "away, or give another name"
+        )
     documents, characters, refused = read_documents(corpus, machine)
     report_refused(refused)
     if not documents:

@@ -26,13 +26,43 @@ from tqdm import tqdm
 from workflow_chunks import ChunkOptions, chunk_path, cut, find_chunks, make_chunk, run_in_processes
 from workflow_sources import FolderSource, Selection, TableSource, dataset_rows, open_source
 
-OUTPUTS = {"train.pt", "val.pt", "test.pt", "train_states.pt", "val_states.pt", "test_states.pt", "metadata.json",
-           "workflows.jsonl", "skipped.jsonl", "tokenizer.json", "prepared.png"}
+OUTPUTS = {
+    "train.pt",
+    "val.pt",
+    "test.pt",
+    "train_states.pt",
+    "val_states.pt",
+    "test_states.pt",
+    "metadata.json",
+    "workflows.jsonl",
+    "skipped.jsonl",
+    "tokenizer.json",
+    "prepared.png",
+}
 SHARD_OUTPUTS = {"chunks", "settings.json", "records.json"}
 # The flags that decide what is written. A run that is resumed, and all shards of one set, must agree on them.
-SETTINGS = ("input", "dataset", "data_dir", "split", "text_column", "path_column", "path_glob", "max_files",
-            "repair", "near_dedup", "tokenizer", "states", "context_size", "stride", "window_step",
-            "max_windows_per_workflow", "train_split", "test_split", "split_by", "seed")
+SETTINGS = (
+    "input",
+    "dataset",
+    "data_dir",
+    "split",
+    "text_column",
+    "path_column",
+    "path_glob",
+    "max_files",
+    "repair",
+    "near_dedup",
+    "tokenizer",
+    "states",
+    "context_size",
+    "stride",
+    "window_step",
+    "max_windows_per_workflow",
+    "train_split",
+    "test_split",
+    "split_by",
+    "seed",
+)
 
 
 @exit_code
@@ -43,11 +73,19 @@ def main(argv=None):
 def parse_arguments(argv):
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     parser = ArgumentParser(
-        description="Turn GitHub workflows into training windows.", epilog="A flag may be written --num-workers or "
-        "--num_workers. Reasons why a workflow is left out, shards, sources: tct-bundle/docs/DATA.md.")
+        description="Turn GitHub workflows into training windows.",
+        epilog="A flag may be written --num-workers or "
+        "--num_workers. Reasons why a workflow is left out, shards, sources: tct-bundle/docs/DATA.md.",
+    )
     add = parser.add_argument_group("where workflows come from").add_argument
-    add("--input", nargs="+", action="extend", default=[], metavar="PATH",
-        help="folder of .json, .yml, .yaml files or of checkouts, or .jsonl or .parquet files")
+    add(
+        "--input",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="PATH",
+        help="folder of .json, .yml, .yaml files or of checkouts, or .jsonl or .parquet files",
+    )
     add("--dataset", metavar="NAME", help="data set to stream, as for datasets.load_dataset")
     add("--data_dir", metavar="DIR", help="its folder, as for datasets.load_dataset")
     add("--split", default="train", help="its split (default: %(default)s)")
@@ -58,31 +96,51 @@ def parse_arguments(argv):
 
     add = parser.add_argument_group("which of them are taken").add_argument
     add("--repair", action="store_true", help="rewrite what GitHub accepts and the schema rejects")
-    add("--near-dedup", type=float, nargs="?", const=0.85, metavar="SHARE",
-        help="drop a workflow that has this share of its steps in common with one before (%(const)s)")
+    add(
+        "--near-dedup",
+        type=float,
+        nargs="?",
+        const=0.85,
+        metavar="SHARE",
+        help="drop a workflow that has this share of its steps in common with one before (%(const)s)",
+    )
     add("--train-split", type=float, default=0.8, help="share that trains, the rest validates (default: %(default)s)")
     add("--test-split", type=float, default=0.0, help="share set apart as a third part (default: none)")
-    add("--split-by", default="file", metavar="WHAT",
+    add(
+        "--split-by",
+        default="file",
+        metavar="WHAT",
         help="what stays together on one side: file, folder, owner (of folders OWNER__REPOSITORY), or a column's name "
-             "(default: %(default)s)")
+        "(default: %(default)s)",
+    )
     add("--seed", type=int, default=0, help="another seed is another split (default: %(default)s)")
 
     add = parser.add_argument_group("what is written").add_argument
     add("--output", required=True, type=Path, help="folder to write; replaces an earlier prepared set")
-    add("--tokenizer", default="tct", metavar="WHICH",
+    add(
+        "--tokenizer",
+        default="tct",
+        metavar="WHICH",
         help="tct; a baseline learned from the training split: bpe, or bpe-unsplit, whose merges cross any boundary; "
-        "or the tokenizer.json of such a one")
-    add("--states", action="store_true",
-        help="write train_states.pt and val_states.pt too: the place of the schema that each token leads to")
+        "or the tokenizer.json of such a one",
+    )
+    add(
+        "--states",
+        action="store_true",
+        help="write train_states.pt and val_states.pt too: the place of the schema that each token leads to",
+    )
     add("--context-size", type=int, default=512, help="tokens in a window (default: %(default)s)")
     add("--stride", type=int, default=32, help="tokens for one step of the position (default: %(default)s)")
-    add("--window-step", type=int,
-        help="tokens from window to window, a multiple of the stride (default: the stride)")
+    add("--window-step", type=int, help="tokens from window to window, a multiple of the stride (default: the stride)")
     add("--max-windows-per-workflow", type=int, metavar="N", help="keep N of a training workflow, evenly spread")
 
     add = parser.add_argument_group("how the work is done").add_argument
-    add("--num_workers", type=int, default=cores,
-        help="processes; their number changes nothing in the output (default: cores, here %(default)s)")
+    add(
+        "--num_workers",
+        type=int,
+        default=cores,
+        help="processes; their number changes nothing in the output (default: cores, here %(default)s)",
+    )
     add("--resume", action="store_true", help="go on with an interrupted run of the same flags")
     add("--shard", metavar="I/N", help="do part I of N (1/N to N/N); --output is then for --merge")
     add("--merge", nargs="+", type=Path, metavar="SHARD", help="join the outputs of all shards")
@@ -91,6 +149,7 @@ def parse_arguments(argv):
 
 # -----------------------------------------------------------------------------
 # the road
+
 
 def prepare(args):
     started = time.monotonic()
@@ -122,8 +181,7 @@ def prepare(args):
             for path in new.iterdir():
                 sync(path)
     if args.shard:
-        print(f"shard {args.shard} of {records['records']:,} records is in {output}; "
-              "--merge joins it with the others")
+        print(f"shard {args.shard} of {records['records']:,} records is in {output}; --merge joins it with the others")
     else:
         print_report(report)
         print(f"\nwritten to {output} in {time.monotonic() - started:.0f} s")
@@ -155,8 +213,10 @@ def check_arguments(args):
         if step % args.stride:
             faults.append(f"--window-step {step} must be a multiple of --stride {args.stride}")
         if step > args.context_size:
-            faults.append(f"windows every {step} tokens would leave tokens out; "
-                          f"--stride and --window-step must be at most --context-size {args.context_size}")
+            faults.append(
+                f"windows every {step} tokens would leave tokens out; "
+                f"--stride and --window-step must be at most --context-size {args.context_size}"
+            )
     for flag in ("train_split", "test_split", "near_dedup"):
         if not 0 <= (getattr(args, flag) or 0) <= 1:
             faults.append(f"--{flag.replace('_', '-')} must be from 0 to 1, not {getattr(args, flag)}")
@@ -187,6 +247,7 @@ def describe_files(args) -> dict[str, str]:
 # -----------------------------------------------------------------------------
 # tokenising: records to chunks
 
+
 def tokenise(args, work: Path, output: Path) -> dict:
     """Writes all chunks that are not yet there, of the shard if one is named; gives how many records and chunks there
     are in all shards, how many records were left alone, and a hash of their names."""
@@ -203,8 +264,10 @@ def tokenise(args, work: Path, output: Path) -> dict:
     part, parts = map(int, args.shard.split("/")) if args.shard else (1, 1)
     names, records, chunks = hashlib.sha256(), 0, 0
 
-    with tqdm(total=count_files(sources, args.max_files), desc="tokenise", unit="file", smoothing=0.05,
-              disable=None) as progress:
+    with tqdm(
+        total=count_files(sources, args.max_files), desc="tokenise", unit="file", smoothing=0.05, disable=None
+    ) as progress:
+
         def calls():
             nonlocal records, chunks
             stream = itertools.islice(itertools.chain.from_iterable(sources), args.max_files)
@@ -219,8 +282,12 @@ def tokenise(args, work: Path, output: Path) -> dict:
 
         for count in run_in_processes(make_chunk, calls(), args.num_workers):
             progress.update(count)
-    result = {"records": records, "chunks": chunks, "left_alone": sum(source.left_alone for source in sources),
-              "names": names.hexdigest()}
+    result = {
+        "records": records,
+        "chunks": chunks,
+        "left_alone": sum(source.left_alone for source in sources),
+        "names": names.hexdigest(),
+    }
     write_atomic(done, json.dumps(result).encode())
     return result
 
@@ -236,12 +303,20 @@ def count_files(sources, max_files: int | None) -> int | None:
 def open_sources(args, output: Path) -> list[FolderSource | TableSource]:
     selection = Selection(args.split_by, args.text_column, args.path_column, args.path_glob)
     several = len(args.input) + bool(args.dataset) > 1  # then names begin with that of their source
-    sources = [open_source(location, selection, f"{location.rstrip('/')}:" if several else "",
-                           avoid=(output, work_folder(output)))
-               for location in args.input]
+    sources = [
+        open_source(
+            location, selection, f"{location.rstrip('/')}:" if several else "", avoid=(output, work_folder(output))
+        )
+        for location in args.input
+    ]
     if args.dataset:
-        sources.append(TableSource(lambda: dataset_rows(args.dataset, args.data_dir, args.split, selection),
-                                   selection, f"{args.dataset}:" if several else ""))
+        sources.append(
+            TableSource(
+                lambda: dataset_rows(args.dataset, args.data_dir, args.split, selection),
+                selection,
+                f"{args.dataset}:" if several else "",
+            )
+        )
     return sources
 
 
@@ -286,6 +361,7 @@ def open_shards(args):
 # -----------------------------------------------------------------------------
 # telling
 
+
 def print_report(metadata: dict):
     splits = metadata["splits"]
     rows = [("workflows found", metadata["total_records"])]
@@ -294,8 +370,11 @@ def print_report(metadata: dict):
     rows += [(f"repaired: {repair}", count) for repair, count in metadata["repairs"].items()]
     if metadata["left_alone"]:
         rows += [("other files left alone", metadata["left_alone"])]
-    rows += [(f"{side} {what}", split[what]) for what in ("workflows", "windows", "tokens", "targets")
-             for side, split in splits.items()]
+    rows += [
+        (f"{side} {what}", split[what])
+        for what in ("workflows", "windows", "tokens", "targets")
+        for side, split in splits.items()
+    ]
     print()
     for label, number in rows:
         print(f"{label:<36} {number:>14,}")
@@ -315,13 +394,17 @@ def print_share_of_long(train: dict, context_size: int):
     print(f"{'train windows of long workflows':<36} {share:>14.1%}")
     print(f"{'times that each of their tokens is seen':<36} {seen:>11.1f}")
     if train["unseen_tokens"]:
-        print(f"warning: {train['unseen_tokens']:,} training tokens are in no window; a larger "
-              "--max-windows-per-workflow would hold them")
+        print(
+            f"warning: {train['unseen_tokens']:,} training tokens are in no window; a larger "
+            "--max-windows-per-workflow would hold them"
+        )
     if share > 0.5 and seen > 2:
         workflows = train["long_workflows"] / train["workflows"]
-        print(f"note: {share:.0%} of the training windows come from the {workflows:.0%} of workflows longer than "
-              f"{context_size} tokens, and each of their tokens is seen {seen:.1f} times; "
-              f"--window-step {context_size} or --max-windows-per-workflow evens that out")
+        print(
+            f"note: {share:.0%} of the training windows come from the {workflows:.0%} of workflows longer than "
+            f"{context_size} tokens, and each of their tokens is seen {seen:.1f} times; "
+            f"--window-step {context_size} or --max-windows-per-workflow evens that out"
+        )
 
 
 if __name__ == "__main__":

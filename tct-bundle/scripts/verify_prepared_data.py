@@ -23,8 +23,8 @@ from tqdm import tqdm
 from workflow_chunks import run_in_processes, sha256
 from workflow_cleaning import compact_json
 
-AT_ONCE = 256   # workflows that one process checks in one go
-SHOWN = 10      # faults printed of each check
+AT_ONCE = 256  # workflows that one process checks in one go
+SHOWN = 10  # faults printed of each check
 TOKENS_SHOWN = 12  # of a printed window, at each end
 
 CHECKS = {
@@ -94,6 +94,7 @@ def batches(entries: list[dict]) -> Iterator[list[dict]]:
 # -----------------------------------------------------------------------------
 # checks
 
+
 def check_tables(folder: Path, metadata: dict) -> Iterator[str]:
     import torch
 
@@ -118,8 +119,9 @@ def check_workflows(folder: Path, split: str, entries: list[dict]):
     rows, plan, limit, tokenizer = open_folder(folder, split)
     faults, digests = [], []
     for entry in entries:
-        found, digest = check_workflow(rows[entry["first_window"]:entry["first_window"] + entry["windows"]], entry,
-                                       plan, limit, tokenizer)
+        found, digest = check_workflow(
+            rows[entry["first_window"] : entry["first_window"] + entry["windows"]], entry, plan, limit, tokenizer
+        )
         faults += [(check, f"{entry['file']!r}: {fault}") for check, fault in found]
         digests.append(digest)
     return split, faults, digests
@@ -144,11 +146,11 @@ def check_workflow(rows: np.ndarray, entry: dict, plan: WindowPlan, limit: int |
     for start, row in zip(starts, content):
         part = slice(start, min(start + context, length))
         seen = counts[part] > 0
-        if (tokens[part][seen] != row[:len(seen)][seen]).any():
+        if (tokens[part][seen] != row[: len(seen)][seen]).any():
             return [("stitch", f"the window at token {start} differs from those before it")], None
-        tokens[part] = row[:len(seen)]
+        tokens[part] = row[: len(seen)]
         counts[part] += 1
-    if (fault := check_counts(counts, plan, limit)):
+    if fault := check_counts(counts, plan, limit):
         return [("targets", fault)], None
     if not counts.all():  # --max-windows-per-workflow left tokens out
         return [], None
@@ -220,6 +222,7 @@ def open_folder(folder: Path, split: str):
 # -----------------------------------------------------------------------------
 # to look at
 
+
 def plot(path: Path, entries: dict[str, list[dict]], metadata: dict):
     """How long workflows are, and how many of the windows come from those of each length."""
     import matplotlib
@@ -234,11 +237,20 @@ def plot(path: Path, entries: dict[str, list[dict]], metadata: dict):
         if workflows:
             lengths = np.array([entry["tokens"] for entry in workflows])
             windows = np.array([entry["windows"] for entry in workflows])
-            axes[0].hist(lengths, bins, histtype="step", label=f"{split}, {len(lengths):,} workflows",
-                         weights=np.full(len(lengths), 100 / len(lengths)))
+            axes[0].hist(
+                lengths,
+                bins,
+                histtype="step",
+                label=f"{split}, {len(lengths):,} workflows",
+                weights=np.full(len(lengths), 100 / len(lengths)),
+            )
             order = lengths.argsort()
-            axes[1].step(lengths[order], 100 * windows[order].cumsum() / windows.sum(), where="post",
-                         label=f"{split}, {windows.sum():,} windows")
+            axes[1].step(
+                lengths[order],
+                100 * windows[order].cumsum() / windows.sum(),
+                where="post",
+                label=f"{split}, {windows.sum():,} windows",
+            )
     for axis in axes:
         axis.axvline(metadata["context_size"], color="grey", linestyle=":", label="context size")
         axis.set(xscale="log", xlabel="tokens of a workflow")
@@ -259,9 +271,11 @@ def print_windows(folder: Path, metadata: dict, entries: dict[str, list[dict]], 
         window = entry["windows"] // 2  # the middle one
         position, *tokens = rows[entry["first_window"] + window].tolist()
         tokens = [token for token in tokens if token != plan.pad_token]
-        print(f"\n{entry['split']} row {entry['first_window'] + window}: {entry['file']!r}, window {window + 1} of "
-              f"{entry['windows']}\n  position {position}: it starts at token {position * plan.stride} of "
-              f"{entry['tokens']}, and holds {len(tokens)} and {plan.context_size - len(tokens)} of padding")
+        print(
+            f"\n{entry['split']} row {entry['first_window'] + window}: {entry['file']!r}, window {window + 1} of "
+            f"{entry['windows']}\n  position {position}: it starts at token {position * plan.stride} of "
+            f"{entry['tokens']}, and holds {len(tokens)} and {plan.context_size - len(tokens)} of padding"
+        )
         for place, token in enumerate(tokens):
             if place == TOKENS_SHOWN and len(tokens) > 2 * TOKENS_SHOWN:
                 print("       ...")

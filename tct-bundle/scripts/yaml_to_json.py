@@ -1,6 +1,6 @@
 """A tree of YAML workflows to the same tree of compact JSON, read as GitHub reads YAML.
 
-    python yaml_to_json.py --input workflows/ --output json/
+python yaml_to_json.py --input workflows/ --output json/
 """
 
 import json

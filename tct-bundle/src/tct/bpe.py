@@ -110,9 +110,7 @@ class Merges:
 
     def __init__(self, base_size: int, merges: Iterable[Merge]):
         self.merges = list(merges)
-        self.symbols_of: list[Symbols] = [
-            (symbol,) for symbol in range(base_size)
-        ]  # token id -> base symbols
+        self.symbols_of: list[Symbols] = [(symbol,) for symbol in range(base_size)]  # token id -> base symbols
         self.parts: list[Merge | None] = [None] * base_size  # token id -> the merge that makes it
         ids = {symbols: i for i, symbols in enumerate(self.symbols_of)}
         for left, right in self.merges:

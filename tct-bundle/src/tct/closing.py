@@ -49,9 +49,7 @@ def _of_frame(state: State) -> Ending:
     if isinstance(frame, TextFrame):
         return _spelled(_text(frame.machine, frame.at))
     if isinstance(frame, KeyFrame):
-        return _spelled(
-            _key(frame.machine, frame.at, lambda end: frame.spelled + end in state.outer.frame.keys)
-        )
+        return _spelled(_key(frame.machine, frame.at, lambda end: frame.spelled + end in state.outer.frame.keys))
     if isinstance(frame, NumberFrame):
         return _number(frame.place, frame.spelled)
     if isinstance(frame, ObjectFrame):
@@ -146,9 +144,7 @@ def _key(machine: TextMachine, at: int, is_taken: Callable[[bytes], bool]) -> by
         return next(end for end in chain([_text(machine, at)], machine.language(at)) if not is_taken(end))
     path = b""
     while is_taken(end := path + _text(machine, at)):
-        byte, at = next(
-            (b, then) for b in BYTES if (then := machine.next[at][b]) != DEAD and machine.endless[then]
-        )
+        byte, at = next((b, then) for b in BYTES if (then := machine.next[at][b]) != DEAD and machine.endless[then])
         path += bytes([byte])
     return end
 

@@ -59,9 +59,7 @@ class Encoder:
         self.value(self.machine.root, document, MAX_DEPTH, None)
         return self.out
 
-    def value(
-        self, place: Place, value: Any, room: int, path: Path, in_array: bool = False
-    ) -> Vector | None:
+    def value(self, place: Place, value: Any, room: int, path: Path, in_array: bool = False) -> Vector | None:
         """Writes a value; gives its vector, or None where it is cut."""
         if isinstance(value, str):
             return self.string(place, value, path)
@@ -395,9 +393,7 @@ def _list_of(names: list[str]) -> str:
 
 def _too_early(state: ObjectState) -> str:
     missing = state.missing()
-    return (
-        f"a required key is missing: {' or '.join(missing)}" if missing else "this object has too few members"
-    )
+    return f"a required key is missing: {' or '.join(missing)}" if missing else "this object has too few members"
 
 
 def _unfit(place: Place, value: Any) -> str:

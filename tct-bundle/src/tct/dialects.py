@@ -44,9 +44,7 @@ DRAFT_04 = Dialect(
     integers=(WHOLE,),
 )
 DRAFT_2019 = Dialect(ref_has_siblings=True)
-DRAFT_2020 = Dialect(
-    skipped=frozenset(["additionalItems"]), forms={"items": (dict, bool)}, ref_has_siblings=True
-)
+DRAFT_2020 = Dialect(skipped=frozenset(["additionalItems"]), forms={"items": (dict, bool)}, ref_has_siblings=True)
 
 DIALECTS = {
     "http://json-schema.org/draft-04/schema#": DRAFT_04,

@@ -92,9 +92,7 @@ class Place:
     @cached_property
     def least_depth(self) -> int:
         """The depth of the flattest value that fits."""
-        return min(
-            depth for vector, depth in self.machine.reach.value(self.goals).items() if vector in self.accept
-        )
+        return min(depth for vector, depth in self.machine.reach.value(self.goals).items() if vector in self.accept)
 
     @cached_property
     def types(self) -> tuple[str, ...]:
@@ -251,9 +249,7 @@ class ObjectState:
 
     def _member(self, key: str | None, matching: frozenset[str], room: int) -> Member | None:
         reach = self.machine.reach
-        step = (
-            reach.member(self.goals, None, matching) if key is None else reach.named_member(self.goals, key)
-        )
+        step = reach.member(self.goals, None, matching) if key is None else reach.named_member(self.goals, key)
         used = self.used if key is None else self.used | {key}
         after = {}
         for vector, depth in reach.value(step.child).items():

@@ -97,9 +97,7 @@ def _spell(tokenizer: "Tokenizer", beginning: "Beginning") -> "list[Spelled]":
         ways = [way for hint in hints if not isinstance(spot, ArrayState) for way in hint.spelled(spot)]
     except UnicodeEncodeError:
         raise SchemaValidationError(json_path(path), "a lone surrogate is not a character") from None
-    ways = [
-        (said, ends) for said, ends in ((said, _allowed(matcher, said, ends)) for said, ends in ways) if ends
-    ]
+    ways = [(said, ends) for said, ends in ((said, _allowed(matcher, said, ends)) for said, ends in ways) if ends]
     if not ways:
         said = " or ".join(map(str, hints))
         said = said if len(said) <= 100 else said[:97] + "..."
@@ -325,7 +323,5 @@ def last_of(container: dict | list) -> Any:
 def new_mark(text: str) -> str:
     """A character that does not occur in a text, escaped neither."""
     return next(
-        char
-        for char in map(chr, range(0xE000, 0xF900))
-        if char not in text and f"{ord(char):x}" not in text.lower()
+        char for char in map(chr, range(0xE000, 0xF900)) if char not in text and f"{ord(char):x}" not in text.lower()
     )

@@ -35,9 +35,7 @@ MAX_STATES = 20_000  # of one half-read object or array
 AT_THE_END = (Items, MaxItems, Members, MaxProperties)  # what holds of a container once nothing more comes
 
 Goals = tuple[Formula, ...]
-Settle = Callable[
-    [Formula, Callable[[Formula], bool]], Formula
-]  # (goal, what holds of the value) -> what remains
+Settle = Callable[[Formula, Callable[[Formula], bool]], Formula]  # (goal, what holds of the value) -> what remains
 Reach = dict[Vector, int]  # a vector that some value has -> the least depth of containers of such a value
 
 
@@ -87,9 +85,7 @@ class Reachability:
                 return constant(assertion.type == type)
             if isinstance(assertion, Ref):
                 if assertion.pointer in within:
-                    raise UnsupportedSchemaError(
-                        "$ref", assertion.pointer, "refers to itself and to nothing else"
-                    )
+                    raise UnsupportedSchemaError("$ref", assertion.pointer, "refers to itself and to nothing else")
                 target = self._formula_at(assertion.pointer)
                 return self._specialise(target, type, (*within, assertion.pointer))
             return atom(assertion) if assertion.about == type else TRUE
@@ -182,9 +178,7 @@ class Reachability:
         return Step(goals, settle, list(values.values()))
 
     def named_member(self, goals: Goals, key: str) -> Step:
-        return self.member(
-            goals, key, frozenset(r for r in self.patterns(goals) if compile_pattern(r).matches(key))
-        )
+        return self.member(goals, key, frozenset(r for r in self.patterns(goals) if compile_pattern(r).matches(key)))
 
     def item(self, goals: Goals) -> Step:
         """Reading the next item of an array."""
@@ -273,9 +267,7 @@ class Reachability:
                     names = ", ".join(self.names(start[0])[:5])
                     reason = f"more than {MAX_STATES} combinations of what has been read, in one with {names}"
                     raise UnsupportedSchemaError("properties", "#", reason)
-            self._searches[start] = self._least(
-                {self.end(state[0]): depth} for state, depth in depths.items()
-            )
+            self._searches[start] = self._least({self.end(state[0]): depth} for state, depth in depths.items())
         return self._searches[start]
 
 

@@ -99,9 +99,7 @@ _ALL: Ranges = ((0, MAX_CODE_POINT),)
 _DIGIT = _chars("09")
 _WORD = _chars("09", "AZ", "az", "_")
 # ECMA-262 WhiteSpace and LineTerminator
-_SPACE = _chars(
-    "\t\r", " ", "\u00a0", "\u1680", "\u2000\u200a", "\u2028\u2029", "\u202f", "\u205f", "\u3000", "\ufeff"
-)
+_SPACE = _chars("\t\r", " ", "\u00a0", "\u1680", "\u2000\u200a", "\u2028\u2029", "\u202f", "\u205f", "\u3000", "\ufeff")
 _DOT = _complement(_chars("\n", "\r", "\u2028\u2029"))
 _CLASSES = {"d": _DIGIT, "w": _WORD, "s": _SPACE}
 _CLASSES |= {name.upper(): _complement(ranges) for name, ranges in _CLASSES.items()}
@@ -207,9 +205,7 @@ class _Parser:
                 raise self.error("malformed {}")
             self.position += len(text) + 2
             bounds = int(low), (int(high) if high else None if comma else int(low))
-            if max(bounds[0], bounds[1] or 0) > MAX_REPEAT or (
-                bounds[1] is not None and bounds[1] < bounds[0]
-            ):
+            if max(bounds[0], bounds[1] or 0) > MAX_REPEAT or (bounds[1] is not None and bounds[1] < bounds[0]):
                 raise self.error(f"a repeat beyond {MAX_REPEAT} or upside down")
         else:
             return 1, 1

@@ -249,9 +249,7 @@ def _items(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
     if not isinstance(items, list):
         return _all_items((), compiler.compile(items, f"{parent}/items"))
     prefix = tuple(compiler.compile(item, f"{parent}/items/{i}") for i, item in enumerate(items))
-    return _all_items(
-        prefix, compiler.compile(schema.get("additionalItems", True), f"{parent}/additionalItems")
-    )
+    return _all_items(prefix, compiler.compile(schema.get("additionalItems", True), f"{parent}/additionalItems"))
 
 
 def _all_items(prefix: tuple[Formula, ...], rest: Formula) -> Formula:
@@ -312,19 +310,13 @@ def _keys(compiler: SchemaCompiler, formula: Formula, pointer: str) -> Formula:
         target = assertion.pointer
         return _keys(compiler, compiler.compile(compiler.find(target), target), pointer)
     if isinstance(assertion, Text):
-        return compiler.compile(
-            allowed | {"properties": dict.fromkeys(sorted(assertion.values), True)}, pointer
-        )
-    raise UnsupportedSchemaError(
-        "propertyNames", pointer, "only pattern, lengths, enum and const are supported"
-    )
+        return compiler.compile(allowed | {"properties": dict.fromkeys(sorted(assertion.values), True)}, pointer)
+    raise UnsupportedSchemaError("propertyNames", pointer, "only pattern, lengths, enum and const are supported")
 
 
 def _dependencies(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
     dependent = {
-        all_of([atom(TypeIs("object")), _present(key)]): _needs(
-            compiler, needed, f"{pointer}/{_escape_pointer(key)}"
-        )
+        all_of([atom(TypeIs("object")), _present(key)]): _needs(compiler, needed, f"{pointer}/{_escape_pointer(key)}")
         for key, needed in schema["dependencies"].items()
     }
     return all_of(any_of([negation(has_key), needed]) for has_key, needed in dependent.items())

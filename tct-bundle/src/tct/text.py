@@ -46,9 +46,7 @@ class TextMachine:
     def __init__(self, automaton: TextAutomaton, accept: frozenset[Vector]):
         ends = np.array([vector in accept for vector in automaton.vectors])  # (S,)
         live = _backwards(automaton.table, ends)
-        table, first = _minimise(
-            automaton.table, live, [v if v in accept else None for v in automaton.vectors]
-        )
+        table, first = _minimise(automaton.table, live, [v if v in accept else None for v in automaton.vectors])
         self.next: list[list[int]] = table.tolist()
         self.ends: list[Vector | None] = [automaton.vectors[i] if ends[i] else None for i in first]
         self.takes_any = automaton.reachable == {self.ends[0]}
@@ -135,9 +133,7 @@ def _minimise(table: np.ndarray, live: np.ndarray, labels: list) -> tuple[np.nda
         refined = block
         for column in columns.T:
             moves = np.where(live[column], block[column], DEAD)
-            _, first, refined = np.unique(
-                refined * (len(table) + 1) + moves, return_index=True, return_inverse=True
-            )
+            _, first, refined = np.unique(refined * (len(table) + 1) + moves, return_index=True, return_inverse=True)
         if len(first) == len(set(block.tolist())):
             break
         block = refined

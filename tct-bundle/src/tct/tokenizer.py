@@ -227,16 +227,12 @@ class Tokenizer:
         except (ValueError, KeyError, TypeError, AttributeError):
             raise ValueError(f"{path} is not a tokenizer artifact") from None
         if version != FORMAT:
-            raise ValueError(
-                f"{path} has format {version}, this version of tct reads {FORMAT}: build it again"
-            )
+            raise ValueError(f"{path} has format {version}, this version of tct reads {FORMAT}: build it again")
         schema = artifact["schema"] if schema is None else schema
         if schema is None:
             raise ValueError(f"{path} does not carry its schema: it has to be given")
         if schema_hash(schema) != artifact["schema_sha256"]:
-            raise ValueError(
-                f"{path} was built for another version of the schema: build it again, or give that one"
-            )
+            raise ValueError(f"{path} was built for another version of the schema: build it again, or give that one")
         tokenizer = cls(schema, (tuple(map(int, merge.split("+"))) for merge in merges))
         if tokenizer.fingerprint != artifact["fingerprint"]:
             raise ValueError(f"{path} is damaged: its fingerprint does not fit its contents")
@@ -288,9 +284,7 @@ def _sha256(value: Any) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    with tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", dir=path.parent, prefix=path.name, delete=False
-    ) as file:
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=path.name, delete=False) as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

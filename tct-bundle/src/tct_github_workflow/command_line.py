@@ -20,7 +20,9 @@ def exit_code(main: Callable[..., None]) -> Callable[..., int]:
             print(f"error: {error}", file=sys.stderr)
             return 2
         except KeyboardInterrupt as interrupt:
-            print(f"interrupted; {interrupt}" if interrupt.args else "interrupted; nothing was written", file=sys.stderr)
+            print(
+                f"interrupted; {interrupt}" if interrupt.args else "interrupted; nothing was written", file=sys.stderr
+            )
             return 130
         return 0
 

@@ -23,8 +23,7 @@ _TYPES = ("str", "int", "float", "bool", "null", "map", "seq")
 _CUT_TYPE = "|".join(name[:end] for name in _TYPES for end in range(len(name), -1, -1))
 # How a text ends whose last node has not begun: in an alias, in or after an anchor or tag, in `? ` or `...`
 _NOT_BEGUN = re.compile(
-    r"(?:\*(?P<alias>[\w-]*)|&[\w-]*|&[\w-]+\s+|!(?:!(?:%s))?|!!(?:map|seq)\s+|\?|(?<=\n)\.\.?)\Z"
-    % _CUT_TYPE,
+    r"(?:\*(?P<alias>[\w-]*)|&[\w-]*|&[\w-]+\s+|!(?:!(?:%s))?|!!(?:map|seq)\s+|\?|(?<=\n)\.\.?)\Z" % _CUT_TYPE,
     re.ASCII,
 )
 # A cut scalar after its tag, plain or not begun.

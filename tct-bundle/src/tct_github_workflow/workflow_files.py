@@ -36,8 +36,9 @@ def find_files(folder: Path, suffixes=SUFFIXES, onerror=None) -> list[str]:
         raise FileNotFoundError(f"{folder} is not a folder")
     found = []
     for parent, _, names in os.walk(folder, onerror=onerror):
-        found += [Path(parent, name).relative_to(folder).as_posix()
-                  for name in names if name.lower().endswith(suffixes)]
+        found += [
+            Path(parent, name).relative_to(folder).as_posix() for name in names if name.lower().endswith(suffixes)
+        ]
     return sorted(found)
 
 
@@ -83,6 +84,7 @@ def read_file(path: Path) -> bytes:
 # -----------------------------------------------------------------------------
 # folders of results
 
+
 @contextlib.contextmanager
 def publish_folder(output: Path):
     """A new folder beside output that takes output's place when the block ends well, and vanishes otherwise.
@@ -99,8 +101,14 @@ def publish_folder(output: Path):
 
 
 @contextlib.contextmanager
-def resumable_folder(output: Path, settings: dict, resume: bool, keeps: str, replaces=frozenset(),
-                     is_earlier: Callable[[Path], bool] = lambda output: False):
+def resumable_folder(
+    output: Path,
+    settings: dict,
+    resume: bool,
+    keeps: str,
+    replaces=frozenset(),
+    is_earlier: Callable[[Path], bool] = lambda output: False,
+):
     """(work, new): as publish_folder's new, within a folder of work beside output that a run which does not end
     well leaves behind, and one with `resume` finds again. It is removed where no file in it matches `keeps`.
 
@@ -112,8 +120,10 @@ def resumable_folder(output: Path, settings: dict, resume: bool, keeps: str, rep
     work = work_folder(output)
     new, old = work / "new", work / "old"
     if work.exists() and any(work.iterdir()) and not (work / "lock").is_file():
-        raise FileExistsError(f"{work} is needed for work, but holds files that are not of an unfinished run: move it "
-                              "away, or name another output")
+        raise FileExistsError(
+            f"{work} is needed for work, but holds files that are not of an unfinished run: move it "
+            "away, or name another output"
+        )
     work.mkdir(parents=True, exist_ok=True)
     with open(work / "lock", "wb") as lock:
         try:
@@ -177,16 +187,20 @@ def _check_replaceable(output, replaces=frozenset(), is_earlier=lambda output: F
     names = {path.name for path in output.iterdir()}
     others = names - replaces or (names if not is_earlier(output) else set())
     if others:
-        raise FileExistsError(f"{output} holds other files ({min(others)!r}); nothing was overwritten, "
-                              "name a new folder")
+        raise FileExistsError(
+            f"{output} holds other files ({min(others)!r}); nothing was overwritten, name a new folder"
+        )
 
 
 def _check_same(former, settings, output):
-    differing = [f"{key} was {former.get(key)}, is {value}" for key, value in settings.items()
-                 if former.get(key) != value]
+    differing = [
+        f"{key} was {former.get(key)}, is {value}" for key, value in settings.items() if former.get(key) != value
+    ]
     if differing:
-        raise ValueError(f"the unfinished run that writes {output} had other settings ({'; '.join(differing)}): "
-                         "give the same, or start anew without --resume")
+        raise ValueError(
+            f"the unfinished run that writes {output} had other settings ({'; '.join(differing)}): "
+            "give the same, or start anew without --resume"
+        )
 
 
 def _empty(folder, but):

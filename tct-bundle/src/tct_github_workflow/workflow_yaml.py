@@ -14,8 +14,19 @@ MAX_DEPTH = 1_000  # nested collections
 MAX_EXPANDED = 16 * 1024 * 1024  # nodes and their characters, once aliases are copied out: stops alias bombs
 
 # YAML 1.2.2, section 10.3.2 (core schema). Everything else that is plain is a string.
-_CONSTANTS = {"": None, "~": None, "null": None, "Null": None, "NULL": None,
-              "true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
+_CONSTANTS = {
+    "": None,
+    "~": None,
+    "null": None,
+    "Null": None,
+    "NULL": None,
+    "true": True,
+    "True": True,
+    "TRUE": True,
+    "false": False,
+    "False": False,
+    "FALSE": False,
+}
 _INT = re.compile(r"[-+]?[0-9]+")
 _OCTAL_OR_HEX = re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
@@ -23,8 +34,7 @@ _NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 
 # What every YAML reader takes as it is: no control characters but tab and newline, none of the line breaks
 # that only YAML 1.1 knows, no byte order mark.
-_PRINTABLE = re.compile(
-    "[\t\n\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]*")
+_PRINTABLE = re.compile("[\t\n\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]*")
 _TOO_DEEP = f"more than {MAX_DEPTH:,} nested collections"
 _KEY_NOT_SCALAR = "a mapping key must be a scalar; quote a string that starts with { or ["
 _YAML_1_1 = yaml.resolver.Resolver()
@@ -40,6 +50,7 @@ class WorkflowSyntaxError(ValueError):
 
 # -----------------------------------------------------------------------------
 # reading
+
 
 def load_workflow(text: str | bytes):
     """The JSON value of one YAML document, read with YAML 1.2 core types as GitHub reads it.
@@ -214,7 +225,7 @@ def decode_text(text: str | bytes) -> str:
     except UnicodeDecodeError as error:
         raise _error_at_byte(data, error.start, "not UTF-8") from None
     except UnicodeEncodeError as error:
-        raise _error_at_byte(text[:error.start].encode(), error.start, "half of a surrogate pair") from None
+        raise _error_at_byte(text[: error.start].encode(), error.start, "half of a surrogate pair") from None
 
 
 def _error(mark, problem):
@@ -229,6 +240,7 @@ def _error_at_byte(data, position, problem):
 
 # -----------------------------------------------------------------------------
 # writing
+
 
 def dump_workflow(value) -> str:
     """YAML as people write it: block literals for scripts, bare `on`, quotes only where a reader needs them.
@@ -308,15 +320,22 @@ def _fits_literal(text):
     A leading tab would be taken for indentation, and trailing blank lines need the indicator that keeps them
     all, those that we put between jobs too.
     """
-    return ("\n" in text and text[0] != "\t" and not text.isspace() and not text.endswith("\n\n")
-            and _PRINTABLE.fullmatch(text) is not None)
+    return (
+        "\n" in text
+        and text[0] != "\t"
+        and not text.isspace()
+        and not text.endswith("\n\n")
+        and _PRINTABLE.fullmatch(text) is not None
+    )
 
 
 def _reads_as_string(text):
     """Whether readers of YAML 1.2 and of 1.1 (where yes, no, on and off are booleans) both see a string."""
-    return (text not in _CONSTANTS
-            and not any(kind.fullmatch(text) for kind in (_INT, _OCTAL_OR_HEX, _FLOAT, _NOT_FINITE))
-            and _YAML_1_1.resolve(yaml.ScalarNode, text, (True, False)) == _STRING_TAG)
+    return (
+        text not in _CONSTANTS
+        and not any(kind.fullmatch(text) for kind in (_INT, _OCTAL_OR_HEX, _FLOAT, _NOT_FINITE))
+        and _YAML_1_1.resolve(yaml.ScalarNode, text, (True, False)) == _STRING_TAG
+    )
 
 
 class _Emitter(yaml.emitter.Emitter):

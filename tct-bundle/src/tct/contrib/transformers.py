@@ -42,9 +42,7 @@ class TctLogitsProcessor:
         for index, row in enumerate(rows):
             if not self._matchers[row].fill_next_token_bitmask(bitmask, index):
                 bitmask[index, 0] = 1 << PAD
-        bits = np.unpackbits(
-            bitmask.view(np.uint8), axis=1, count=scores.shape[1], bitorder="little"
-        )  # (B, V)
+        bits = np.unpackbits(bitmask.view(np.uint8), axis=1, count=scores.shape[1], bitorder="little")  # (B, V)
         allowed = torch.from_numpy(bits).to(scores.device, torch.bool)
         return scores.masked_fill(~allowed, float("-inf"))
 
