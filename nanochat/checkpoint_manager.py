@@ -13,8 +13,8 @@ from pathlib import Path
 
 import torch
 
-from nanochat.common import write_atomic
 from nanochat.gpt import GPT, GPTConfig
+from script_tools.files import write_atomic
 
 STEP = r"(?P<step>\d{6}|[1-9]\d{6,})"  # as {step:06d} writes it
 TENSOR_FILE = re.compile(rf"(?P<kind>model|optim)_{STEP}\.pt")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from nanochat.common import sum_over_ranks
+from nanochat.distributed import sum_over_ranks
 from nanochat.functional import IGNORE_INDEX
 
 ROWS_AT_A_TIME = 256  # of logits in float32: 8 MiB with 8,192 columns

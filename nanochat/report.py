@@ -7,25 +7,20 @@ draws the curves and writes the report again, of a run that goes on or has ended
 
 import json
 import math
-import os
-import re
 import statistics
-import sys
-from contextlib import contextmanager
-from datetime import datetime, timedelta
-from itertools import zip_longest
+from datetime import timedelta
 from pathlib import Path
 from urllib.parse import quote
 
-from nanochat.common import ArgumentParser, sentence, user_errors, write_atomic
+from nanochat.run_folder import CURVES, METRICS, read_config, read_metrics
+from script_tools.cli import ArgumentParser, cli_errors
+from script_tools.files import write_atomic
+from script_tools.tables import fenced, table
 
-CONFIG, METRICS, CURVES = "config.json", "metrics.jsonl", "curves.png"
-REPORTS = ("report.md", "README.md")  # the latter of an experiment
-KEYS = {"command", "date", "first_step", "history", "status", "report", "settings", "checkpoint_dir"}  # of every config
 MOST_ROWS = 20  # of the table of validations
 
 
-@user_errors
+@cli_errors
 def main(argv=None):
     parser = ArgumentParser(
         prog="python -m nanochat.report", description="Draw the curves and write the report of a training run again."
@@ -38,192 +33,6 @@ def main(argv=None):
     except ImportError:
         print(f"no {CURVES}: matplotlib is not installed")
     print(f"written to {write_report(folder)}")
-
-
-# -----------------------------------------------------------------------------
-# a run as it goes
-
-
-class RunLog:
-    """The record of a run in a folder, which is made where it is missing, and on the screen.
-
-    config describes the run: command, date, versions, device, settings, model_config, parameters, data and
-    checkpoint_dir. A run that goes on after iteration first_step keeps its metrics until then, and the
-    commands that it was started with before. bar_total, the last iteration, asks for a progress bar where
-    stderr is a terminal; log_file for logs/training_DATE_TIME.log, a copy of the lines; is_experiment for a
-    report that is called README.md, not report.md. ValueError where wandb does not start, OSError where the
-    folder cannot be made; no file that cannot be written stops the run.
-    """
-
-    def __init__(
-        self,
-        folder,
-        *,
-        first_step=0,
-        config: dict,
-        wandb_name=None,
-        log_file=False,
-        bar_total=None,
-        is_experiment=False,
-    ):
-        self.folder = Path(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.bar, self.missing = None, set()
-        log_name = f"logs/training_{datetime.now():%Y%m%d_%H%M%S}.log"
-        self.log_path = self.folder / log_name if log_file else None
-
-        history = []
-        if first_step and (self.folder / CONFIG).is_file():
-            earlier = read_config(self.folder)
-            history = earlier["history"] + [{key: earlier[key] for key in ("command", "date", "first_step")}]
-        self.config = {
-            **config,
-            "first_step": first_step,
-            "history": history,
-            "status": "running",
-            "report": REPORTS[is_experiment],
-        }
-        self.wandb_run = start_wandb(wandb_name, self.config) if wandb_name else None
-
-        self._save_config()
-        with self._going_on(METRICS):
-            records = read_metrics(self.folder / METRICS)
-            kept = [json.dumps(record) + "\n" for record in records if record["step"] <= first_step]
-            write_atomic(self.folder / METRICS, "".join(kept).encode())
-        if bar_total and sys.stderr.isatty():
-            from tqdm import tqdm
-
-            self.bar = tqdm(total=bar_total, initial=first_step, unit="it", dynamic_ncols=True)
-
-    def line(self, text):
-        """Say text, above the bar if there is one, and note it in the log file."""
-        if self.bar:
-            self.bar.write(text, file=sys.stdout)
-            sys.stdout.flush()
-        else:
-            print(text, flush=True)
-        if self.log_path:
-            with self._going_on("the log file"):
-                self.log_path.parent.mkdir(exist_ok=True)
-                append(self.log_path, f"{text}\n")
-
-    def write(self, record):
-        """Note a record of numbers, one of them its "step". What is not finite is left out."""
-        record = finite(record)
-        with self._going_on(METRICS):
-            append(self.folder / METRICS, json.dumps(record) + "\n")
-        if self.wandb_run:
-            self.wandb_run.log(record, step=record["step"])
-
-    def advance(self, step, **shown):
-        """Move the progress bar to step, with what is shown behind it."""
-        if self.bar:
-            self.bar.set_postfix(shown, refresh=False)
-            self.bar.update(step - self.bar.n)
-
-    def draw(self):
-        """Draw the curves and write the report of the run so far."""
-        with self._going_on(CURVES):
-            plot_metrics(self.folder / METRICS, self.folder / CURVES)
-        with self._going_on(self.config["report"]):
-            write_report(self.folder)
-
-    def finish(self, status):
-        """The run is over: how it ended, for the report."""
-        if self.bar:
-            self.bar.close()
-            self.bar = None
-        self.config["status"] = status
-        self._save_config()
-        self.draw()
-        if self.wandb_run:
-            self.wandb_run.finish()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, trace):
-        if error:
-            self.finish(f"failed: {sentence(error)}")
-
-    def _save_config(self):
-        with self._going_on(CONFIG):
-            write_atomic(self.folder / CONFIG, json.dumps(self.config, indent=2).encode() + b"\n")
-
-    @contextmanager
-    def _going_on(self, name):
-        """A full disk or a missing matplotlib costs the file of this name, not the run: one line says so."""
-        try:
-            yield
-        except (OSError, ValueError, ImportError) as error:
-            if name not in self.missing:
-                self.missing.add(name)
-                why = "matplotlib is not installed" if isinstance(error, ImportError) else sentence(error)
-                self.line(f"training goes on without {name}: {why}")
-
-
-def start_wandb(name: str, config: dict):
-    try:
-        import wandb
-    except ImportError:
-        raise ValueError("--run needs the package wandb: install it, or leave --run out") from None
-    try:
-        return wandb.init(project="nanochat-tct", name=name, config=config)
-    except wandb.Error as error:
-        raise ValueError(f"wandb did not start ({error}); WANDB_MODE=offline needs no account") from None
-
-
-# -----------------------------------------------------------------------------
-# files
-
-
-def read_config(folder) -> dict:
-    """The config.json of a run. ValueError if there is none."""
-    path = Path(folder) / CONFIG
-    if not path.parent.is_dir():
-        raise ValueError(f"{folder}: there is no such folder")
-    if not path.is_file():
-        raise ValueError(f"{folder} is not the folder of a run: it has no {CONFIG}")
-    try:
-        config = json.loads(path.read_bytes())
-        is_ours = KEYS <= config.keys() and config["report"] in REPORTS
-    except (ValueError, AttributeError, TypeError):
-        is_ours = False
-    if not is_ours:
-        raise ValueError(f"{path} is not that of a training run: name another folder")
-    return config
-
-
-def read_metrics(path) -> list[dict]:
-    """The records of a metrics.jsonl; a line that a crash cut short is left out."""
-    records = []
-    if Path(path).is_file():
-        for line in Path(path).read_bytes().splitlines():
-            try:
-                records.append(finite(json.loads(line)))
-            except ValueError:
-                pass
-    return records
-
-
-def finite(record: dict) -> dict:
-    """
-    >>> finite({"step": 3, "val_loss": 800.0, "val_ppl": math.inf})
-    {'step': 3, 'val_loss': 800.0}
-    """
-    return {key: value for key, value in record.items() if math.isfinite(value)}
-
-
-def append(path: Path, text: str):
-    """Add text to a file, or nothing at all. OSError where that fails."""
-    size = path.stat().st_size if path.exists() else 0
-    try:
-        with open(path, "a", encoding="utf-8") as file:
-            file.write(text)
-    except OSError as error:
-        if path.exists():
-            os.truncate(path, size)  # what follows, when there is room again, begins a line
-        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 # -----------------------------------------------------------------------------
@@ -416,39 +225,6 @@ def samples(folder: Path) -> list[str]:
         f"`{newest.as_posix()}`:",
         fenced((folder / newest).read_text("utf-8", errors="replace"), "yaml"),
     ]
-
-
-def table(header: tuple, rows) -> str:
-    rule = ["---"] * len(header)
-    lines = [[str(cell).replace("|", r"\|") for cell in line] for line in (header, rule, *rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def columns(rows) -> str:
-    """The rows as plain text: columns as wide as they need with two blanks between, the first to the left and the
-    others to the right. An empty row is an empty line.
-
-    >>> print(columns([("", "first", "second"), ("a", 12.5, ""), (), ("longer", 1, "2 to 3")]))
-            first  second
-    a        12.5
-    <BLANKLINE>
-    longer      1  2 to 3
-    """
-    rows = [list(map(str, row)) for row in rows]
-    widths = [max(map(len, column)) for column in zip_longest(*rows, fillvalue="")]
-    lines = (
-        "  ".join(
-            [cell.rjust(width) if place else cell.ljust(width) for place, (cell, width) in enumerate(zip(row, widths))]
-        )
-        for row in rows
-    )
-    return "\n".join(line.rstrip() for line in lines)
-
-
-def fenced(text: str, language: str = "") -> str:
-    """A code block, its fence longer than any in the text."""
-    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
-    return f"{fence}{language}\n{text.rstrip()}\n{fence}"
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from nanochat.common import autocast, data_parallel, derive_seed, sum_over_ranks
+from nanochat.device import autocast
+from nanochat.distributed import data_parallel, derive_seed, sum_over_ranks
 from nanochat.optim import set_rates
 
 

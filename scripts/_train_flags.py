@@ -4,8 +4,7 @@ import math
 from types import SimpleNamespace
 
 from model_config import PRESET_NAMES, get_config
-
-from nanochat.common import ArgumentParser, print0
+from script_tools.cli import ArgumentParser, print0
 
 # Where neither a flag nor, on resume, the checkpoint says otherwise.
 DEFAULTS = {

@@ -12,14 +12,15 @@ import sys
 from codecs import getincrementaldecoder
 from pathlib import Path
 
-from nanochat.common import ArgumentParser, user_errors, write_atomic, write_new_files
+from script_tools.cli import ArgumentParser, cli_errors
+from script_tools.files import write_atomic, write_new_files
 
 EXTENSIONS = {"yaml": "yml", "json": "json"}
 NO_OBJECT = "no workflow: its text is no JSON object"
 KEY, COMMENT, RESET = "\033[36m", "\033[2m", "\033[0m"  # cyan and faint, for a terminal
 
 
-@user_errors
+@cli_errors
 def main(argv=None):
     args = parse_arguments(argv)
     prompt = build_prompt(args)
@@ -27,14 +28,15 @@ def main(argv=None):
         args.output.mkdir(parents=True, exist_ok=True)
     linter = None
     if args.lint:
-        from scripts._lint import find_linter
+        from workflow_eval.actionlint import find_linter
 
         linter = find_linter()
 
-    from nanochat.common import choose_device, tune_process
+    from nanochat.device import choose_device, tune_process
 
     tune_process()
     from tqdm import tqdm
+
     from workflow_generator import WorkflowGenerator
 
     generator = WorkflowGenerator.load(args.checkpoint, choose_device(args.device), args.dtype)
@@ -238,7 +240,7 @@ def check_prompt(prompt: str | dict, what: str):
 
 def is_complete(text: str) -> bool:
     import tct_github_workflow as tct
-    from tct_github_workflow.workflow_files import load_text
+    from tct_github_workflow.files import load_text
 
     try:
         return bool(tct.encode(json.dumps(load_text(text, ""))))

@@ -17,7 +17,7 @@ train=(python -m scripts.tct_train --model_size tiny --data_dir "$out/prepared" 
     --num_iterations "$iterations" --eval_every 30 --device cpu)
 
 section "1. Workflows: the embedded sample"
-python -m scripts.sample_workflows --output "$out/workflows"
+python -m scripts.make_synthetic_workflows --output "$out/workflows"
 
 section "2. Prepare: workflows to windows of tokens"
 python tct-bundle/scripts/prepare_training_data.py --input "$out/workflows" --output "$out/prepared" \

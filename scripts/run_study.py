@@ -27,7 +27,8 @@ from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
-from nanochat.common import ArgumentParser, StopSignals, refuse_to_replace, user_errors, write_atomic
+from script_tools.cli import ArgumentParser, StopSignals, cli_errors
+from script_tools.files import refuse_to_replace, write_atomic
 
 PREPARE = "tct-bundle/scripts/prepare_training_data.py"
 BUILD = "tct-bundle/scripts/build_tokenizer.py"
@@ -68,7 +69,7 @@ class Run:
         return f"{self.arm.replace(' ', '_').replace('/', '_').replace(',', '')}-{self.seed}"
 
 
-@user_errors
+@cli_errors
 def main(argv=None):
     parser = ArgumentParser(prog="python -m scripts.run_study", description=__doc__.split("\n")[0])
     add = parser.add_argument
@@ -85,7 +86,7 @@ def main(argv=None):
     add("--report-only", action="store_true", help="draw the report again from what results.json has")
     add("--dry-run", action="store_true", help="list the runs and what they cost, and do nothing")
     args = parser.parse_args(argv)
-    from scripts._study_report import read_results, write_report
+    from nanochat.study_report import read_results, write_report
 
     study = read_study(args.study)
     runs = runs_of(study)
@@ -169,7 +170,7 @@ def list_runs(settings: dict) -> str:
     import torch
 
     from nanochat.gpt import GPT, GPTConfig
-    from nanochat.report import columns
+    from script_tools.tables import columns
     from scripts._train_flags import preset_config
 
     rows = [("run", "iterations", "tokens", "PFLOPs")]
@@ -248,7 +249,7 @@ def train_all(args, study: dict, settings: dict, results: dict):
 
 def iterations_done(args, settings: dict) -> int:
     """By all runs together."""
-    from nanochat.report import read_metrics
+    from nanochat.run_folder import read_metrics
 
     records = [read_metrics(folder_of(args, run) / "metrics.jsonl") for run in settings]
     return sum(found[-1]["step"] for found in records if found)
@@ -281,8 +282,7 @@ def prepare(args, flags: dict, environment: dict, merges: str) -> Path:
 
 def learn_merges(args) -> Path:
     """A workflow tokenizer whose merges come from the training workflows alone."""
-    from prepared_reader import open_tokenizer, read_split
-    from tct_dataloader import read_metadata
+    from workflow_data.reader import open_tokenizer, read_metadata, read_split
 
     artifact = args.work / "own_merges.json"
     if not artifact.exists():
@@ -414,7 +414,7 @@ def describe_run(run: Run, config: dict, folder: Path) -> dict:
     import torch
 
     from nanochat.gpt import GPT, GPTConfig
-    from nanochat.report import read_metrics
+    from nanochat.run_folder import read_metrics
 
     records = read_metrics(folder / "metrics.jsonl")
     with torch.device("meta"):

@@ -12,7 +12,8 @@ import re
 import time
 from pathlib import Path
 
-from nanochat.common import ArgumentParser, print0, refuse_to_replace, user_errors, write_atomic
+from script_tools.cli import ArgumentParser, cli_errors, print0
+from script_tools.files import refuse_to_replace, write_atomic
 from scripts.generate_workflow import add_sampling_flags
 
 FILES = (
@@ -28,16 +29,15 @@ FILES = (
 SAMPLING = ("max_tokens", "temperature", "top_k", "top_p", "min_p", "max_repeats")  # settings of the samples
 
 
-@user_errors
+@cli_errors
 def main(argv=None):
     args = parse_arguments(argv)
 
-    from prepared_reader import open_tokenizer
-    from tct_dataloader import check_metadata, read_metadata
-    from workflow_generator import find_language
-
     from nanochat.checkpoint_manager import load_model
-    from nanochat.common import choose_device, choose_dtype, process_group, tune_process
+    from nanochat.device import choose_device, choose_dtype, tune_process
+    from nanochat.distributed import process_group
+    from workflow_data.reader import check_metadata, open_tokenizer, read_metadata
+    from workflow_generator import find_language
 
     tune_process()
     device = choose_device(args.device)
@@ -109,11 +109,11 @@ def parse_arguments(argv):
 def evaluate(args, model, meta: dict, language, metadata: dict, tokenizer, dtype, ranks):
     """(figures, lengths for the picture, samples as _eval_samples describes them, seconds they took). Ranks share the
     model's work; the rest is rank 0's."""
-    from workflow_generator import WorkflowGenerator
-
+    from held_out_scores import read_held_out, score_held_out, summarize_scores
     from nanochat.inference import prepare_for_inference
-    from scripts._eval_samples import complete, generate, summarize_completions
-    from scripts._eval_scores import read_held_out, score_held_out, summarize_scores
+    from scripts.tct_eval_samples import complete, generate
+    from workflow_eval.completions import summarize_completions
+    from workflow_generator import WorkflowGenerator
 
     held_out = read_held_out(args.data_dir, metadata, tokenizer)
     scores = score_held_out(model, held_out, args.data_dir, args.device_batch_size, dtype)
@@ -152,11 +152,11 @@ def evaluate(args, model, meta: dict, language, metadata: dict, tokenizer, dtype
 def judge_samples(args, samples: list[dict], held_out, metadata: dict, tokenizer) -> tuple[dict, dict]:
     """(figures, lengths) of the samples and, beside them, of as many real workflows."""
     import numpy as np
-    from workflow_features import compare
 
-    from scripts._eval_samples import Corpus, judge, parse
-    from scripts._github_parser import find_parser
-    from scripts._lint import find_linter
+    from workflow_eval.actionlint import find_linter
+    from workflow_eval.features import compare
+    from workflow_eval.github_parser import find_parser
+    from workflow_eval.samples import Corpus, judge, parse
 
     left_out, tools = [], {}
     for name, find in (("actionlint", find_linter), ("GitHub's parser", find_parser)):
@@ -232,8 +232,8 @@ def samples_in(folder: Path) -> list[Path]:
 
 
 def publish(folder: Path, results: dict, figures: dict, lengths: dict, samples: list[dict], seconds: float):
-    from nanochat.report import columns
-    from scripts._eval_report import held_out_rows, judged_rows, write_report
+    from script_tools.tables import columns
+    from workflow_eval.report import held_out_rows, judged_rows, write_report
 
     results |= figures
     (folder / "samples").mkdir(parents=True, exist_ok=True)

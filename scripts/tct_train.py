@@ -18,16 +18,17 @@ from datetime import datetime
 from itertools import takewhile
 from pathlib import Path
 
-from nanochat.common import StopSignals, print0, user_errors
+from script_tools.cli import StopSignals, cli_errors, print0
 from scripts._train_flags import DEFAULTS, parse_arguments, preset_config, settle
 
 
-@user_errors
+@cli_errors
 def main(argv=None):
     flags = parse_arguments(argv)
     command = shlex.join(["python", "-m", "scripts.tct_train", *(sys.argv[1:] if argv is None else argv)])
 
-    from nanochat.common import choose_device, process_group, tune_process
+    from nanochat.device import choose_device, tune_process
+    from nanochat.distributed import process_group
 
     tune_process()
     device = choose_device(flags.device or "auto")
@@ -48,8 +49,6 @@ def main(argv=None):
 
 def train(flags, command, device, ranks, stop):
     import torch
-    from tct_dataloader import check_metadata, read_metadata
-    from tct_packing import packed_data_loader
 
     from nanochat.checkpoint_manager import (
         best_val_loss,
@@ -60,20 +59,16 @@ def train(flags, command, device, ranks, stop):
         save_best,
         save_checkpoint,
     )
-    from nanochat.common import (
-        autocast,
-        choose_compile,
-        choose_dtype,
-        derive_seed,
-        peak_flops,
-        sum_over_ranks,
-        write_new_files,
-    )
+    from nanochat.device import autocast, choose_compile, choose_dtype, peak_flops
+    from nanochat.distributed import derive_seed, sum_over_ranks
     from nanochat.gpt import GPT, GPTConfig
     from nanochat.loss_eval import bits_per_byte, evaluate_loss, perplexity
     from nanochat.optim import build_optimizers, rate_at
-    from nanochat.report import RunLog
+    from nanochat.run_log import RunLog
     from nanochat.trainer import Trainer, collect
+    from script_tools.files import write_new_files
+    from tct_packing import packed_data_loader
+    from workflow_data.reader import check_metadata, read_metadata
 
     # -------------------------------------------------------------------------
     # the checkpoint to continue from, and the settings
@@ -355,8 +350,8 @@ def refuse_used_folder(checkpoint_dir: Path, steps: list[int]):
 def refuse_foreign_files(record_dir: Path, checkpoint_dir: Path, report: str, is_new: bool):
     """ValueError or OSError if the run would replace files that no run wrote, or, if it is new, another's record."""
     from nanochat.checkpoint_manager import has_step_files
-    from nanochat.common import refuse_to_replace
-    from nanochat.report import CONFIG, CURVES, METRICS, read_config
+    from nanochat.run_folder import CONFIG, CURVES, METRICS, read_config
+    from script_tools.files import refuse_to_replace
 
     record = read_config(record_dir) if (record_dir / CONFIG).exists() else {}
     if is_new and record.get("status", "").startswith(("finished", "stopped")):

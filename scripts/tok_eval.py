@@ -10,12 +10,13 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from nanochat.common import ArgumentParser, user_errors, write_atomic
+from script_tools.cli import ArgumentParser, cli_errors
+from script_tools.files import write_atomic
 
 TIKTOKEN = ("o200k_base", "cl100k_base", "r50k_base")
 
 
-@user_errors
+@cli_errors
 def main(argv=None):
     parser = ArgumentParser(prog="python -m scripts.tok_eval", description=__doc__.split("\n")[0])
     add = parser.add_argument
@@ -80,10 +81,11 @@ def read_workflows(args) -> tuple[list[str], list[str]]:
 
     import numpy as np
     from tqdm import tqdm
-    from workflow_chunks import sha256
-    from workflow_cleaning import Workflow, clean
-    from workflow_selection import choose_sides, place_of
-    from workflow_sources import Selection, open_source
+
+    from workflow_data.chunks import sha256
+    from workflow_data.cleaning import Workflow, clean
+    from workflow_data.sources import Selection, open_source
+    from workflow_data.split import choose_sides, place_of
 
     selection = Selection(args.split_by, args.text_column, args.path_column, args.path_glob)
     records = chain.from_iterable(open_source(location, selection) for location in args.input)
@@ -103,8 +105,7 @@ def read_workflows(args) -> tuple[list[str], list[str]]:
 
 def open_tokenizers(args, train: list[str]):
     """(name, vocabulary size, texts -> number of tokens of each) of every tokenizer there is."""
-    from bpe_tokenizer_adapter import BPETokenizer
-    from tct_tokenizer_adapter import TCTTokenizer
+    from workflow_data.tokenizers import BPETokenizer, TCTTokenizer
 
     tct = TCTTokenizer()
     yield "tct", tct.get_vocab_size(), counter(tct.encode)
@@ -117,7 +118,7 @@ def open_tokenizers(args, train: list[str]):
     if args.tiktoken is None:
         print("tiktoken is skipped: --tiktoken is not given")
         return
-    from scripts._bench_engines import tiktoken_encoding
+    from scripts.bench.engines import tiktoken_encoding
 
     for name in TIKTOKEN:
         try:
@@ -147,7 +148,7 @@ def summarize(name: str, size: int, counts: list[int], texts: list[str]) -> dict
 
 
 def print_table(results: dict[str, dict]):
-    from nanochat.report import columns
+    from script_tools.tables import columns
 
     ours = results["tct"]["tokens_per_workflow"]
     rows = [

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tct_windows import WindowPlan, state_windows, windows
+
+from workflow_data.windows import WindowPlan, state_windows, windows
 
 
 def write_prepared(

@@ -26,16 +26,17 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from prepared_reader import read_split
-from tct_dataloader import read_metadata
-from tct_packing import PackedTrainLoader, pack, packed_data_loader
-from token_places import MaskTable, find_places
 
-from nanochat.common import autocast, derive_seed, tune_process
+from nanochat.device import autocast, tune_process
+from nanochat.distributed import derive_seed
 from nanochat.functional import IGNORE_INDEX, capped_cross_entropy
 from nanochat.gpt import GPT, GPTConfig, norm
 from nanochat.loss_eval import ROWS_AT_A_TIME
 from nanochat.optim import build_optimizers, rate_at, set_rates
+from nanochat.packing import PackedTrainLoader, pack
+from tct_packing import packed_data_loader
+from workflow_data.reader import read_metadata, read_split
+from workflow_eval.token_kinds import MaskTable, find_places
 
 TABLES = ("before", "head")
 LEVERS = ("after", *TABLES, "renormalised", "targets", "unplaced", "bias", "previous")

@@ -15,14 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from prepared_reader import open_tokenizer
-from tct.tokenizer import compact
-from tct_dataloader import read_metadata
-from token_places import ACTION_REFERENCES, KEYS, KIND_OF_TEXT, KINDS, OTHER_TEXT, RUN_SCRIPTS, STRUCTURE
 
+from held_out_scores import read_held_out, score_held_out
 from nanochat.checkpoint_manager import load_model
-from nanochat.report import table
-from scripts._eval_scores import read_held_out, score_held_out
+from script_tools.tables import table
+from tct.tokenizer import compact
+from workflow_data.reader import open_tokenizer, read_metadata
+from workflow_eval.token_kinds import ACTION_REFERENCES, KEYS, KIND_OF_TEXT, KINDS, OTHER_TEXT, RUN_SCRIPTS, STRUCTURE
 
 KINDS_OF_BYTES = (STRUCTURE, KEYS, ACTION_REFERENCES, RUN_SCRIPTS, OTHER_TEXT)  # enum values are text there
 LENGTHS = (0, 1_000, 2_000, 4_000, 8_000, 16_000, 10**9)  # bytes

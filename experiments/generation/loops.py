@@ -3,14 +3,12 @@
 python experiments/generation/loops.py PREPARED
 """
 
-from prepared_reader import read_split
-from tct_dataloader import read_metadata
-
-from nanochat.common import ArgumentParser, user_errors
 from nanochat.sampling import LEAST_LOOP, Loops
+from script_tools.cli import ArgumentParser, cli_errors
+from workflow_data.reader import read_metadata, read_split
 
 
-@user_errors
+@cli_errors
 def main(argv=None):
     parser = ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("prepared", help="prepared folder; its validation split is looked at")

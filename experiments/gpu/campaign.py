@@ -80,7 +80,7 @@ def environment_of(args, work: Path) -> dict[str, str]:
 def compose(work: Path, environment: dict, log) -> Path:
     """Prepare a small embedded sample, to be trained on if there is no other data."""
     workflows, prepared = work / "workflows", work / "prepared"
-    call([sys.executable, "-m", "scripts.sample_workflows", "--output", workflows, "--count", str(DRY_WORKFLOWS)],
+    call([sys.executable, "-m", "scripts.make_synthetic_workflows", "--output", workflows, "--count", str(DRY_WORKFLOWS)],
          environment, log)  # fmt: skip
     call([sys.executable, ROOT / "tct-bundle/scripts/prepare_training_data.py", "--input", workflows, "--output",
           prepared, "--states", "--window-step", "512"], environment, log)  # fmt: skip

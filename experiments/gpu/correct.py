@@ -9,19 +9,21 @@ import os
 import subprocess
 import sys
 
-import tct_github_workflow as tct
 import torch
 import torch.distributed as dist
 from step import Step
-from tct_dataloader import load_states, open_split
-from tct_packing import PackedTrainLoader
-from workflow_generator import WorkflowGenerator
 
-from nanochat.common import Ranks, autocast
+import tct_github_workflow as tct
+from nanochat.device import autocast
+from nanochat.distributed import Ranks
 from nanochat.functional import Documents
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.optim import build_optimizers
+from nanochat.packing import PackedTrainLoader
 from nanochat.trainer import Trainer
+from workflow_data.loaders import open_split
+from workflow_data.reader import load_states
+from workflow_generator import WorkflowGenerator
 
 CPU = torch.device("cpu")
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2}  # relative errors; float32 has no TF32 here

@@ -8,18 +8,20 @@ from itertools import pairwise
 from statistics import median
 
 import torch
-from model_config import get_config
 from step import Step
-from tct_dataloader import load_states, open_split
-from tct_packing import PackedTrainLoader
 from torch.profiler import ProfilerActivity, profile
 
-from nanochat.common import Ranks, choose_dtype, peak_flops
+from model_config import get_config
+from nanochat.device import choose_dtype, peak_flops
+from nanochat.distributed import Ranks
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.optim import build_optimizers
+from nanochat.packing import PackedTrainLoader
 from nanochat.trainer import Trainer
-from scripts.bench_train import config_of
-from scripts.bench_train import run as run_bench
+from scripts.bench.train import config_of
+from scripts.bench.train import run as run_bench
+from workflow_data.loaders import open_split
+from workflow_data.reader import load_states
 
 WARM_UP = 3  # updates; the first compiles
 TIMED_SECONDS, MIN_UPDATES = 1.5, 2
@@ -160,7 +162,7 @@ def profile_of(args, size: str, rows: int, device) -> str:
 
 
 def against(args, size: str, rows: int, device) -> dict:
-    """Measure another checkout's nanochat.gpt on padded rows with AdamW, as scripts.bench_train does."""
+    """Measure another checkout's nanochat.gpt on padded rows with AdamW, as scripts.bench.train does."""
     preset = get_config(size)
     job = {
         "mode": "against", "against": str(args.against), "dtype": "bfloat16", "model_size": size,

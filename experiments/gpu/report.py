@@ -14,16 +14,16 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-from tct_github_workflow.workflow_yaml import dump_workflow
 
-from nanochat.common import ArgumentParser, user_errors
+from script_tools.cli import ArgumentParser, cli_errors
+from tct_github_workflow.workflow_yaml import dump_workflow
 
 HERE = Path(__file__).parent
 SAMPLES_SHOWN = 3
 REFERENCE_UPDATES, REFERENCE_ROWS = 50_000, 32  # the run of `small` that the mission describes
 
 
-@user_errors
+@cli_errors
 def main(argv=None):
     parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path, help="folder that the campaign wrote")

@@ -14,10 +14,10 @@ import sys
 import torch
 from pieces import write_pieces
 from step import Step
-from tct_dataloader import load_rows, read_metadata
-from tct_packing import count_tokens
 
 from nanochat.checkpoint_manager import best_dir, load_model
+from nanochat.packing import count_tokens
+from workflow_data.reader import load_rows, read_metadata
 
 CONTEXT = 512
 ROWS = 32  # contexts of an update, as the preset has them

@@ -10,19 +10,20 @@ import argparse
 import json
 import time
 
-from nanochat.common import Ranks, autocast, derive_seed, tune_process
+from nanochat.device import autocast, tune_process
+from nanochat.distributed import Ranks, derive_seed
 
 tune_process()  # before torch
 
 import torch  # noqa: E402
-from model_config import get_config  # noqa: E402
-from tct_dataloader import read_metadata  # noqa: E402
-from tct_packing import packed_data_loader  # noqa: E402
 
 import nanochat.optim as optim  # noqa: E402
+from model_config import get_config  # noqa: E402
 from nanochat.gpt import GPT, GPTConfig  # noqa: E402
 from nanochat.loss_eval import bits_per_byte, evaluate_loss  # noqa: E402
 from nanochat.trainer import Trainer  # noqa: E402
+from tct_packing import packed_data_loader  # noqa: E402
+from workflow_data.reader import read_metadata  # noqa: E402
 
 DTYPE = torch.bfloat16
 FLAGS = {

@@ -4,7 +4,7 @@
 set -euo pipefail
 data=$(realpath "${1:?the prepared folder is missing}")
 cd "$(dirname "$0")/../.."
-python -m scripts.bench_train --model_size small medium large --dtype bfloat16 --device cuda --compile on \
+python -m scripts.bench.train --model_size small medium large --dtype bfloat16 --device cuda --compile on \
     --device_batch_size 32 --steps 50 --data_dir "$data" --output experiments/speed/gpu.json
 time python -m scripts.tct_train --experiment exp001-small-ctx512-s32 --model_size small --data_dir "$data" \
     --num_iterations 50000 --device_batch_size 32 --eval_every 500 --warmup_iters 2000 --keep_last 3 --log_every 50

@@ -14,9 +14,10 @@ from itertools import chain
 from math import isqrt
 from typing import NamedTuple
 
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
+
 from tct.bpe import Merge, Merges, Symbols, learn_merges, runs
 from tct.symbols import BYTE, text_symbols
-from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 
 VOCAB_SIZE = 8192
 MAX_LEARNED = 1000  # symbols of the longest piece that merges are learned from

@@ -12,14 +12,14 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-from tct_github_workflow.command_line import ArgumentParser, exit_code
+from script_tools.cli import ArgumentParser, cli_errors
 
 HERE = Path(__file__).parent
 REFERENCE = "ours"
 T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}  # two-sided 95% points of Student's t by degrees of freedom
 
 
-@exit_code
+@cli_errors
 def main(argv=None):
     ArgumentParser(description=__doc__).parse_args(argv)
     lines = [json.loads(line) for line in (HERE / "results.jsonl").read_text().splitlines()]

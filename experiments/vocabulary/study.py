@@ -20,7 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tct_github_workflow.command_line import ArgumentParser, exit_code
+from script_tools.cli import ArgumentParser, cli_errors
 
 HERE = Path(__file__).parent
 CONTEXT = 512  # tokens of a row
@@ -34,7 +34,7 @@ IGNORE = -1  # nanochat.gpt.IGNORE_INDEX
 CHECKPOINTS = 4  # points of the curve, each over a quarter of these documents
 
 
-@exit_code
+@cli_errors
 def main(argv=None):
     parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus", type=Path, required=True, help="workflows, in folders OWNER__REPOSITORY")
@@ -99,9 +99,10 @@ def cached(path: Path, make: Callable, *args) -> Any:
 def read_documents(corpus: Path) -> list:
     """The schema-valid workflows without exact copies; the hash of its owner tells whether one is held out."""
     from recipes import Document
+
     from tct.codec import Encoder
     from tct.tokenizer import compact
-    from tct_github_workflow.workflow_files import find_files, load_file
+    from tct_github_workflow.files import find_files, load_file
 
     documents = {}
     for name in find_files(corpus):
@@ -199,8 +200,8 @@ def encoded(documents: list, recipe: str) -> dict:
 def run(documents: list, cache_folder: Path, recipe: str, seed: int, updates: int, learning_rate: float) -> dict:
     """Trains a model on the tokens of a recipe and scores it: the figures of a line of the results."""
     import torch
-    from model_config import get_config
 
+    from model_config import get_config
     from nanochat.gpt import GPT, GPTConfig
     from nanochat.optim import build_optimizers, rate_at, set_rates
 

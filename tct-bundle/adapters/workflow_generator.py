@@ -13,16 +13,15 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import tct_github_workflow as tct
-from bpe_tokenizer_adapter import END, NAMES, BPETokenizer
-from llguidance_constraint import LLGuidanceConstraint
-from tct.tokenizer import compact
-from tct_github_workflow.workflow_files import load_text
-from tct_github_workflow.workflow_yaml import dump_workflow, load_json
-
 from nanochat.checkpoint_manager import load_model
-from nanochat.common import choose_dtype
+from nanochat.device import choose_dtype
 from nanochat.engine import Constraint, Engine
 from nanochat.inference import prepare_for_inference
+from tct.tokenizer import compact
+from tct_github_workflow.files import load_text
+from tct_github_workflow.workflow_yaml import dump_workflow, load_json
+from workflow_data.llguidance_constraint import LLGuidanceConstraint
+from workflow_data.tokenizers import END, NAMES, BPETokenizer
 
 FILE = "tokenizer.json"
 MAX_TOKENS = 1024  # tokens of a sample unless told otherwise; four of five real workflows are shorter

@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -13,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from script_tools.files import write_atomic
 from tct.bpe import Merge, Merges
 from tct.codec import NOTHING, Decoder, DuplicateKeys, Encoder, Truncated, symbols_of
 from tct.machine import TypeMachine
@@ -209,8 +208,8 @@ class Tokenizer:
             "merges": " ".join(f"{left}+{right}" for left, right in self.merges.merges),
         }
         path = Path(path)
-        _write(path, json.dumps(artifact, ensure_ascii=False, indent=1) + "\n")
-        _write(path.with_suffix(".vocab.txt"), "\n".join(self._listing()) + "\n")
+        write_atomic(path, (json.dumps(artifact, ensure_ascii=False, indent=1) + "\n").encode())
+        write_atomic(path.with_suffix(".vocab.txt"), ("\n".join(self._listing()) + "\n").encode())
 
     def _listing(self) -> Iterable[str]:
         yield f"# {self.vocab_size()} tokens, fingerprint {self.fingerprint}: id, token, and what it is merged from"
@@ -281,12 +280,3 @@ def _whole(decoder: Decoder) -> Any:
 
 def _sha256(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def _write(path: Path, text: str) -> None:
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=path.name, delete=False) as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.chmod(file.name, 0o644)
-    os.replace(file.name, path)

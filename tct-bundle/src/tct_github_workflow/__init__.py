@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from tct.matcher import Matcher
 from tct.prefix import Prefix, prefix_of
 from tct.tokenizer import Tokenizer

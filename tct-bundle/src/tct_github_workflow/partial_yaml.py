@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import yaml
+
 from tct.codec import CUT
 from tct.partial_json import word_hints
 from tct.prefix import Beginning, Found, Key, NotEnd, String, find_mark, last_of, left_open, new_mark

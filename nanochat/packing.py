@@ -1,0 +1,204 @@
+"""Prepared windows in, packed batches out: windows side by side in one row, without padding.
+
+Think of an epoch as one line of targets: the windows in a random order, end to end. A batch is the next B * C
+targets of that line, so every update has the same number of them, every target comes once in an epoch, and
+the place in the line is all there is to remember. A window that a batch ends in is shown again from its start
+in the next, its first targets ignored; `packing_order` sees to it that this is rare.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+
+import numpy as np
+import torch
+
+from nanochat.functional import IGNORE_INDEX, Documents, move_tensor
+
+SPARE_DOCUMENTS = 8  # for each row of C targets: real workflows are seldom so short
+
+
+# -----------------------------------------------------------------------------
+# the two loaders
+
+
+class PackedTrainLoader:
+    """Endless batches (x, y, documents), x and y int64 (1, N), with exactly `targets` targets each.
+
+    Target number i of the whole run is target i % L of the line of epoch i // L. A batch of all ranks together
+    is the next world_size * targets of them, of which rank r takes part r; so one process that accumulates n
+    batches and n processes see the same batches, and the position means the same to any number of ranks.
+    """
+
+    def __init__(self, rows, targets, metadata, *, states=None, seed=0, rank=0, world_size=1, device="cpu"):
+        self.rows, self.states, self.targets, self.pad_token = rows, states, targets, metadata["pad_token"]
+        self.context_size = rows.size(1) - 1
+        self.lengths = count_tokens(rows, self.pad_token)  # (R,)
+        self.epoch_targets = int(self.lengths.sum())
+        self.seed, self.rank, self.world_size, self.device = seed, rank, world_size, torch.device(device)
+        self.drawn = 0  # targets that all ranks together have taken since the run began
+        self._line = lru_cache(maxsize=2)(self._make_line)  # an epoch and, at its end, the next
+        self._ahead = None  # (drawn, batch to be) while the GPU works
+        self._worker = ThreadPoolExecutor(1) if self.device.type == "cuda" else None
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if self._ahead and self._ahead[0] == self.drawn:
+            batch = self._ahead[1].result()
+        else:
+            batch = self._batch(self.drawn)
+        self.drawn += self.world_size * self.targets
+        if self._worker:
+            self._ahead = self.drawn, self._worker.submit(self._batch, self.drawn)
+        return tuple(
+            part.to(self.device) if isinstance(part, Documents) else move_tensor(part, self.device) for part in batch
+        )
+
+    @property
+    def epoch(self) -> float:
+        """Passes over the data so far."""
+        return self.drawn / self.epoch_targets
+
+    def state_dict(self) -> dict:
+        epoch, position = divmod(self.drawn, self.epoch_targets)
+        return {"seed": self.seed, "epoch": epoch, "position": position, "targets": self.epoch_targets}
+
+    def load_state_dict(self, state: dict):
+        """Continue where state was taken, on any number of ranks. ValueError where the data is other data."""
+        if state["targets"] != self.epoch_targets:
+            raise ValueError(
+                f"the data has {self.epoch_targets:,} training targets, but had "
+                f"{state['targets']:,} when the checkpoint was written: give the same --data_dir "
+                "and --max_files"
+            )
+        self.seed = state["seed"]
+        self.drawn = state["epoch"] * self.epoch_targets + state["position"]
+
+    def _batch(self, drawn: int):
+        first = drawn + self.rank * self.targets
+        segments = list(self._segments(first, first + self.targets))
+        # On a GPU, where shapes must not change from step to step: one length for nearly all batches, and one
+        # more for those that show a window again.
+        length = None
+        if self.device.type == "cuda":
+            length = self.targets
+            if sum(stop for _, _, stop in segments) > length:
+                length += self.context_size
+        return pack(self.rows, segments, self.pad_token, length, pin=self.device.type == "cuda", states=self.states)
+
+    def _segments(self, first: int, last: int):
+        """(row, start, stop) of each piece of the line from target first to target last of the whole run."""
+        while first < last:
+            epoch, position = divmod(first, self.epoch_targets)
+            order, ends = self._line(self.seed, epoch)
+            i = np.searchsorted(ends, position, side="right")
+            row, end = order[i], ends[i]
+            begin = end - self.lengths[row]
+            stop = min(end, position + last - first)
+            yield int(row), int(position - begin), int(stop - begin)
+            first += int(stop - position)
+
+    def _make_line(self, seed: int, epoch: int):
+        """(order of the rows, where in the line each ends), both (R,)."""
+        order = packing_order(self.lengths, self.context_size, np.random.default_rng((seed, epoch)))
+        return order, self.lengths[order].cumsum()
+
+
+class PackedEvalLoader:
+    """One ordered pass of batches (x, y, documents) of about `targets` tokens; every `for` loop starts anew.
+
+    Over all ranks every token of every workflow that is visited is a target exactly once: visited are the rows
+    to show, of each of which the first overlap[i] targets were in the row before it.
+    """
+
+    def __init__(self, rows, targets, visited, overlap, metadata, *, states=None, rank=0, world_size=1, device="cpu"):
+        self.rows, self.states, self.visited, self.pad_token = rows, states, visited, metadata["pad_token"]
+        self.rank, self.world_size, self.device = rank, world_size, torch.device(device)
+        lengths = count_tokens(rows[visited], self.pad_token)
+        segments = list(zip(visited.tolist(), overlap.tolist(), lengths.tolist()))
+        batch = lengths.cumsum() // targets  # (V,) the number of the batch that each row is in
+        firsts = np.flatnonzero(np.diff(batch, prepend=-1))
+        self.batches = [segments[i:j] for i, j in zip(firsts, [*firsts[1:], len(segments)])]
+
+    def __len__(self):
+        return len(self.batches[self.rank :: self.world_size])
+
+    def __iter__(self):
+        for segments in self.batches[self.rank :: self.world_size]:
+            x, y, documents = pack(self.rows, segments, self.pad_token, states=self.states)
+            yield x.to(self.device), y.to(self.device), documents.to(self.device)
+
+
+# -----------------------------------------------------------------------------
+# pure functions
+
+
+def count_tokens(rows: torch.Tensor, pad_token: int) -> np.ndarray:
+    """Tokens in each row (R, C + 1) beside its position and its padding, int64 (R,)."""
+    parts = [(part[:, 1:] != pad_token).sum(1) for part in rows.split(65_536)]  # no more in memory at a time
+    return torch.cat(parts).numpy()
+
+
+def packing_order(lengths: np.ndarray, capacity: int, random: np.random.Generator) -> np.ndarray:
+    """A random order of windows with lengths (R,) in which they fill one row of `capacity` after another
+    exactly, as far as they can: those that are left over, a few in a thousand, come at the end.
+
+    The longest that is left begins a row. What then fits exactly goes in, or the larger of two that do, or
+    the longest there is: best fit decreasing, with equal lengths in random order and the rows shuffled.
+    """
+    order = random.permutation(len(lengths))
+    rows = [[window] for window in order[lengths[order] == capacity].tolist()]
+    left = [[] for _ in range(capacity)]  # for each length the windows not yet placed
+    for window in order[lengths[order] < capacity].tolist():
+        left[lengths[window]].append(window)
+    # Bit b of `there` says that a window of length b is left; bit capacity - b of `mirror` says the same.
+    there = sum(1 << length for length, windows in enumerate(left) if windows)
+    mirror = sum(1 << capacity - length for length, windows in enumerate(left) if windows)
+    rest_of_epoch = []
+    while there:
+        row, space = [], capacity
+        while space:
+            fitting = there & (1 << space + 1) - 1
+            pairs = fitting & mirror >> capacity - space  # b where a window of length space - b is left, too
+            if not fitting:
+                break
+            length = space if fitting >> space else (pairs or fitting).bit_length() - 1
+            row.append(left[length].pop())
+            space -= length
+            if not left[length]:
+                there ^= 1 << length
+                mirror ^= 1 << capacity - length
+        if space:
+            rest_of_epoch += row
+        else:
+            rows.append(row)
+    random.shuffle(rows)
+    return np.array([window for row in rows for window in row] + rest_of_epoch, dtype=np.int64)
+
+
+def pack(rows, segments, pad_token: int, length: int | None = None, pin: bool = False, states=None):
+    """(x, y, documents) of pieces (row, start, stop) of the rows (R, C + 1): x (1, N) has each row up to its
+    token stop - 1, y (1, N) as targets its tokens start .. stop - 1. Padded to `length`, where it is given. Of
+    states (R, C) the documents have those of x."""
+    C = rows.size(1) - 1
+    lengths = [stop for _, _, stop in segments]
+    windows = [rows[row, : stop + 1] for row, _, stop in segments]
+    if length is not None:
+        while (missing := length - sum(lengths)) > 0:
+            lengths.append(min(C, missing))
+            windows.append(torch.full((lengths[-1] + 1,), pad_token, dtype=rows.dtype))
+    x = torch.cat([window[:-1] for window in windows]).long()
+    y = torch.cat([window[1:] for window in windows]).long()
+    y[y == pad_token] = IGNORE_INDEX
+    begin = 0
+    for _, start, stop in segments:
+        y[begin : begin + start] = IGNORE_INDEX
+        begin += stop
+    if states is not None:
+        padding = [states.new_zeros(length) for length in lengths[len(segments) :]]
+        states = torch.cat([*(states[row, :stop] for row, _, stop in segments), *padding]).long()[None]  # (1, N)
+    documents = Documents.of(lengths, C, spare=SPARE_DOCUMENTS * max(1, sum(lengths) // C), states=states)
+    if pin:
+        x, y, documents = x.pin_memory(), y.pin_memory(), documents.pin_memory()
+    return x[None], y[None], documents

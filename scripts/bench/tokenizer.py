@@ -1,0 +1,359 @@
+"""Measure the tokenizer beside others, in one run and on the same documents, one thread.
+
+    python -m scripts.bench.tokenizer --input WORKFLOWS --tiktoken NPM_PACKAGE --output bench.json
+
+1. Encoding and decoding: ours, tiktoken (its ranks are in the npm package tiktoken), and byte-level BPE of
+   the tokenizers library, learned in the run. All take turns, pass by pass. In our first pass nothing is
+   remembered yet.
+2. The mask of the next token: ours along the documents' tokens, llguidance and xgrammar on the same schema
+   along their BPE tokens. All take turns, document by document. The first pass is cold, the others warm.
+
+The other engines fix the order of keys: for them the documents are put in the schema's order, and those that
+their grammar refuses all the same are left out and counted. What is not installed is skipped; pip install
+'.[bench]' brings it.
+"""
+
+import argparse
+import json
+import os
+import platform
+import time
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from script_tools.cli import ArgumentParser, cli_errors
+from script_tools.files import write_atomic
+from script_tools.tables import columns
+
+PACKAGES = ("tct-github-workflow", "tokenizers", "tiktoken", "llguidance", "xgrammar", "numpy")
+
+
+@cli_errors
+def main(argv=None):
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--input", type=Path, metavar="DIR", help="workflows (default: the embedded sample)")
+    parser.add_argument("--documents", type=int, default=500, help="number of workflows (default 500)")
+    parser.add_argument("--passes", type=int, default=5, help="times each document is measured (default 5)")
+    parser.add_argument("--seed", type=int, default=0, help="which workflows of the folder (default 0)")
+    parser.add_argument("--tiktoken", type=Path, metavar="DIR", help="unpacked npm package tiktoken")
+    parser.add_argument("--profile", action="store_true", help="also show where our encode spends its time")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="JSON file for the figures")
+    args = parser.parse_args(argv)
+    if args.documents < 1 or args.passes < 2:
+        raise ValueError("--documents must be at least 1, --passes at least 2: one is cold")
+    # before the libraries that read them
+    os.environ |= {"RAYON_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+    import gc
+
+    import tct_github_workflow
+    from scripts.bench.engines import train_bpe
+    from tct.tokenizer import compact
+
+    reader = tct_github_workflow.tokenizer()
+    workflows = read_workflows(args.input, args.documents, args.seed, reader)
+    texts = [compact(workflow) for workflow in workflows]
+    size = sum(len(text.encode()) for text in texts)
+    print(f"{len(texts)} workflows, {size / 1e6:.2f} MB of compact JSON")
+    bpe = train_bpe(texts)
+    gc.collect()
+    gc.freeze()  # the documents are none of the collector's business while we measure
+    try:
+        measured = {
+            "codecs": measure_codecs(texts, bpe, args.tiktoken, args.passes),
+            "masks": measure_masks(workflows, bpe, reader, args.passes),
+        }
+    finally:
+        gc.unfreeze()  # what is frozen when Python ends is never freed, and nanobind says so of each of its objects
+    results = {
+        "documents": len(texts),
+        "bytes": size,
+        "input": str(args.input or "embedded sample"),
+        "seed": args.seed,
+        "python": platform.python_version(),
+        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+        "versions": {name: installed(name) for name in PACKAGES},
+        **measured,
+    }
+    if args.profile:
+        profile_encode(texts)
+    if args.output:
+        write_atomic(args.output, json.dumps(results, indent=2).encode() + b"\n")
+        print(f"written to {args.output}")
+
+
+def read_workflows(folder: Path | None, count: int, seed: int, reader) -> list[dict]:
+    """`count` schema-valid workflows of a folder, drawn by seed, or of the embedded sample."""
+    import random
+
+    from tqdm import tqdm
+
+    from tct_github_workflow.files import find_files, load_file
+    from workflow_synth.compose import compose_workflows
+
+    if folder is None:
+        return [workflow for _, workflow in compose_workflows(count, seed)]
+    workflows = []
+    files = find_files(folder)
+    random.Random(seed).shuffle(files)
+    with tqdm(total=min(count, len(files)), desc="reading", unit="file", disable=None) as progress:
+        for file in files:
+            try:
+                workflow = load_file(folder / file)
+                reader.encode_value(workflow)
+            except (ValueError, OSError):
+                continue
+            workflows.append(workflow)
+            progress.update()
+            if len(workflows) == count:
+                break
+    if not workflows:
+        raise ValueError(f"--input {folder} holds no valid workflow")
+    return workflows
+
+
+# ---------------------------------------------------------------------------------------------------------
+# encoding and decoding
+
+
+def measure_codecs(texts: list[str], bpe, tiktoken_folder: Path | None, passes: int) -> dict:
+    """Documents a second of each codec: in the first pass, the median and the best one."""
+    from scripts.bench.engines import bpe_codec, tct_codec, tiktoken_codec
+
+    codecs = {"tct": tct_codec()}
+    if tiktoken_folder is None:
+        print("tiktoken is skipped: --tiktoken is not given")
+    else:
+        try:
+            codecs["tiktoken o200k_base"] = tiktoken_codec(tiktoken_folder, "o200k_base")
+        except (ImportError, OSError) as error:
+            print(f"tiktoken is skipped: {error}")
+    codecs[f"BPE of {bpe.get_vocab_size()}, GPT-4 split"] = bpe_codec(bpe)
+    results = time_codecs(codecs, texts, passes)
+
+    characters, size = sum(map(len, texts)), sum(len(text.encode()) for text in texts)
+    for result in results.values():
+        result["tokens_per_document"] = result["tokens"] / len(texts)
+        result["characters_per_token"] = characters / result["tokens"]
+        for way in ("encode", "decode"):
+            seconds = result[f"{way}_seconds"]
+            spent = {"first": seconds[0], "median": median(seconds), "best": min(seconds)}
+            result[f"{way}_documents_per_second"] = {which: len(texts) / s for which, s in spent.items()}
+            result[f"{way}_mb_per_second"] = size / spent["median"] / 1e6
+    for way in ("encode", "decode"):
+        print_codecs(way, results)
+    return results
+
+
+def time_codecs(codecs: dict, texts: list[str], passes: int) -> dict[str, dict[str, Any]]:
+    """Seconds for all texts, pass by pass; each must come back as it was."""
+    from tqdm import tqdm
+
+    results: dict[str, dict[str, Any]] = {name: {"encode_seconds": [], "decode_seconds": []} for name in codecs}
+    for _ in tqdm(range(passes), desc="encode, decode", unit="pass", disable=None):
+        for name, (encode, decode) in codecs.items():
+            start = time.perf_counter()
+            ids = [encode(text) for text in texts]
+            encoded = time.perf_counter()
+            decoded = [decode(tokens) for tokens in ids]
+            end = time.perf_counter()
+            assert decoded == texts, name
+            results[name]["encode_seconds"].append(encoded - start)
+            results[name]["decode_seconds"].append(end - encoded)
+            results[name]["tokens"] = sum(map(len, ids))
+    return results
+
+
+def print_codecs(way: str, results: dict) -> None:
+    head = [
+        way,
+        "tokens/doc",
+        "chars/token",
+        "docs/s: first",
+        "median",
+        "best",
+        "MB/s",
+        "tct/it: first",
+        "median",
+    ]
+    ours, rows = results["tct"][f"{way}_documents_per_second"], []
+    for name, result in results.items():
+        speeds = result[f"{way}_documents_per_second"]
+        rows.append(
+            [
+                name,
+                f"{result['tokens_per_document']:.0f}",
+                f"{result['characters_per_token']:.2f}",
+                *(f"{speed:,.0f}" for speed in speeds.values()),
+                f"{result[f'{way}_mb_per_second']:.2f}",
+                *(f"{ours[which] / speeds[which]:.2f}" for which in ("first", "median")),
+            ]
+        )
+    print(f"\n{columns([head, *rows])}")
+
+
+# ---------------------------------------------------------------------------------------------------------
+# masks
+
+
+def measure_masks(workflows: list[dict], bpe, reader, passes: int) -> list[dict]:
+    """Microseconds a token of each engine, cold and warm, on the documents that it takes."""
+    from scripts.bench.engines import LLGuidance, Tct, XGrammar, in_order, key_orders, let_pass
+    from tct_github_workflow import workflow_schema
+
+    orders = list(key_orders(workflow_schema()))
+    ordered = [in_order(workflow, orders) for workflow in workflows]
+    engines, ids = {"tct": Tct()}, {"tct": [reader.encode_value(workflow) for workflow in workflows]}
+    for engine_class in (LLGuidance, XGrammar):
+        try:
+            engine = engine_class(bpe)
+        except ImportError as error:
+            print(f"{engine_class.name} is skipped: {error}")
+            continue
+        engines[engine.name] = engine
+        ids[engine.name] = [engine.ids(workflow) for workflow in ordered]
+    spent = time_masks(engines, ids, passes)
+
+    results = []
+    for name, engine in engines.items():
+        taken = [i for i, tokens in enumerate(ids[name]) if tokens]
+        rows = mask_rows(name, spent[name], taken)
+        result = {
+            "engine": name,
+            "rows": rows,
+            "dropped": engine.dropped,
+            "lets_pass": let_pass(engine),
+            "refused_documents": len(workflows) - len(taken),
+        }
+        if name != "tct" and taken:  # ours once more, on the same documents
+            ours = mask_rows(f"tct, documents of {name}", spent["tct"], taken)
+            result["mean_of_tct_by_its_mean"] = {
+                mine["cache"]: mine["fill_us"]["mean"] / its["fill_us"]["mean"] for mine, its in zip(ours, rows)
+            }
+            rows += ours
+        print_masks(result)
+        results.append(result)
+    return results
+
+
+def time_masks(engines: dict, ids: dict, passes: int) -> dict[str, list[dict[int, tuple]]]:
+    """For each engine and pass: document -> (microseconds of each fill, of each accept)."""
+    from tqdm import tqdm
+
+    spent: dict[str, list[dict[int, tuple]]] = {name: [{} for _ in range(passes)] for name in engines}
+    count = len(ids["tct"])
+    turns = [(at, document) for at in range(passes) for document in range(count)]
+    for at, document in tqdm(turns, desc="masks", unit="document", disable=None):
+        for name, engine in engines.items():
+            if tokens := ids[name][document]:
+                spent[name][at][document] = walk(tokens, *engine.start())
+    return spent
+
+
+def walk(tokens: list[int], fill: Callable[[], Any], accept: Callable[[int], bool]):
+    """Microseconds of each fill and of each accept along a document: two arrays (tokens,)."""
+    import numpy as np
+
+    clock, fills, accepts = time.perf_counter_ns, [], []
+    for token in tokens:
+        start = clock()
+        fill()
+        filled = clock()
+        fits = accept(token)
+        end = clock()
+        assert fits
+        fills.append(filled - start)
+        accepts.append(end - filled)
+    return np.array(fills) / 1e3, np.array(accepts) / 1e3
+
+
+def mask_rows(name: str, passes: list[dict[int, tuple]], documents: list[int]) -> list[dict]:
+    """What was measured on these documents: cold, then all warm passes together."""
+    import numpy as np
+
+    rows = []
+    for state, chosen in (("cold", passes[:1]), ("warm", passes[1:])):
+        measured = [spent[document] for spent in chosen for document in documents]
+        if not measured:
+            continue
+        fills = np.concatenate([fill for fill, _ in measured])
+        accepts = np.concatenate([accept for _, accept in measured])
+        rows.append(
+            {
+                "name": name,
+                "cache": state,
+                "documents": len(documents),
+                "tokens": len(fills) // len(chosen),
+                "fill_us": summary(fills),
+                "accept_us": summary(accepts),
+            }
+        )
+    return rows
+
+
+def summary(values) -> dict[str, float]:
+    import numpy as np
+
+    return {
+        "mean": float(values.mean()),
+        "median": float(np.median(values)),
+        "p99": float(np.percentile(values, 99)),
+        "max": float(values.max()),
+    }
+
+
+def print_masks(result: dict) -> None:
+    head = ["mask, microseconds a token", "cache", "docs", "tokens", "mean", "median", "p99", "max"]
+    rows = [
+        [
+            row["name"],
+            row["cache"],
+            f"{row['documents']}",
+            f"{row['tokens']:,}",
+            *(f"{value:,.1f}" for value in row["fill_us"].values()),
+            *(f"{row['accept_us'][which]:,.1f}" for which in ("mean", "median")),
+        ]
+        for row in result["rows"]
+    ]
+    print(f"\n{columns([[*head, 'accept: mean', 'median'], *rows])}")
+    for cache, ratio in result.get("mean_of_tct_by_its_mean", {}).items():
+        print(f"our mean / mean of {result['engine']}, {cache}: {ratio:.2f}")
+    print(f"documents refused: {result['refused_documents']}")
+    print(f"dropped from the schema: {result['dropped'] or 'nothing'}")
+    print(f"lets pass what these forbid: {', '.join(result['lets_pass']) or 'none'}")
+
+
+# ---------------------------------------------------------------------------------------------------------
+# the rest
+
+
+def profile_encode(texts: list[str]) -> None:
+    """Prints the 15 functions in which a first and a second pass of our encode spend most of their time."""
+    import cProfile
+    import pstats
+
+    from scripts.bench.engines import fresh_tokenizer
+
+    tokenizer = fresh_tokenizer()
+    for which in ("first pass", "second pass"):
+        print(f"\nprofile of encode, {which}")
+        profile = cProfile.Profile()
+        profile.enable()
+        for text in texts:
+            tokenizer.encode(text)
+        profile.disable()
+        pstats.Stats(profile).strip_dirs().sort_stats("tottime").print_stats(15)
+
+
+def installed(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+if __name__ == "__main__":
+    main()

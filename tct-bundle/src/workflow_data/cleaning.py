@@ -1,0 +1,90 @@
+"""From a record to a clean workflow, or to the reason why it is left out."""
+
+import json
+import re
+from dataclasses import dataclass, field
+
+import tct_github_workflow as tct
+from tct.errors import SchemaValidationError
+from tct_github_workflow.files import FileTooLargeError, load_text, read_file
+from tct_github_workflow.workflow_yaml import WorkflowSyntaxError
+from workflow_data.repairs import MAX_REPAIRS, apply_repair
+from workflow_data.sources import Record
+
+# Text of a template engine: a line that begins with a tag, or a value that does, or a statement. Looked for only
+# in what is no workflow as it stands, for `${{ }}`, and `{{version}}` in a string, are fine in one.
+TEMPLATE = re.compile(r"(?m)^[ \t]*(\{\{|\{%|<%|\[%)|^[^#\n]*[:-][ \t]+\{\{|\{%-?[ \t]*[a-z]+")
+# What GitHub puts a value for when a starter workflow is used: $default-branch, $cron-daily
+PLACEHOLDER = re.compile(r'"(\$[a-z]+(?:-[a-z]+)+)"')
+
+
+@dataclass(frozen=True)
+class Workflow:
+    """A schema-valid workflow."""
+
+    value: dict
+    text: str  # compact JSON
+    tokens: list[int]
+    repairs: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Skipped:
+    reason: str
+    detail: str
+
+
+def clean(record: Record, repair: bool = False) -> Workflow | Skipped:
+    """Reads and judges a record; with `repair`, rewrites what GitHub accepts and the schema rejects."""
+    if record.fault:
+        return Skipped(*record.fault)
+    try:
+        source = record.text if record.path is None else read_file(record.path)
+    except FileTooLargeError as error:
+        return Skipped("too_large", str(error))
+    except OSError as error:
+        return Skipped("unreadable", error.strerror or str(error))
+    try:
+        value = load_text(source, record.name)
+        if not isinstance(value, dict) or value.keys().isdisjoint(("on", "jobs")):
+            return Skipped("not_a_workflow", describe(value))
+        if found := PLACEHOLDER.search(compact_json(value)):
+            return Skipped("template", f"placeholder {found[1]}")
+        return encode(value, repair)
+    except RecursionError:
+        return Skipped("syntax", "nested too deeply")
+    except ValueError as error:
+        if is_template(source):
+            return Skipped("template", str(error))
+        return Skipped("syntax" if isinstance(error, WorkflowSyntaxError) else "not_schema_valid", str(error))
+
+
+def encode(value: dict, repair: bool) -> Workflow:
+    """The workflow that a value is; SchemaValidationError if the schema rejects it and no repair helps."""
+    repairs = []
+    while True:
+        text = compact_json(value)
+        try:
+            return Workflow(value, text, tct.encode(text), repairs)
+        except SchemaValidationError as error:
+            name = apply_repair(value, error.steps) if repair and len(repairs) < MAX_REPAIRS else None
+            if name is None:
+                raise
+            repairs.append(name)
+
+
+def is_template(source: str | bytes) -> bool:
+    text = source if isinstance(source, str) else source.decode(errors="replace")
+    return TEMPLATE.search(text.removeprefix("\ufeff")) is not None
+
+
+def describe(value) -> str:
+    """What stands in place of a workflow."""
+    if not isinstance(value, dict):
+        return f"not a mapping but {json.dumps(value, ensure_ascii=False)[:40]}"
+    keys = ", ".join(list(value)[:5])
+    return f"neither 'on' nor 'jobs' among its keys: {keys}"
+
+
+def compact_json(value, sort_keys: bool = False) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=sort_keys)

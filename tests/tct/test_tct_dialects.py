@@ -1,0 +1,148 @@
+"""`$schema` chooses the draft: each has the verdicts of jsonschema-rs for that draft, or is refused."""
+
+import re
+
+import jsonschema_rs
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_tct_references import judge_of, referring
+from test_tct_schema import TYPES, VALUES, check_verdicts, check_walk
+
+from tct import UnsupportedSchemaError, compile_json_schema
+from tct.dialects import DIALECTS
+
+DRAFT_04, DRAFT_06, DRAFT_07, DRAFT_2019, DRAFT_2020 = DRAFTS = list(DIALECTS)
+LEAVES = st.just({}) | st.builds(lambda t: {"type": t}, TYPES)  # no booleans: draft-04 does not take them
+
+
+@settings(max_examples=150)
+@given(
+    st.builds(lambda draft, schema: {"$schema": draft, **schema}, st.sampled_from(DRAFTS), referring(LEAVES)),
+    st.lists(VALUES, min_size=1, max_size=6),
+    st.randoms(use_true_random=False),
+)
+def test_each_draft_has_the_verdicts_of_jsonschema(schema, values, random):
+    judge = judge_of(schema)
+    check_verdicts(schema, values, judge)
+    check_walk(schema, random, judge)
+
+
+X = {"definitions": {"x": {"type": "string"}}}
+INNER = X | {"properties": {"b": {"$ref": "#/definitions/x"}}}
+IDENTIFIED = {
+    "properties": {"a": {"$id": "http://example.com/a", **INNER}},
+    "definitions": {"x": {"type": "null"}},
+}
+
+
+@pytest.mark.parametrize("draft", DRAFTS)
+@pytest.mark.parametrize(
+    "schema, values",
+    [
+        (
+            X | {"properties": {"a": {"$ref": "#/definitions/x", "minLength": 3}}},
+            [{"a": "ab"}, {"a": "abc"}, {"a": 1}],
+        ),
+        ({"if": {"required": ["a"]}, "then": {"required": ["b"]}}, [{"a": 1}, {"a": 1, "b": 1}]),
+        ({"const": 1}, [1, 2]),
+        ({"propertyNames": {"maxLength": 1}}, [{"a": 1}, {"ab": 1}]),
+        ({"type": "integer"}, [1, 1.0, 1.5]),
+        ({"items": {"type": "integer"}, "additionalItems": {"type": "string"}}, [[1], [1, "a"], ["a"]]),
+        ({"additionalItems": {"type": "string"}}, [[1]]),
+        ({"dependencies": {"a": ["b"]}}, [{"a": 1}, {"a": 1, "b": 1}]),
+        (
+            {"$defs": {"x": {"type": "null"}}, "properties": {"a": {"$ref": "#/$defs/x"}}},
+            [{"a": 1}, {"a": None}],
+        ),
+        (IDENTIFIED, [{"a": {"b": "s"}}, {"a": {"b": None}}]),
+        (
+            X | {"properties": {"a": {"$id": "http://example.com/a", "$ref": "#/definitions/x"}}},
+            [{"a": "s"}, {"a": 1}],
+        ),
+    ],
+)
+def test_keywords_mean_what_the_draft_says(draft, schema, values):
+    schema = {"$schema": draft, **schema}
+    try:
+        judge = jsonschema_rs.validator_for(schema)
+    except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError):  # a reference points nowhere
+        with pytest.raises(UnsupportedSchemaError, match="points nowhere"):
+            compile_json_schema(schema)
+    else:
+        check_verdicts(schema, values, judge)
+
+
+@pytest.mark.parametrize("identifier", ["http://example.com/a", "a", "#a"])
+def test_references_of_draft_04_start_from_the_schema_with_an_id(identifier):
+    schema = {
+        "$schema": DRAFT_04,
+        "id": "http://example.com/",
+        "properties": {"a": {"id": identifier, **INNER}},
+    }
+    schema["definitions"] = {"x": {"type": "null"}}
+    check_verdicts(schema, [{"a": {"b": "s"}}, {"a": {"b": None}}], jsonschema_rs.validator_for(schema))
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "http://json-schema.org/draft-07/schema#",
+        "https://json-schema.org/draft-07/schema#",
+        "http://json-schema.org/draft-07/schema",
+        "http://json-schema.org/draft/2020-12/schema#",
+        "http://json-schema.org/schema#",
+        "http://json-schema.org/draft-04/schema",
+    ],
+)
+def test_a_draft_may_be_written_in_several_ways(uri):
+    schema = {"$schema": uri, "properties": {"a": {"$ref": "#/definitions/x", "minLength": 2}}} | X
+    check_verdicts(schema, [{"a": "a"}, {"a": "ab"}, {"a": 1}], jsonschema_rs.validator_for(schema))
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "http://json-schema.org/draft-03/schema#",
+        "http://json-schema.org/draft-04/hyper-schema#",
+        "draft-07",
+        "",
+        7,
+    ],
+)
+def test_a_draft_that_is_not_known_is_refused_with_those_that_are(uri):
+    reason = f"{uri!r} is not a supported draft: write http://json-schema.org/draft-04/schema# or "
+    with pytest.raises(UnsupportedSchemaError, match=re.escape(reason)) as error:
+        compile_json_schema({"$schema": uri})
+    assert (error.value.keyword, error.value.pointer) == ("$schema", "#")
+
+
+@pytest.mark.parametrize(
+    "schema, keyword, place",
+    [
+        ({"$schema": DRAFT_04, "properties": {"a": {"not": True}}}, "bool", "#/properties/a/not"),
+        ({"$schema": DRAFT_04, "id": {"type": "string"}}, "id", "#"),
+        ({"$schema": DRAFT_06, "id": "http://example.com"}, "id", "#"),
+        ({"$schema": DRAFT_2020, "items": [{"type": "string"}]}, "items", "#"),
+        ({"$schema": DRAFT_2020, "prefixItems": [{"type": "string"}]}, "prefixItems", "#"),
+        ({"$schema": DRAFT_2019, "$recursiveRef": "#"}, "$recursiveRef", "#"),
+    ],
+)
+def test_what_a_draft_reads_in_a_way_that_is_not_supported_is_refused(schema, keyword, place):
+    with pytest.raises(UnsupportedSchemaError) as error:
+        compile_json_schema(schema)
+    assert (error.value.keyword, error.value.pointer) == (keyword, place)
+
+
+@pytest.mark.parametrize("reference", ["#/definitions/x", "#/definitions/x/definitions/y"])
+def test_a_part_of_another_draft_is_refused(reference):
+    part = {"$schema": DRAFT_04, "definitions": {"y": {}}}
+    schema = {"items": {"$ref": reference}, "definitions": {"x": part}}
+    with pytest.raises(UnsupportedSchemaError, match="names another draft") as error:
+        compile_json_schema(schema)
+    assert (error.value.keyword, error.value.pointer) == ("$schema", "#/definitions/x")
+    compile_json_schema({"$schema": DRAFT_04, **schema})
+
+
+def test_a_property_may_be_called_schema():
+    compile_json_schema({"properties": {"$schema": {"enum": ["http://example.com"]}}})
