@@ -273,7 +273,7 @@ def test_one_small_run(tmp_path, monkeypatch, capsys):
         (["--dtype", "float8"], "'float8'"),
         (["--against", "."], "has no nanochat/gpt.py"),
         (["--output", "no/such/folder.json"], "there is no folder no/such"),
-        (["--data-dir", "x"], "--data-dir"),
+        (["--data_folder", "x"], "--data_folder"),
     ],
 )
 def test_bad_flags_are_one_sentence(error_of, tmp_path, monkeypatch, flags, words):
