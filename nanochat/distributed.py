@@ -1,4 +1,4 @@
-"""The processes of one torchrun: who this one is, and sums over all of them."""
+"""The processes of one torchrun: the rank of this one, and sums over all of them."""
 
 import gc
 import inspect
@@ -8,13 +8,15 @@ import uuid
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-# -----------------------------------------------------------------------------
-# ranks
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """Which of how many processes this is."""
+    """The number of this process, and how many there are."""
 
     rank: int
     world_size: int
@@ -22,16 +24,14 @@ class Ranks:
 
 @contextmanager
 def process_group(device):
-    """Join the processes that torchrun started, if any did: gives Ranks, and leaves the group at the end."""
-    import torch.distributed as dist
-
+    """Join the processes that torchrun started, if it did; yield Ranks, and leave the group at the end."""
     ranks = Ranks(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
     if ranks.world_size == 1:
         yield ranks
         return
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
-        store=fresh_store(ranks),
+        store=rendezvous_store(ranks),
         rank=ranks.rank,
         world_size=ranks.world_size,
     )
@@ -39,46 +39,41 @@ def process_group(device):
         yield ranks
     finally:
         dist.destroy_process_group()
-        # The group's threads end with its last reference, and a DDP model, which is in a reference cycle, has
-        # one: a thread of gloo that is still there when the interpreter shuts down may abort the process.
+        # The group's threads end with its last reference. A DDP model holds one and is in a reference cycle; a gloo
+        # thread that still runs when the interpreter shuts down may abort the process.
         gc.collect()
 
 
-def fresh_store(ranks: Ranks):
-    """The store where torchrun's processes find each other, without what those of an earlier start have left in
-    it: after a restart their addresses would be taken for ours (https://github.com/pytorch/pytorch/issues/135712).
-    Rank 0 draws a name for this start, tells it to whoever asks, and waits until all have it."""
-    import torch.distributed as dist
+def rendezvous_store(ranks: Ranks):
+    """Return the store in which torchrun's processes find each other, without the entries of an earlier start.
 
+    After a restart the old addresses would be taken for ours (https://github.com/pytorch/pytorch/issues/135712).
+    So rank 0 draws a name for this start, sends it to each rank that asks, and waits until all have it.
+    """
     store, _, _ = next(dist.rendezvous("env://"))
     name = question = uuid.uuid4().hex
     if ranks.rank > 0:
         store.set(f"asks/{ranks.rank}", question)
-        name = store.get(f"answer/{question}").decode()  # waits for it
+        name = store.get(f"answer/{question}").decode()  # blocks until rank 0 has answered
         store.set(f"{name}/{ranks.rank}", "knows")
     waiting = set(range(1, ranks.world_size)) if ranks.rank == 0 else set()
     while waiting:
         for other in [other for other in waiting if store.check([f"asks/{other}"])]:
-            store.set(f"answer/{store.get(f'asks/{other}').decode()}", name)  # perhaps to one long gone
+            store.set(f"answer/{store.get(f'asks/{other}').decode()}", name)  # perhaps of an earlier start
         waiting = {other for other in waiting if not store.check([f"{name}/{other}"])}
         time.sleep(0.01)
     return dist.PrefixStore(name, store)
 
 
 def sum_over_ranks(tensor):
-    """tensor, now the sum of all ranks' tensors."""
-    import torch.distributed as dist
-
+    """Sum a tensor over all ranks, in place, and return it."""
     if dist.is_initialized():
         dist.all_reduce(tensor)
     return tensor
 
 
 def gather_bytes(data: bytes) -> list[bytes]:
-    """What each rank has, in the order of the ranks, on all of them."""
-    import torch
-    import torch.distributed as dist
-
+    """Return the data of every rank, in the order of the ranks, on all of them."""
     if not dist.is_initialized():
         return [data]
     sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(dist.get_world_size())]
@@ -91,13 +86,9 @@ def gather_bytes(data: bytes) -> list[bytes]:
 
 
 def data_parallel(model, device):
-    """model, its gradients now the mean over the ranks after backward; outside of a process group model itself."""
-    import torch.distributed as dist
-
+    """Return the model wrapped so that backward averages gradients over the ranks; unchanged without a group."""
     if not dist.is_initialized():
         return model
-    from torch.nn.parallel import DistributedDataParallel
-
     device_ids = [device.index] if device.type == "cuda" else None
     known = inspect.signature(DistributedDataParallel).parameters
     syncs = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # since torch 2.13
@@ -105,7 +96,5 @@ def data_parallel(model, device):
 
 
 def derive_seed(*numbers: int) -> int:
-    """A seed of 32 bits, which is all that torch's CPU generator takes, from numbers of any size."""
-    import numpy as np
-
+    """Return a seed of 32 bits, the most that torch's CPU generator takes, from numbers of any size."""
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])

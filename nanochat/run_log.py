@@ -6,24 +6,24 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from nanochat.report import plot_metrics, write_report
-from nanochat.run_folder import CONFIG, CURVES, METRICS, REPORTS, append, finite, read_config, read_metrics
+from tqdm import tqdm
+
+from nanochat.report import write_report
+from nanochat.run_folder import CONFIG, CURVES, METRICS, REPORTS, append, finite_only, read_config, read_metrics
 from script_tools.cli import format_error
 from script_tools.files import write_atomic
 
-# -----------------------------------------------------------------------------
-# a run as it goes
-
 
 class RunLog:
-    """The record of a run in a folder, which is made where it is missing, and on the screen.
+    """Logs a run to the screen and to a folder, which is made if it is missing.
 
     config describes the run: command, date, versions, device, settings, model_config, parameters, data and
-    checkpoint_dir. A run that goes on after iteration first_step keeps its metrics until then, and the
-    commands that it was started with before. bar_total, the last iteration, asks for a progress bar where
-    stderr is a terminal; log_file for logs/training_DATE_TIME.log, a copy of the lines; is_experiment for a
-    report that is called README.md, not report.md. ValueError where wandb does not start, OSError where the
-    folder cannot be made; no file that cannot be written stops the run.
+    checkpoint_dir. A run that is resumed after iteration first_step keeps its metrics up to there and the earlier
+    commands. bar_total, the last iteration, asks for a progress bar if stderr is a terminal. log_file asks for
+    logs/training_DATE_TIME.log, a copy of the lines. The report is README.md for an experiment, else report.md.
+
+    ValueError if wandb does not start, OSError if the folder cannot be made. A file that cannot be written does not
+    stop the run.
     """
 
     def __init__(
@@ -57,56 +57,56 @@ class RunLog:
         self.wandb_run = start_wandb(wandb_name, self.config) if wandb_name else None
 
         self._save_config()
-        with self._going_on(METRICS):
+        with self._best_effort(METRICS):
             records = read_metrics(self.folder / METRICS)
             kept = [json.dumps(record) + "\n" for record in records if record["step"] <= first_step]
             write_atomic(self.folder / METRICS, "".join(kept).encode())
         if bar_total and sys.stderr.isatty():
-            from tqdm import tqdm
-
             self.bar = tqdm(total=bar_total, initial=first_step, unit="it", dynamic_ncols=True)
 
-    def line(self, text):
-        """Say text, above the bar if there is one, and note it in the log file."""
+    def log(self, text):
+        """Print a line, above the progress bar if there is one, and append it to the log file."""
         if self.bar:
             self.bar.write(text, file=sys.stdout)
             sys.stdout.flush()
         else:
             print(text, flush=True)
         if self.log_path:
-            with self._going_on("the log file"):
+            with self._best_effort("the log file"):
                 self.log_path.parent.mkdir(exist_ok=True)
                 append(self.log_path, f"{text}\n")
 
-    def write(self, record):
-        """Note a record of numbers, one of them its "step". What is not finite is left out."""
-        record = finite(record)
-        with self._going_on(METRICS):
+    def log_metrics(self, record):
+        """Append a record of numbers, one of them its "step". Numbers that are not finite are skipped."""
+        record = finite_only(record)
+        with self._best_effort(METRICS):
             append(self.folder / METRICS, json.dumps(record) + "\n")
         if self.wandb_run:
             self.wandb_run.log(record, step=record["step"])
 
     def advance(self, step, **shown):
-        """Move the progress bar to step, with what is shown behind it."""
+        """Move the progress bar to step; show the named figures next to it."""
         if self.bar:
             self.bar.set_postfix(shown, refresh=False)
             self.bar.update(step - self.bar.n)
 
-    def draw(self):
+    def redraw(self):
         """Draw the curves and write the report of the run so far."""
-        with self._going_on(CURVES):
+        with self._best_effort(CURVES):
+            from nanochat.curves import plot_metrics  # matplotlib is slow to import, and may be missing
+
             plot_metrics(self.folder / METRICS, self.folder / CURVES)
-        with self._going_on(self.config["report"]):
+        with self._best_effort(self.config["report"]):
             write_report(self.folder)
 
     def finish(self, status):
-        """The run is over: how it ended, for the report."""
+        """Record how the run ended, and write the last report."""
         if self.bar:
             self.bar.close()
             self.bar = None
         self.config["status"] = status
         self._save_config()
-        self.draw()
+        self.redraw()
         if self.wandb_run:
             self.wandb_run.finish()
 
@@ -118,24 +118,37 @@ class RunLog:
             self.finish(f"failed: {format_error(error)}")
 
     def _save_config(self):
-        with self._going_on(CONFIG):
+        with self._best_effort(CONFIG):
             write_atomic(self.folder / CONFIG, json.dumps(self.config, indent=2).encode() + b"\n")
 
     @contextmanager
-    def _going_on(self, name):
-        """A full disk or a missing matplotlib costs the file of this name, not the run: one line says so."""
+    def _best_effort(self, name):
+        """Catch a full disk or a missing matplotlib: the run continues without this file, which one line reports."""
         try:
             yield
         except (OSError, ValueError, ImportError) as error:
             if name not in self.missing:
                 self.missing.add(name)
                 why = "matplotlib is not installed" if isinstance(error, ImportError) else format_error(error)
-                self.line(f"training goes on without {name}: {why}")
+                self.log(f"training continues without {name}: {why}")
+
+
+class NullLog:
+    """Logs nothing: the log of all ranks but the first."""
+
+    def _ignore(self, *arguments, **named):
+        pass
+
+    log = log_metrics = advance = redraw = finish = __exit__ = _ignore
+
+    def __enter__(self):
+        return self
 
 
 def start_wandb(name: str, config: dict):
+    """Return a new wandb run. ValueError if wandb is missing or does not start."""
     try:
-        import wandb
+        import wandb  # optional
     except ImportError:
         raise ValueError("--run needs the package wandb: install it, or leave --run out") from None
     try:
