@@ -1,8 +1,8 @@
 """Checkpoints: model_{step:06d}.pt, optim_{step:06d}.pt, and meta_{step:06d}.json, written last.
 
-The meta file carries the checksums of the other two, so a step without a matching meta file does not exist,
-and a crash in the middle of a save costs nothing but that save. The folder best/ beside them has the model of
-the lowest validation loss, without its optimizer.
+The meta file carries the checksums of the other two. So a step without a matching meta file does not exist, and a
+crash in the middle of a save costs nothing but that save. The folder best/ next to them has the model of the lowest
+validation loss, without its optimizer.
 """
 
 import hashlib
@@ -20,12 +20,15 @@ STEP = r"(?P<step>\d{6}|[1-9]\d{6,})"  # as {step:06d} writes it
 TENSOR_FILE = re.compile(rf"(?P<kind>model|optim)_{STEP}\.pt")
 TEMPORARY_FILE = re.compile(rf"\.(model|optim)_{STEP}\.pt\.tmp")
 META_FILE = re.compile(rf"meta_{STEP}\.json")
+REMOVED_FIELDS = ("resid_scalars", "x0_scalars")  # of the GPTConfig, in older meta files
 
 
 def save_checkpoint(checkpoint_dir, step: int, model_state: dict, optim_state: dict | None, meta: dict):
-    """Write a checkpoint, without an optimizer where its state is None. meta must be fit for JSON and have
-    "model_config", the fields of the GPTConfig; step and checksums are added. OSError where the disk refuses;
-    other steps are untouched in any case."""
+    """Write a checkpoint, without an optimizer if its state is None.
+
+    meta is a JSON object with the fields of the GPTConfig as "model_config"; step and checksums are added. OSError if
+    the write fails; other steps stay as they are in any case.
+    """
     folder = Path(checkpoint_dir)
     folder.mkdir(parents=True, exist_ok=True)
     meta_path(folder, step).unlink(missing_ok=True)  # the step does not exist while its files change
@@ -39,40 +42,40 @@ def save_checkpoint(checkpoint_dir, step: int, model_state: dict, optim_state: d
         text = json.dumps({"step": step, **meta, "sha256": checksums}, indent=2)
         write_atomic(meta_path(folder, step), text.encode() + b"\n")
     except OSError:
-        for name in checksums:  # of no use, and in the way of the next save where the disk is full
+        for name in checksums:  # useless, and the next save may need the space
             (folder / name).unlink(missing_ok=True)
         raise
 
 
 def save_best(checkpoint_dir, step: int, model_state: dict, meta: dict):
-    """Keep this model as the best so far, in place of the one before. OSError as in save_checkpoint."""
+    """Replace the best model so far. OSError as in save_checkpoint."""
     save_checkpoint(best_dir(checkpoint_dir), step, model_state, None, meta)
     keep_only(best_dir(checkpoint_dir), [step])
 
 
 def best_val_loss(checkpoint_dir) -> float:
-    """The validation loss of the best model that is kept, in nats per token; inf where there is none."""
+    """Return the validation loss of the best model in nats per token; inf if there is none."""
     steps = list_steps(best_dir(checkpoint_dir))
     return load_meta(best_dir(checkpoint_dir), steps[-1])["val_loss"] if steps else math.inf
 
 
 def best_dir(checkpoint_dir) -> Path:
+    """Return the folder of the best model."""
     return Path(checkpoint_dir) / "best"
 
 
 def keep_last(checkpoint_dir, count: int, newest: int):
-    """Of the steps up to newest remove all but the last count, and what a crash has left of unfinished saves."""
+    """Remove all but the last count of the steps up to newest, and what a crash left of unfinished saves."""
     steps = list_steps(checkpoint_dir)
-    keep_only(
-        checkpoint_dir, [step for step in steps if step <= newest][-count:] + [step for step in steps if step > newest]
-    )
+    past, later = ([step for step in steps if (step <= newest) == is_past] for is_past in (True, False))
+    keep_only(checkpoint_dir, past[-count:] + later)
 
 
 def keep_only(checkpoint_dir, kept: list[int]):
-    """Remove all steps but those kept, whole or half there. Files with other names than a save gives stay."""
+    """Remove all steps but those kept, complete or not. Files with names that no save writes stay."""
     folder = Path(checkpoint_dir)
     for step in set(list_steps(folder)) - set(kept):
-        meta_path(folder, step).unlink(missing_ok=True)  # first, so that no step is half there
+        meta_path(folder, step).unlink(missing_ok=True)  # first, so that no incomplete step exists
     for path in folder.glob("*"):
         match = TENSOR_FILE.fullmatch(path.name)
         if match and int(match["step"]) not in kept or TEMPORARY_FILE.fullmatch(path.name):
@@ -80,15 +83,17 @@ def keep_only(checkpoint_dir, kept: list[int]):
 
 
 def has_step_files(checkpoint_dir) -> bool:
-    """Whether a folder or its best/ has a file with a name that a save gives, of a whole step or not."""
+    """Return whether a folder or its best/ has a file with the name of a checkpoint file, complete or not."""
     folder = Path(checkpoint_dir)
     names = [path.name for path in (*folder.glob("*"), *best_dir(folder).glob("*"))]
     return any(TENSOR_FILE.fullmatch(name) or META_FILE.fullmatch(name) for name in names)
 
 
 def load_checkpoint(checkpoint_dir, step: int, device="cpu"):
-    """(model state, optimizer state, meta) of a step, tensors on device. FileNotFoundError where the folder
-    or the step is missing, ValueError where a file is not what was written."""
+    """Return (model state, optimizer state, meta) of a step, tensors on device.
+
+    FileNotFoundError if the folder or the step is missing, ValueError if a file is damaged.
+    """
     folder = Path(checkpoint_dir).expanduser()
     meta = load_meta(folder, step)
     model_state = load_tensors(folder, f"model_{step:06d}.pt", meta, device)
@@ -97,8 +102,10 @@ def load_checkpoint(checkpoint_dir, step: int, device="cpu"):
 
 
 def load_model(path, device="cpu", step: int | None = None):
-    """(model in evaluation mode, meta) from a file model_{step:06d}.pt, or from a folder: its last step, or
-    the one given. Errors as in load_checkpoint."""
+    """Return (model in evaluation mode, meta) from a file model_{step:06d}.pt or a folder.
+
+    The step of a folder is the last one unless it is given. Errors as in load_checkpoint.
+    """
     folder = Path(path).expanduser()
     if not folder.is_dir():
         match = TENSOR_FILE.fullmatch(folder.name)
@@ -114,7 +121,7 @@ def load_model(path, device="cpu", step: int | None = None):
 
 
 def list_steps(checkpoint_dir) -> list[int]:
-    """The steps that exist in a folder, in order; none where there is no such folder."""
+    """Return the steps that exist in a folder, in order; none if the folder is missing."""
     names = (path.name for path in Path(checkpoint_dir).glob("meta_*.json"))
     matches = (META_FILE.fullmatch(name) for name in names)
     steps = sorted(int(match["step"]) for match in matches if match)
@@ -122,7 +129,7 @@ def list_steps(checkpoint_dir) -> list[int]:
 
 
 def find_last_step(checkpoint_dir) -> int:
-    """The last step of a folder. FileNotFoundError where it, or every checkpoint in it, is missing."""
+    """Return the last step of a folder. FileNotFoundError if the folder is missing or has no checkpoint."""
     folder = Path(checkpoint_dir).expanduser()
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no checkpoint folder {folder}")
@@ -133,10 +140,10 @@ def find_last_step(checkpoint_dir) -> int:
 
 
 def load_meta(folder: Path, step: int) -> dict:
-    """The meta file of a step. FileNotFoundError, naming the steps that exist, where this one does not."""
+    """Return the meta file of a step. FileNotFoundError, which names the existing steps, if it is missing."""
     steps = list_steps(folder)
     if step not in steps:
-        find_last_step(folder)  # has its own words for a folder without any
+        find_last_step(folder)  # has its own error for a folder without checkpoints
         raise FileNotFoundError(
             f"there is no complete checkpoint of iteration {step} in {folder}, only of "
             f"{'..., ' if len(steps) > 10 else ''}{', '.join(map(str, steps[-10:]))}"
@@ -148,10 +155,18 @@ def load_meta(folder: Path, step: int) -> dict:
         complete = False
     if not complete:
         raise ValueError(damaged(folder, meta_path(folder, step).name, step))
-    return meta
+    return meta | {"model_config": supported_fields(meta["model_config"])}
+
+
+def supported_fields(model_config: dict) -> dict:
+    """Drop the fields of a GPTConfig that older versions had, all off. ValueError if the model uses one."""
+    if used := [name for name in REMOVED_FIELDS if model_config.get(name)]:
+        raise ValueError(f"the model uses {used[0]}, which is no longer supported: use the version that trained it")
+    return {name: value for name, value in model_config.items() if name not in REMOVED_FIELDS}
 
 
 def load_tensors(folder: Path, name: str, meta: dict, device):
+    """Return the tensors of a checkpoint file on device. Errors as in load_checkpoint."""
     if not (folder / name).is_file():
         raise FileNotFoundError(f"there is no {folder / name}: copy it there, or use another iteration")
     if sha256_of(folder / name) != meta["sha256"].get(name):
@@ -160,22 +175,26 @@ def load_tensors(folder: Path, name: str, meta: dict, device):
 
 
 def save_tensors(path: Path, state: dict):
+    """Write tensors. OSError if that fails."""
     try:
         write_atomic(path, lambda file: torch.save(state, file))
-    except RuntimeError as error:  # torch's word for a write that failed
+    except RuntimeError as error:  # torch raises it if a write fails
         raise OSError(f"{path} could not be written; is the disk full?") from error
 
 
 def damaged(folder: Path, name: str, step: int) -> str:
+    """Return the error message for a file that is not as it was written."""
     others = [other for other in list_steps(folder) if other != step]
     remedy = f"use another iteration, such as {others[-1]}" if others else "there is no other checkpoint"
-    return f"{folder / name} is damaged, it is not what was written at iteration {step}: {remedy}"
+    return f"{folder / name} is damaged: it differs from what was written at iteration {step}; {remedy}"
 
 
 def meta_path(folder: Path, step: int) -> Path:
+    """Return the path of the meta file of a step."""
     return folder / f"meta_{step:06d}.json"
 
 
 def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -25,6 +25,7 @@ PEAK_BF16_FLOPS = (
     ("RTX 3090", 71e12),
 )
 
+
 def choose_device(name: str = "auto"):
     """Return the torch.device called name; "auto" is the first available of cuda, mps, cpu.
 

@@ -1,4 +1,4 @@
-"""Evaluation: the loss over a whole split, in units that can be compared, and what a model makes of each token."""
+"""Evaluation: the loss over a whole split, in comparable units, and scores of single tokens."""
 
 import math
 from dataclasses import dataclass
@@ -9,13 +9,15 @@ import torch
 from nanochat.distributed import sum_over_ranks
 from nanochat.functional import IGNORE_INDEX
 
-ROWS_AT_A_TIME = 256  # of logits in float32: 8 MiB with 8,192 columns
+ROWS_AT_A_TIME = 256  # of logits in float32: 8 MiB for a vocabulary of 8,192
 
 
 @torch.no_grad()
 def evaluate_loss(model, batches) -> tuple[float, int]:
-    """(nats, tokens): the summed loss and the number of targets in all batches of all ranks, each (x, y), or
-    (x, y, documents) where it is packed."""
+    """Return (nats, tokens): the summed loss and the number of targets in all batches of all ranks.
+
+    A batch is (x, y), or (x, y, documents) if it is packed.
+    """
     was_training = model.training
     model.eval()
     sums = [torch.zeros(2)]  # a rank may have no batch
@@ -29,22 +31,22 @@ def evaluate_loss(model, batches) -> tuple[float, int]:
 
 @dataclass(frozen=True)
 class TokenScores:
-    """What a model makes of N tokens, in their order."""
+    """The scores that a model gives to N tokens, in their order."""
 
     nats: np.ndarray  # float64 (N,) the cross-entropy of each
-    ranks: np.ndarray  # int32 (N,) how many other tokens it holds to be likelier
-    allowed_nats: (
-        np.ndarray
-    )  # float64 (N,) -log of the probability that it gives to all allowed tokens, 0 without masks
+    ranks: np.ndarray  # int32 (N,) the number of tokens that the model finds more likely
+    allowed_nats: np.ndarray  # float64 (N,) -log of the probability of all allowed tokens; 0 without masks
 
 
 @torch.no_grad()
 def score_batch(model, x, y, documents=None, masks=None) -> TokenScores:
-    """Of the targets of one batch. masks, uint8 (N, V / 8) with the lowest bit first, says which tokens are allowed in
-    the place of each target."""
-    counts = y.flatten() != IGNORE_INDEX
-    hidden = model.hidden(x, documents=documents).flatten(0, -2)[counts]  # (N, C)
-    targets = y.flatten()[counts]  # (N,)
+    """Score the N targets of one batch.
+
+    masks, uint8 (N, V / 8) with the lowest bit first, are the tokens allowed in place of each target.
+    """
+    is_target = y.flatten() != IGNORE_INDEX
+    hidden = model.hidden(x, documents=documents).flatten(0, -2)[is_target]  # (N, C)
+    targets = y.flatten()[is_target]  # (N,)
     columns = []
     for rows in torch.arange(len(targets)).split(ROWS_AT_A_TIME):
         logits = model.logits(hidden[rows])  # (n, V) float32
@@ -53,15 +55,15 @@ def score_batch(model, x, y, documents=None, masks=None) -> TokenScores:
         allowed = total
         if masks is not None:
             bits = np.unpackbits(masks[rows.numpy()], axis=1, count=logits.size(1), bitorder="little")
-            refused = torch.from_numpy(bits == 0).to(logits.device)
-            allowed = logits.masked_fill(refused, -math.inf).logsumexp(-1)
+            disallowed = torch.from_numpy(bits == 0).to(logits.device)
+            allowed = logits.masked_fill(disallowed, -math.inf).logsumexp(-1)
         columns.append(torch.stack([total - at_target[:, 0], (logits > at_target).sum(-1), total - allowed]).cpu())
     nats, ranks, allowed_nats = torch.cat(columns, 1).double().numpy() if columns else np.zeros((3, 0))
     return TokenScores(nats, ranks.astype(np.int32), allowed_nats)
 
 
 def perplexity(nats: float, tokens: int) -> float:
-    """exp of the mean loss; inf where that is beyond a float."""
+    """Return exp of the mean loss; inf if a float cannot hold it."""
     try:
         return math.exp(nats / tokens)
     except OverflowError:
@@ -69,17 +71,21 @@ def perplexity(nats: float, tokens: int) -> float:
 
 
 def bits_per_byte(nats: float, tokens: int, split: dict) -> float:
-    """Bits per byte of compact JSON. split is metadata["splits"][name]: its bytes per token also serve for a
-    loss over some of its workflows, whose own bytes are not known."""
+    """Return bits per byte of compact JSON. split is metadata["splits"][name].
+
+    The bytes per token are those of the whole split, because those of a part of its workflows are not known.
+    """
     return nats / tokens / math.log(2) * split["tokens"] / split["json_bytes"]
 
 
 def bootstrap_interval(numerators, denominators, draws: int = 1000, seed: int = 0) -> tuple[float, float]:
-    """The 95% interval of sum(numerators) / sum(denominators), both (D,), over which documents there are: that of
-    the percentiles of `draws` resamples (Efron and Tibshirani, An Introduction to the Bootstrap, chapter 13)."""
+    """Return the 95% interval of sum(numerators) / sum(denominators), both (D,), over the choice of D documents.
+
+    Its ends are percentiles of `draws` resamples (Efron and Tibshirani, An Introduction to the Bootstrap, chapter 13).
+    """
     random, count = np.random.default_rng(seed), len(numerators)
     columns = np.stack([numerators, denominators], 1).astype(float)  # (D, 2)
-    # How often each document comes in a resample: the same as drawing with replacement.
+    # The count of each document in a resample: the same as drawing with replacement.
     weights = (random.multinomial(count, np.full(count, 1 / count)) for _ in range(draws))
     sums = np.array([weight @ columns for weight in weights])  # (draws, 2)
     low, high = np.percentile(sums[:, 0] / sums[:, 1], [2.5, 97.5])

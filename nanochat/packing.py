@@ -1,9 +1,9 @@
-"""Prepared windows in, packed batches out: windows side by side in one row, without padding.
+"""Pack prepared windows into batches: one window after another in one row, without padding.
 
-Think of an epoch as one line of targets: the windows in a random order, end to end. A batch is the next B * C
-targets of that line, so every update has the same number of them, every target comes once in an epoch, and
-the place in the line is all there is to remember. A window that a batch ends in is shown again from its start
-in the next, its first targets ignored; `packing_order` sees to it that this is rare.
+Think of an epoch as one line of targets: the windows in random order, end to end. A batch is the next B * C targets of
+that line. So every update has the same number of targets, every target comes once per epoch, and the position in the
+line is the whole state of the loader. A window that is cut by the end of a batch is repeated from its start in the
+next batch, with the targets seen before ignored; `packing_order` makes this rare.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -14,19 +14,15 @@ import torch
 
 from nanochat.functional import IGNORE_INDEX, Documents, move_tensor
 
-SPARE_DOCUMENTS = 8  # for each row of C targets: real workflows are seldom so short
-
-
-# -----------------------------------------------------------------------------
-# the two loaders
+SPARE_DOCUMENTS = 8  # per row of C targets: real workflows are rarely that short
 
 
 class PackedTrainLoader:
-    """Endless batches (x, y, documents), x and y int64 (1, N), with exactly `targets` targets each.
+    """Yields batches (x, y, documents) without end: x and y int64 (1, N), with exactly `targets` targets.
 
-    Target number i of the whole run is target i % L of the line of epoch i // L. A batch of all ranks together
-    is the next world_size * targets of them, of which rank r takes part r; so one process that accumulates n
-    batches and n processes see the same batches, and the position means the same to any number of ranks.
+    Target number i of the whole run is target i % L of the line of epoch i // L, if an epoch has L targets. All ranks
+    together take the next world_size * targets of them, rank r part r. So n batches accumulated by one process are
+    those of n processes, and the position is independent of the number of ranks.
     """
 
     def __init__(self, rows, targets, metadata, *, states=None, seed=0, rank=0, world_size=1, device="cpu"):
@@ -35,9 +31,9 @@ class PackedTrainLoader:
         self.lengths = count_tokens(rows, self.pad_token)  # (R,)
         self.epoch_targets = int(self.lengths.sum())
         self.seed, self.rank, self.world_size, self.device = seed, rank, world_size, torch.device(device)
-        self.drawn = 0  # targets that all ranks together have taken since the run began
-        self._line = lru_cache(maxsize=2)(self._make_line)  # an epoch and, at its end, the next
-        self._ahead = None  # (drawn, batch to be) while the GPU works
+        self.drawn = 0  # targets taken by all ranks together since the run began
+        self._line = lru_cache(maxsize=2)(self._make_line)  # this epoch and, at its end, the next
+        self._ahead = None  # (drawn, future of its batch), made while the GPU works
         self._worker = ThreadPoolExecutor(1) if self.device.type == "cuda" else None
 
     def __iter__(self):
@@ -57,15 +53,16 @@ class PackedTrainLoader:
 
     @property
     def epoch(self) -> float:
-        """Passes over the data so far."""
+        """The number of passes over the data so far."""
         return self.drawn / self.epoch_targets
 
     def state_dict(self) -> dict:
+        """Return the position, for load_state_dict."""
         epoch, position = divmod(self.drawn, self.epoch_targets)
         return {"seed": self.seed, "epoch": epoch, "position": position, "targets": self.epoch_targets}
 
     def load_state_dict(self, state: dict):
-        """Continue where state was taken, on any number of ranks. ValueError where the data is other data."""
+        """Continue from a saved position, on any number of ranks. ValueError if the data differs."""
         if state["targets"] != self.epoch_targets:
             raise ValueError(
                 f"the data has {self.epoch_targets:,} training targets, but had "
@@ -76,10 +73,10 @@ class PackedTrainLoader:
         self.drawn = state["epoch"] * self.epoch_targets + state["position"]
 
     def _batch(self, drawn: int):
+        """Return this rank's batch if all ranks together have taken `drawn` targets before."""
         first = drawn + self.rank * self.targets
         segments = list(self._segments(first, first + self.targets))
-        # On a GPU, where shapes must not change from step to step: one length for nearly all batches, and one
-        # more for those that show a window again.
+        # A GPU needs constant shapes: one length for nearly all batches, and one for those that repeat a window.
         length = None
         if self.device.type == "cuda":
             length = self.targets
@@ -88,7 +85,7 @@ class PackedTrainLoader:
         return pack(self.rows, segments, self.pad_token, length, pin=self.device.type == "cuda", states=self.states)
 
     def _segments(self, first: int, last: int):
-        """(row, start, stop) of each piece of the line from target first to target last of the whole run."""
+        """Yield (row, start, stop) of each piece of the line from target first to target last of the whole run."""
         while first < last:
             epoch, position = divmod(first, self.epoch_targets)
             order, ends = self._line(self.seed, epoch)
@@ -100,16 +97,16 @@ class PackedTrainLoader:
             first += int(stop - position)
 
     def _make_line(self, seed: int, epoch: int):
-        """(order of the rows, where in the line each ends), both (R,)."""
+        """Return (order of the rows, their ends in the line), both (R,)."""
         order = packing_order(self.lengths, self.context_size, np.random.default_rng((seed, epoch)))
         return order, self.lengths[order].cumsum()
 
 
 class PackedEvalLoader:
-    """One ordered pass of batches (x, y, documents) of about `targets` tokens; every `for` loop starts anew.
+    """Yields batches (x, y, documents) of about `targets` tokens in order, once per `for` loop.
 
-    Over all ranks every token of every workflow that is visited is a target exactly once: visited are the rows
-    to show, of each of which the first overlap[i] targets were in the row before it.
+    Over all ranks every token of every visited workflow is a target exactly once. visited are the rows to show; the
+    first overlap[i] targets of the i-th were in the row before it and are ignored.
     """
 
     def __init__(self, rows, targets, visited, overlap, metadata, *, states=None, rank=0, world_size=1, device="cpu"):
@@ -117,7 +114,7 @@ class PackedEvalLoader:
         self.rank, self.world_size, self.device = rank, world_size, torch.device(device)
         lengths = count_tokens(rows[visited], self.pad_token)
         segments = list(zip(visited.tolist(), overlap.tolist(), lengths.tolist()))
-        batch = lengths.cumsum() // targets  # (V,) the number of the batch that each row is in
+        batch = lengths.cumsum() // targets  # (V,) the batch of each row
         firsts = np.flatnonzero(np.diff(batch, prepend=-1))
         self.batches = [segments[i:j] for i, j in zip(firsts, [*firsts[1:], len(segments)])]
 
@@ -130,45 +127,42 @@ class PackedEvalLoader:
             yield x.to(self.device), y.to(self.device), documents.to(self.device)
 
 
-# -----------------------------------------------------------------------------
-# pure functions
-
-
 def count_tokens(rows: torch.Tensor, pad_token: int) -> np.ndarray:
-    """Tokens in each row (R, C + 1) beside its position and its padding, int64 (R,)."""
-    parts = [(part[:, 1:] != pad_token).sum(1) for part in rows.split(65_536)]  # no more in memory at a time
+    """Count the tokens in each row (R, C + 1) without position and padding, int64 (R,)."""
+    parts = [(part[:, 1:] != pad_token).sum(1) for part in rows.split(65_536)]  # to limit memory
     return torch.cat(parts).numpy()
 
 
 def packing_order(lengths: np.ndarray, capacity: int, random: np.random.Generator) -> np.ndarray:
-    """A random order of windows with lengths (R,) in which they fill one row of `capacity` after another
-    exactly, as far as they can: those that are left over, a few in a thousand, come at the end.
+    """Return a random order of windows with lengths (R,) that fills rows of `capacity` exactly, one after another.
 
-    The longest that is left begins a row. What then fits exactly goes in, or the larger of two that do, or
-    the longest there is: best fit decreasing, with equal lengths in random order and the rows shuffled.
+    Windows that fill no row, a few in a thousand, come at the end. Each row begins with the longest window left. Then
+    follows one that fills the row, or the longer of two that do, or the longest that fits: best fit decreasing, with
+    equal lengths in random order and the rows shuffled.
     """
     order = random.permutation(len(lengths))
     rows = [[window] for window in order[lengths[order] == capacity].tolist()]
-    left = [[] for _ in range(capacity)]  # for each length the windows not yet placed
+    left = [[] for _ in range(capacity)]  # by length, the windows not yet placed
     for window in order[lengths[order] < capacity].tolist():
         left[lengths[window]].append(window)
-    # Bit b of `there` says that a window of length b is left; bit capacity - b of `mirror` says the same.
-    there = sum(1 << length for length, windows in enumerate(left) if windows)
-    mirror = sum(1 << capacity - length for length, windows in enumerate(left) if windows)
+    # Sets of lengths as integers: bit b of `available` and bit capacity - b of `mirrored` are 1 if a window of length b
+    # is left. Shifting one over the other finds all pairs that fill the space at once.
+    available = sum(1 << length for length, windows in enumerate(left) if windows)
+    mirrored = sum(1 << capacity - length for length, windows in enumerate(left) if windows)
     rest_of_epoch = []
-    while there:
+    while available:
         row, space = [], capacity
         while space:
-            fitting = there & (1 << space + 1) - 1
-            pairs = fitting & mirror >> capacity - space  # b where a window of length space - b is left, too
+            fitting = available & (1 << space + 1) - 1
+            pairs = fitting & mirrored >> capacity - space  # b if a window of length space - b is left, too
             if not fitting:
                 break
             length = space if fitting >> space else (pairs or fitting).bit_length() - 1
             row.append(left[length].pop())
             space -= length
             if not left[length]:
-                there ^= 1 << length
-                mirror ^= 1 << capacity - length
+                available ^= 1 << length
+                mirrored ^= 1 << capacity - length
         if space:
             rest_of_epoch += row
         else:
@@ -178,9 +172,11 @@ def packing_order(lengths: np.ndarray, capacity: int, random: np.random.Generato
 
 
 def pack(rows, segments, pad_token: int, length: int | None = None, pin: bool = False, states=None):
-    """(x, y, documents) of pieces (row, start, stop) of the rows (R, C + 1): x (1, N) has each row up to its
-    token stop - 1, y (1, N) as targets its tokens start .. stop - 1. Padded to `length`, where it is given. Of
-    states (R, C) the documents have those of x."""
+    """Return the batch (x, y, documents) of pieces (row, start, stop) of the rows (R, C + 1).
+
+    x (1, N) has each row up to token stop - 1; y (1, N) has as targets its tokens start .. stop - 1. Both are padded to
+    `length` if it is given. The documents have the schema positions of x if states (R, C) are given.
+    """
     C = rows.size(1) - 1
     lengths = [stop for _, _, stop in segments]
     windows = [rows[row, : stop + 1] for row, _, stop in segments]

@@ -9,7 +9,8 @@ def tune_process():
 
     Idle OpenMP threads go to sleep soon: those of libgomp otherwise spin for long, which makes a step a hundred times
     slower next to other busy processes. And glibc's malloc keeps freed memory for the next step: by default it returns
-    every large tensor to the system, which then clears each page again; that takes up to half the time of a small model.
+    every large tensor to the system, which then clears each page again. That takes up to half the time of a small
+    model.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:

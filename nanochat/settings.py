@@ -113,7 +113,7 @@ class TrainSettings:
     learning_rate: float = decimal("peak learning rate", from_preset=True)
     schedule: str = choice(SCHEDULES, "learning rate schedule after the warmup", "linear")
     warmup_iters: int = whole(
-        0, "iterations until the peak learning rate; at most a tenth of the run by default", from_preset=True
+        0, "iterations until the peak learning rate; if not given, at most a tenth of the run", from_preset=True
     )
     warmdown_ratio: float = decimal("share of the run in which the linear schedule decreases to 0", 0.5)
     grad_clip: float = decimal("maximum gradient norm; 0 disables clipping", from_preset=True)
@@ -148,9 +148,7 @@ class TrainSettings:
     run: str | None = setting("also log to wandb under this name", metavar="NAME")
     num_samples: int = whole(0, "workflows that an experiment generates at each checkpoint", 3)
     seed: int = whole(0, "seed of the weights and of the data order", 0, fixed_on_resume=True)
-    device: str | None = setting(
-        "cpu, cuda or mps (default: the best available)", metavar="NAME", remembered=False
-    )
+    device: str | None = setting("cpu, cuda or mps (default: the best available)", metavar="NAME", remembered=False)
     dtype: str = choice(
         ("auto", "float32", "bfloat16"),
         "of matrix products; auto takes bfloat16 if a short trial finds it faster",
@@ -264,7 +262,11 @@ def default_of(name: str) -> str:
 def flags_table() -> str:
     """Return the table of all flags in Markdown; * marks those that a resumed run cannot change."""
     rows = [
-        (f"`--{name}`" + (" *" if flag.fixed_on_resume else ""), "off" if flag.convert is None else default_of(name), flag.help)
+        (
+            f"`--{name}`" + (" *" if flag.fixed_on_resume else ""),
+            "off" if flag.convert is None else default_of(name),
+            flag.help,
+        )
         for name, flag in FLAGS.items()
     ]
     return table(("flag", "default", "meaning"), rows)

@@ -32,7 +32,8 @@ def main(argv=None):
 
         linter = find_linter()
 
-    from nanochat.device import choose_device, tune_process
+    from nanochat.device import choose_device
+    from nanochat.process import tune_process
 
     tune_process()
     from tqdm import tqdm

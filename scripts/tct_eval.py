@@ -34,8 +34,9 @@ def main(argv=None):
     args = parse_arguments(argv)
 
     from nanochat.checkpoint_manager import load_model
-    from nanochat.device import choose_device, choose_dtype, tune_process
+    from nanochat.device import choose_device, choose_dtype
     from nanochat.distributed import process_group
+    from nanochat.process import tune_process
     from workflow_data.reader import check_metadata, open_tokenizer, read_metadata
     from workflow_generator import find_language
 

@@ -27,13 +27,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from nanochat.device import autocast, tune_process
+from nanochat.device import autocast
 from nanochat.distributed import derive_seed
 from nanochat.functional import IGNORE_INDEX, capped_cross_entropy
 from nanochat.gpt import GPT, GPTConfig, norm
 from nanochat.loss_eval import ROWS_AT_A_TIME
-from nanochat.optim import build_optimizers, rate_at, set_rates
+from nanochat.optim import build_optimizers, lr_multiplier, set_lrs
 from nanochat.packing import PackedTrainLoader, pack
+from nanochat.process import tune_process
 from tct_packing import packed_data_loader
 from workflow_data.reader import read_metadata, read_split
 from workflow_eval.token_kinds import MaskTable, find_places
@@ -145,7 +146,7 @@ def main():
         loader: PackedTrainLoader = train.loader
         x, y, documents, numbers = train.batch(list(loader._segments(loader.drawn, loader.drawn + TARGETS)))
         loader.drawn += TARGETS
-        set_rates(optimizers, RATE * rate_at(step, "linear", WARMUP, args.iterations, 0.5), step)
+        set_lrs(optimizers, RATE * lr_multiplier(step, "linear", WARMUP, args.iterations, 0.5), step)
         with autocast(torch.device("cpu"), torch.bfloat16):
             hidden = model.told_hidden(x, documents)
             if "renormalised" in args.levers:

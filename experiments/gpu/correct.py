@@ -158,7 +158,7 @@ def losses(dtype, device, args) -> list[float]:
     """Return the losses of updates on the prepared data: each batch is half a dozen documents."""
     trainer, batches, targets = training(dtype, device, args)
     updates = 2 if args.dry_run else UPDATES
-    return [trainer.update(i + 1, 1e-3, [next(batches)], targets).wait()[0] for i in range(updates)]
+    return [trainer.step(i + 1, 1e-3, [next(batches)], targets, wait=True).loss for i in range(updates)]
 
 
 def training(dtype, device, args):

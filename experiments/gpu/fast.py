@@ -11,14 +11,13 @@ import torch
 from step import Step
 from torch.profiler import ProfilerActivity, profile
 
-from model_config import get_config
+from model_config import get_config, gpt_fields
 from nanochat.device import choose_dtype, peak_flops
 from nanochat.distributed import Ranks
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.optim import build_optimizers
 from nanochat.packing import PackedTrainLoader
 from nanochat.trainer import Trainer
-from scripts.bench.train import config_of
 from scripts.bench.train import run as run_bench
 from workflow_data.loaders import open_split
 from workflow_data.reader import load_states
@@ -78,7 +77,7 @@ def build(args, size: str, flags: bool, compiles: bool, rows: int, device):
     fields = {"previous_token": True, "n_states": metadata["n_states"], "state_attention": True} if flags else {}
     states = load_states(str(args.data), "train", metadata) if flags else None
     torch.manual_seed(0)
-    model = GPT(GPTConfig(**config_of(preset), **fields)).to(device)
+    model = GPT(GPTConfig(**gpt_fields(preset), **fields)).to(device)
     optimizers = build_optimizers(model, "muon", preset["weight_decay"], dtype)
     targets = rows * preset["context_size"]
     batches = PackedTrainLoader(train_rows, targets, metadata, states=states, seed=0, **share)
@@ -96,7 +95,7 @@ def measure(args, size: str, flags: bool, compiles: bool, rows: int, device) -> 
     at_rest = torch.cuda.memory_allocated(device) if is_gpu else 0
     started = time.perf_counter()
     for i in range(WARM_UP):
-        trainer.update(i + 1, 1e-4, [next(batches)], targets).wait()
+        trainer.step(i + 1, 1e-4, [next(batches)], targets, wait=True)
     warm_up = time.perf_counter() - started
     seconds = update_seconds(trainer, batches, targets)
     memory = torch.cuda.max_memory_allocated(device) if is_gpu else 0
@@ -117,14 +116,12 @@ def measure(args, size: str, flags: bool, compiles: bool, rows: int, device) -> 
 
 def update_seconds(trainer: Trainer, batches, targets: int) -> float:
     """Return the median time of an update in seconds: a batch of another shape may compile in between."""
-    pending = trainer.update(WARM_UP + 1, 1e-4, [next(batches)], targets)
+    trainer.step(WARM_UP + 1, 1e-4, [next(batches)], targets)
     ends = [time.perf_counter()]
     while len(ends) <= MIN_UPDATES or ends[-1] - ends[0] < TIMED_SECONDS:
-        update = trainer.update(WARM_UP + 1 + len(ends), 1e-4, [next(batches)], targets)
-        pending.wait()  # the device is left one update behind, as in training
-        pending = update
+        trainer.step(WARM_UP + 1 + len(ends), 1e-4, [next(batches)], targets)
         ends.append(time.perf_counter())
-    pending.wait()
+    trainer.flush()
     return median(b - a for a, b in pairwise(ends))
 
 
@@ -152,11 +149,11 @@ def profile_of(args, size: str, rows: int, device) -> str:
     """Return torch's table of the operations that take most of the device's time."""
     trainer, batches, targets = build(args, size, True, True, rows, device)
     for i in range(WARM_UP):
-        trainer.update(i + 1, 1e-4, [next(batches)], targets).wait()
+        trainer.step(i + 1, 1e-4, [next(batches)], targets, wait=True)
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device.type == "cuda")
     with profile(activities=activities) as profiler:
         for i in range(PROFILED):
-            trainer.update(WARM_UP + i + 1, 1e-4, [next(batches)], targets).wait()
+            trainer.step(WARM_UP + i + 1, 1e-4, [next(batches)], targets, wait=True)
     order = "self_cuda_time_total" if device.type == "cuda" else "self_cpu_time_total"
     return profiler.key_averages().table(sort_by=order, row_limit=40, max_name_column_width=60)
 
@@ -166,7 +163,7 @@ def against(args, size: str, rows: int, device) -> dict:
     preset = get_config(size)
     job = {
         "mode": "against", "against": str(args.against), "dtype": "bfloat16", "model_size": size,
-        "config": config_of(preset), "device": str(device), "compile": device.type == "cuda", "round": 0,
+        "config": gpt_fields(preset), "device": str(device), "compile": device.type == "cuda", "round": 0,
         "data_dir": str(args.data), "steps": MIN_UPDATES, "device_batch_size": rows,
         **{name: preset[name] for name in ("learning_rate", "weight_decay", "grad_clip")},
     }  # fmt: skip

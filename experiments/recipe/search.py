@@ -10,8 +10,7 @@ import argparse
 import json
 import time
 
-from nanochat.device import autocast, tune_process
-from nanochat.distributed import Ranks, derive_seed
+from nanochat.process import tune_process
 
 tune_process()  # before torch
 
@@ -19,6 +18,8 @@ import torch  # noqa: E402
 
 import nanochat.optim as optim  # noqa: E402
 from model_config import get_config  # noqa: E402
+from nanochat.device import autocast  # noqa: E402
+from nanochat.distributed import Ranks, derive_seed  # noqa: E402
 from nanochat.gpt import GPT, GPTConfig  # noqa: E402
 from nanochat.loss_eval import bits_per_byte, evaluate_loss  # noqa: E402
 from nanochat.trainer import Trainer  # noqa: E402
@@ -53,8 +54,8 @@ def main():
         parser.add_argument(f"--{name}", type=type(value), default=value)
     flags = parser.parse_args()
     torch.set_num_threads(1)
-    optim.EMBEDDING_RATE, optim.HEAD_RATE = flags.emb, flags.head
-    optim.TABLE_BETAS = optim.ADAMW_BETAS = flags.beta1, 0.95
+    optim.EMBEDDING_LR_SCALE, optim.HEAD_LR_SCALE = flags.emb, flags.head
+    optim.EMBEDDING_BETAS = optim.ADAMW_BETAS = flags.beta1, 0.95
 
     preset = get_config("tiny")
     torch.manual_seed(derive_seed(flags.seed))
@@ -77,8 +78,8 @@ def main():
 
     curve, seconds, started = [], 0.0, time.process_time()
     for step in range(1, flags.its + 1):
-        rate = flags.lr * optim.rate_at(step, flags.schedule, flags.warmup, flags.its, flags.warmdown)
-        trainer.update(step, rate, [next(loader)], flags.batch * 512)
+        lr = flags.lr * optim.lr_multiplier(step, flags.schedule, flags.warmup, flags.its, flags.warmdown)
+        trainer.step(step, lr, [next(loader)], flags.batch * 512)
         if step % (flags.its // EVALS) == 0:
             seconds += time.process_time() - started
             with autocast(torch.device("cpu"), DTYPE):

@@ -203,7 +203,7 @@ def run(documents: list, cache_folder: Path, recipe: str, seed: int, updates: in
 
     from model_config import get_config
     from nanochat.gpt import GPT, GPTConfig
-    from nanochat.optim import build_optimizers, rate_at, set_rates
+    from nanochat.optim import build_optimizers, lr_multiplier, set_lrs
 
     torch.set_num_threads(1)
     data = tokens_of(documents, cache_folder, recipe)
@@ -216,8 +216,8 @@ def run(documents: list, cache_folder: Path, recipe: str, seed: int, updates: in
     batches = rows(data["training"], seed, updates)
     curve = []
     for update, tokens in enumerate(batches, 1):
-        rate = rate_at(update, "linear", int(WARMUP * updates), updates, WARMDOWN)
-        set_rates(optimizers, learning_rate * rate, update)
+        multiplier = lr_multiplier(update, "linear", int(WARMUP * updates), updates, WARMDOWN)
+        set_lrs(optimizers, learning_rate * multiplier, update)
         x, y = tokens[:, :-1], tokens[:, 1:]  # (B, T)
         loss = backward(model, x, y if count_end else y.where(y != PAD, IGNORE))
         if not math.isfinite(loss):

@@ -40,7 +40,8 @@ def main(argv=None):
 
     import torch
 
-    from nanochat.device import choose_device, choose_dtype, tune_process
+    from nanochat.device import choose_device, choose_dtype
+    from nanochat.process import tune_process
 
     tune_process()
     device = choose_device(args.device)

@@ -33,7 +33,7 @@ def main(argv=None):
     add("--seed", type=int, default=0, help="of samples and cuts (default 0)")
     args = parser.parse_args(argv)
 
-    from nanochat.device import tune_process
+    from nanochat.process import tune_process
     from workflow_generator import WorkflowGenerator
 
     tune_process()

@@ -1,19 +1,23 @@
-"""Model presets: the shape of each GPT and the training defaults that go with it.
+"""Model presets: the shape of each GPT and its training defaults.
 
 >>> get_config("small")["d_model"]
 384
 
-Imports nothing, so that `--help` and the choices of a flag cost no time.
+Imports nothing, so that --help is fast.
 """
 
-VOCAB_SIZE = 8192  # ids of the workflow tokenizer; position tokens share this range
-CONTEXT_SIZE = 512  # inputs a model sees at once: one position token and 511 tokens
-
 # learning_rate is the peak of all optimizers; warmup_iters and num_iterations count optimizer updates;
-# device_batch_size counts contexts full of targets in one forward pass on one device. The rate and decay of tiny
-# were searched for (experiments/recipe); the rates of the others follow from it as 1 / sqrt(d_model), rounded.
-_PRESETS = {
+# device_batch_size counts contexts full of targets in one forward pass on one device. The learning rate and the weight
+# decay of tiny are the result of a search (experiments/recipe); the learning rates of the other presets follow from it
+# as 1 / sqrt(d_model), rounded.
+
+# The vocabulary is that of the workflow tokenizer; position tokens share its ids. A context is a position token and 511
+# tokens.
+_SHARED = {"vocab_size": 8192, "context_size": 512, "grad_clip": 1.0}
+
+PRESETS = {
     "tiny": {  # for a CPU: num_iterations is about a minute on two cores
+        **_SHARED,
         "d_model": 128,
         "n_layers": 4,
         "n_heads": 2,
@@ -25,6 +29,7 @@ _PRESETS = {
         "weight_decay": 0.4,
     },
     "small": {
+        **_SHARED,
         "d_model": 384,
         "n_layers": 8,
         "n_heads": 6,
@@ -36,6 +41,7 @@ _PRESETS = {
         "weight_decay": 0.1,
     },
     "medium": {
+        **_SHARED,
         "d_model": 768,
         "n_layers": 8,
         "n_heads": 12,
@@ -46,7 +52,8 @@ _PRESETS = {
         "warmup_iters": 2000,
         "weight_decay": 0.1,
     },
-    "large": {  # the batch of the others in two halves, to need no more memory than medium
+    "large": {  # medium's batch in two halves, so that it needs no more memory
+        **_SHARED,
         "d_model": 1024,
         "n_layers": 12,
         "n_heads": 16,
@@ -58,14 +65,26 @@ _PRESETS = {
         "weight_decay": 0.1,
     },
 }
-_SHARED = {"vocab_size": VOCAB_SIZE, "context_size": CONTEXT_SIZE, "grad_clip": 1.0}
-
-PRESET_NAMES = tuple(_PRESETS)
+PRESET_NAMES = tuple(PRESETS)
 
 
 def get_config(name: str) -> dict:
-    """The preset `name` as a fresh dict: vocab_size, context_size, d_model, n_layers, n_heads and the
-    training defaults. ValueError, naming the presets there are, for any other name."""
-    if name not in _PRESETS:
+    """Return a copy of a preset: vocab_size, context_size, d_model, n_layers, n_heads and the training defaults.
+
+    ValueError, which names the presets, for any other name.
+    """
+    if name not in PRESETS:
         raise ValueError(f"unknown model size {name!r}: choose one of {', '.join(PRESET_NAMES)}")
-    return {**_SHARED, **_PRESETS[name]}
+    return dict(PRESETS[name])
+
+
+def gpt_fields(preset: dict) -> dict:
+    """Return the fields of the GPTConfig of a preset, those that every version of nanochat has."""
+    return {
+        "sequence_len": preset["context_size"],
+        "vocab_size": preset["vocab_size"],
+        "n_layer": preset["n_layers"],
+        "n_head": preset["n_heads"],
+        "n_kv_head": preset["n_heads"],
+        "n_embd": preset["d_model"],
+    }

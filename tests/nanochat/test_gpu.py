@@ -30,7 +30,7 @@ from nanochat.optim import build_optimizers
 from nanochat.run_folder import read_metrics
 from nanochat.run_log import RunLog
 from nanochat.trainer import Trainer
-from scripts import _train_flags, tct_train
+from scripts import tct_train
 from scripts.bench import train as bench_train
 from tct_packing import packed_data_loader
 
@@ -132,8 +132,8 @@ def test_the_kernel_gets_only_what_it_takes(pretended_gpu, monkeypatch, kernel, 
 
 
 def test_a_run_with_a_resume_is_that_of_the_cpu(pretended_gpu, monkeypatch, data, tmp_path):  # noqa: F811
-    monkeypatch.setattr(_train_flags, "get_config", lambda name: MICRO | {"device_batch_size": 2})
-    monkeypatch.setattr(RunLog, "draw", lambda self: None)
+    monkeypatch.setattr(tct_train, "PRESETS", {"small": MICRO | {"device_batch_size": 2}})
+    monkeypatch.setattr(RunLog, "redraw", lambda self: None)
 
     def run(device):
         folder = tmp_path / device
@@ -225,9 +225,10 @@ def test_no_update_waits_for_the_gpu(pretended_gpu, data):  # noqa: F811
             model, build_optimizers(model, "muon", 0.1, torch.bfloat16), torch.bfloat16, 1.0, 0, Ranks(0, 1)
         )
         for step in range(1, 4):
-            update = trainer.update(step, 1e-3, [next(loader), next(loader)], 64)
+            trainer.step(step, 1e-3, [next(loader), next(loader)], 64)
     assert pretended_gpu.waits == []
-    assert not update.numbers.is_cuda and update.arrived
+    [pending] = trainer.pending
+    assert not pending.numbers.is_cuda and pending.ready_event
 
 
 @pytest.mark.parametrize("mode", ["probe", "ceiling", "plain", "padded", "packed"])
@@ -283,7 +284,7 @@ def test_ranks_share_gradients_but_no_buffers(monkeypatch, takes):
     ]
     stand_in = mock.Mock(__signature__=inspect.Signature(parameters))
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
-    monkeypatch.setattr(torch.nn.parallel, "DistributedDataParallel", stand_in)
+    monkeypatch.setattr(distributed, "DistributedDataParallel", stand_in)
     distributed.data_parallel("a model", CUDA)
     stand_in.assert_called_once_with("a model", device_ids=[0], **{takes: False})
 
@@ -292,7 +293,7 @@ def test_ranks_on_gpus_meet_by_nccl_and_on_the_host_by_gloo(monkeypatch):
     join = mock.create_autospec(torch.distributed.init_process_group)
     monkeypatch.setattr(torch.distributed, "init_process_group", join)
     monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: None)
-    monkeypatch.setattr(distributed, "fresh_store", lambda ranks: None)
+    monkeypatch.setattr(distributed, "rendezvous_store", lambda ranks: None)
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
     with distributed.process_group(CUDA) as ranks:

@@ -15,14 +15,16 @@ import torch
 from prepared_data import write_prepared
 
 import tct_github_workflow as tct
+from model_config import PRESET_NAMES, PRESETS
 from nanochat.checkpoint_manager import list_steps, load_checkpoint, load_model
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.loss_eval import bits_per_byte, evaluate_loss, perplexity
 from nanochat.run_folder import read_metrics
 from nanochat.run_log import RunLog
+from nanochat.settings import parse_flags
 from nanochat.trainer import Trainer
 from script_tools.files import write_atomic
-from scripts import _train_flags, tct_train
+from scripts import tct_train
 from tct_github_workflow.workflow_yaml import load_workflow
 from workflow_data.loaders import tokenizing_distributed_data_loader
 
@@ -47,9 +49,9 @@ MICRO_CONFIG = GPTConfig(sequence_len=16, vocab_size=64, n_layer=2, n_head=2, n_
 @pytest.fixture(autouse=True)
 def micro_preset(monkeypatch, request):
     """Every preset is a model of 8,192 parameters; one thread sums in one order; pictures are left out."""
-    monkeypatch.setattr(_train_flags, "get_config", lambda name: dict(MICRO))
+    monkeypatch.setattr(tct_train, "PRESETS", {name: MICRO for name in PRESET_NAMES})
     if "pictures" not in request.fixturenames:
-        monkeypatch.setattr(RunLog, "draw", lambda self: None)
+        monkeypatch.setattr(RunLog, "redraw", lambda self: None)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -88,14 +90,14 @@ def command(tmp_path):
     script.write_text(f"""
 import os, signal
 from nanochat.trainer import Trainer
-from scripts import _train_flags, tct_train
-_train_flags.get_config = lambda name: {MICRO}
-update = Trainer.update
-def update_or_die(self, step, *arguments):
+from scripts import tct_train
+tct_train.PRESETS = dict(small={MICRO})
+make_step = Trainer.step
+def step_or_die(self, step, *arguments):
     if [str(step), "1", "0"] == [os.environ.get(name) for name in ("DIE_AT", "RANK", "TORCHELASTIC_RESTART_COUNT")]:
         os.kill(os.getpid(), signal.SIGKILL)
-    return update(self, step, *arguments)
-Trainer.update = update_or_die
+    return make_step(self, step, *arguments)
+Trainer.step = step_or_die
 if __name__ == "__main__": tct_train.main()
 """)
     return [str(script)]
@@ -191,7 +193,7 @@ def test_a_run_leaves_checkpoints_metrics_and_a_picture(train, pictures):
 
 def test_an_experiment_has_all_that_a_reader_wants(tmp_path, monkeypatch, pictures, capsys):
     vocabulary = {"vocab_size": tct.vocab_size(), "context_size": 64}
-    monkeypatch.setattr(_train_flags, "get_config", lambda name: MICRO | vocabulary)
+    monkeypatch.setattr(tct_train, "PRESETS", {"small": MICRO | vocabulary})
     monkeypatch.chdir(tmp_path)
     write_prepared("data", [200, 90], [70], stride=32, window_step=32, **vocabulary)
     metadata = json.loads(Path("data/metadata.json").read_text())
@@ -424,15 +426,15 @@ def wait_for_line(process, start):
 
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_saves_and_the_run_resumes(train, tmp_path, monkeypatch, capsys, number, code):
-    update = Trainer.update
+    make_step = Trainer.step
 
     def interrupted(self, step, *arguments):
         if step == 3:
             os.kill(os.getpid(), number)
-        return update(self, step, *arguments)
+        return make_step(self, step, *arguments)
 
     with monkeypatch.context() as context, pytest.raises(SystemExit) as exit:
-        context.setattr(Trainer, "update", interrupted)
+        context.setattr(Trainer, "step", interrupted)
         train("run")
     output, errors = capsys.readouterr()
     assert exit.value.code == code and errors == "" and list_steps(tmp_path / "run") == [3]
@@ -469,7 +471,7 @@ def test_a_disk_that_is_full_for_a_while_costs_only_its_checkpoints(train, tmp_p
     folder = train("run", save_every=2, eval_every=4)
     assert list_steps(folder) == [2, 8]
     output = capsys.readouterr().out
-    assert output.count("Not saved, the run goes on") == 2 and "No space left on device" in output
+    assert output.count("Not saved, training continues") == 2 and "No space left on device" in output
     assert_equal_weights(weights(folder, 8), weights(train("other"), 8))
 
 
@@ -566,14 +568,14 @@ def test_every_fault_of_the_arguments_is_told_at_once(capsys):
         "--learning_rate must be",
         "--dtype must be",
         "no flag --colour=red",
-        "--data_dir is needed",
+        "--data_dir is missing",
     ):
         assert fault in message
 
 
-def test_attention_to_states_wants_their_embedding(data, tmp_path, capsys):
+def test_state_attention_needs_the_state_embedding(data, tmp_path, capsys):
     message = fails(["--data_dir", data, "--checkpoint_dir", tmp_path / "run", "--state_attention"], capsys)
-    assert "--state_attention wants --state_embedding" in message
+    assert "--state_attention also needs --state_embedding" in message
 
 
 def test_flags_cannot_be_shortened_or_left_empty(capsys, data):
@@ -582,9 +584,9 @@ def test_flags_cannot_be_shortened_or_left_empty(capsys, data):
 
 
 def test_flags_take_a_space_or_an_equals_sign():
-    spaced = _train_flags.parse_arguments(["--data_dir", "d", "--max_iters", "3", "--learning_rate", "3e-4"])
-    assert spaced == _train_flags.parse_arguments(["--data_dir=d", "--num_iterations=3", "--learning_rate=3e-4"])
-    assert (spaced.num_iterations, spaced.learning_rate) == (3, 3e-4)
+    spaced = parse_flags(["--data_dir", "d", "--max_iters", "3", "--learning_rate", "3e-4"], PRESETS)
+    assert spaced == parse_flags(["--data_dir=d", "--num_iterations=3", "--learning_rate=3e-4"], PRESETS)
+    assert spaced == {"data_dir": "d", "num_iterations": 3, "learning_rate": 3e-4}
 
 
 def test_a_new_run_does_not_mix_with_an_old_one(train, data, capsys):
@@ -601,7 +603,7 @@ def written(train, tmp_path, monkeypatch):
     """What runs with and without --experiment write, as paths."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
-        RunLog, "draw", lambda self: [(self.folder / name).touch() for name in ("curves.png", self.config["report"])]
+        RunLog, "redraw", lambda self: [(self.folder / name).touch() for name in ("curves.png", self.config["report"])]
     )
     monkeypatch.setattr(
         tct_train,
