@@ -3,16 +3,24 @@
 import ctypes
 import os
 
+# Idle OpenMP threads go to sleep soon. Those of libgomp otherwise spin for long, which makes a step a hundred times
+# slower next to other busy processes.
+OPENMP_SETTINGS = {"GOMP_SPINCOUNT": "10000"}
+
 
 def tune_process():
-    """Make two settings of the C libraries that speed up training on a CPU. Call this before torch is imported.
+    """Set up OpenMP and malloc for training on a CPU. Call this before torch is imported."""
+    for name, value in OPENMP_SETTINGS.items():
+        os.environ.setdefault(name, value)
+    keep_freed_memory()
 
-    Idle OpenMP threads go to sleep soon: those of libgomp otherwise spin for long, which makes a step a hundred times
-    slower next to other busy processes. And glibc's malloc keeps freed memory for the next step: by default it returns
-    every large tensor to the system, which then clears each page again. That takes up to half the time of a small
-    model.
+
+def keep_freed_memory():
+    """Have glibc's malloc keep freed memory for the next step.
+
+    By default it returns every large tensor to the system, which then clears each page again. That takes up to half the
+    time of a small model.
     """
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, TypeError):  # not glibc; TypeError on Windows

@@ -1,13 +1,14 @@
-"""Proof that training cannot be killed: SIGKILL at random moments, resume, and the same weights in the end.
+"""Prove that training survives SIGKILL: kill it at random moments, resume, and get the same weights in the end.
 
     python -m scripts.stress.training --data_dir prepared/ --count 50
     python -m scripts.stress.training --data_dir prepared/ --count 10 --ranks 2
     python -m scripts.stress.training --data_dir prepared/ -- --previous_token --state_embedding --state_attention
 
-What follows -- goes to scripts.tct_train. A run without interruption is compared, bit for bit, with one that was
-killed `count` times: at random times, some of them in the middle of a save, because it saves after every iteration.
+Arguments after -- go to scripts.tct_train. An uninterrupted run is compared, bit for bit, with one that was killed
+`count` times at random moments. Some of them are in the middle of a save, because it saves after every iteration.
 """
 
+import json
 import os
 import random
 import re
@@ -18,10 +19,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from nanochat.checkpoint_manager import list_steps, load_checkpoint, load_meta
 from script_tools.cli import ArgumentParser, cli_errors
 
-ENDLESS = 1_000_000  # iterations: no run that is to be killed ends before
+ENDLESS = 1_000_000  # iterations: more than any run makes before it is killed
 
 
 @cli_errors
@@ -29,15 +29,51 @@ def main(argv=None):
     parser = ArgumentParser(prog="python -m scripts.stress.training", description=__doc__.split("\n")[0])
     parser.add_argument("--data_dir", required=True, metavar="DIR", help="prepared folder")
     parser.add_argument("--count", type=int, default=50, metavar="N", help="kills (default: 50)")
-    parser.add_argument("--ranks", type=int, default=1, metavar="N", help="processes of each run (default: 1)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the moments to kill at (default: 0)")
-    parser.add_argument("more", nargs="*", metavar="-- FLAG", help="more flags for the training")
+    parser.add_argument("--ranks", type=int, default=1, metavar="N", help="processes per run (default: 1)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the moments (default: 0)")
+    parser.add_argument("more", nargs="*", metavar="-- FLAG", help="further flags of scripts.tct_train")
     flags = parser.parse_args(argv)
 
+    start = command_of(flags)
+    with tempfile.TemporaryDirectory() as folder:
+        uninterrupted, killed = Path(folder, "uninterrupted"), Path(folder, "killed")
+        endless = [*start, f"--checkpoint_dir={killed}", "--save_every=1", f"--num_iterations={ENDLESS}"]
+        chance, in_a_save = random.Random(flags.seed), 0
+        for kill in range(1, flags.count + 1):
+            step, half_done = run_and_kill(endless, killed, chance)
+            in_a_save += bool(half_done)
+            print(
+                f"kill {kill:>3} of {flags.count}: the last checkpoint is of iteration {step}"
+                + (f", in a save ({', '.join(half_done)})" if half_done else ""),
+                flush=True,
+            )
+        iterations = step + 1
+        run([*endless, f"--num_iterations={iterations}", *resume_flags(killed)])
+        print(f"an uninterrupted run of {iterations} iterations ...", flush=True)
+        dtype = json.loads((killed / f"meta_{iterations:06d}.json").read_text())["settings"][
+            "dtype"
+        ]  # a new trial may choose another one
+        run([*start, f"--checkpoint_dir={uninterrupted}", f"--num_iterations={iterations}", f"--dtype={dtype}"])
+
+        differing = list(differences(uninterrupted, killed, iterations))
+    print(
+        f"{flags.count} kills, {in_a_save} of them in a save: "
+        + (
+            f"these tensors differ: {', '.join(differing)}"
+            if differing
+            else "weights, optimizer and data position equal those of the uninterrupted run, bit for bit"
+        )
+    )
+    if differing:
+        raise SystemExit(1)
+
+
+def command_of(flags) -> list[str]:
+    """Return the command of all runs."""
     start = [sys.executable, "-m"]
     if flags.ranks > 1:
         start += ["torch.distributed.run", "--standalone", f"--nproc_per_node={flags.ranks}", "-m"]
-    start += [
+    return start + [
         "scripts.tct_train",
         "--model_size=tiny",
         f"--data_dir={flags.data_dir}",
@@ -52,46 +88,17 @@ def main(argv=None):
         *flags.more,
     ]
 
-    with tempfile.TemporaryDirectory() as folder:
-        straight, killed = Path(folder, "straight"), Path(folder, "killed")
-        endless = [*start, f"--checkpoint_dir={killed}", "--save_every=1", f"--num_iterations={ENDLESS}"]
-        chance, in_a_save = random.Random(flags.seed), 0
-        for kill in range(1, flags.count + 1):
-            step, half_done = live_and_die(endless, killed, chance)
-            in_a_save += bool(half_done)
-            print(
-                f"kill {kill:>3} of {flags.count}: the last checkpoint is of iteration {step}"
-                + (f", in a save ({', '.join(half_done)})" if half_done else ""),
-                flush=True,
-            )
-        iterations = step + 1
-        run([*endless, f"--num_iterations={iterations}", *resume_flags(killed)])
-        print(f"a run of {iterations} iterations without interruption ...", flush=True)
-        dtype = load_meta(killed, iterations)["settings"]["dtype"]  # a trial might find the other one now
-        run([*start, f"--checkpoint_dir={straight}", f"--num_iterations={iterations}", f"--dtype={dtype}"])
-
-        differing = list(differences(straight, killed, iterations))
-    print(
-        f"{flags.count} kills, {in_a_save} of them in a save: "
-        + (
-            f"these tensors differ: {', '.join(differing)}"
-            if differing
-            else "weights, optimizer and data position are those of the run without, bit for bit"
-        )
-    )
-    if differing:
-        raise SystemExit(1)
-
 
 def run(command: list[str]):
+    """Run a command to its end."""
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
-def live_and_die(start, folder, chance) -> tuple[int, list[str]]:
-    """Start the run or go on with it, kill it at some moment; (last step, files of a save that was cut)."""
+def run_and_kill(start, folder, chance) -> tuple[int, list[str]]:
+    """Start or resume the run and kill it at a random moment; return (last step, files of an unfinished save)."""
     process = subprocess.Popen([*start, *resume_flags(folder)], stdout=subprocess.PIPE, text=True)
     for _ in range(chance.randint(0, 3)):
-        assert any(line.startswith("Saved checkpoint") for line in iter(process.stdout.readline, "")), "it ended"
+        assert any(line.startswith("Saved checkpoint") for line in iter(process.stdout.readline, "")), "the run ended"
     time.sleep(chance.uniform(0, 0.5))
     ranks = children(process.pid) if "torch.distributed.run" in start else []
     process.kill()
@@ -100,7 +107,7 @@ def live_and_die(start, folder, chance) -> tuple[int, list[str]]:
     process.communicate()
     assert process.returncode not in (0, 2), "the run ended before it could be killed"
     names = [path.name for path in folder.glob("*")]
-    steps = list_steps(folder)
+    steps = steps_of(folder)
     half_done = [
         name
         for name in names
@@ -112,37 +119,43 @@ def live_and_die(start, folder, chance) -> tuple[int, list[str]]:
 
 
 def children(pid: int) -> list[int]:
-    """The processes that a process has started: those of torchrun."""
+    """Return the child processes of a process."""
     listed = subprocess.run(["ps", "-A", "-o", "ppid=,pid="], capture_output=True, text=True, check=True).stdout
     return [int(child) for parent, child in map(str.split, listed.splitlines()) if int(parent) == pid]
 
 
 def resume_flags(folder: Path) -> list[str]:
-    return ["--resume_from_iteration=latest"] if list_steps(folder) else []
+    """Return the flag that continues from the last checkpoint, if there is one."""
+    return ["--resume_from_iteration=latest"] if steps_of(folder) else []
+
+
+def steps_of(folder: Path) -> list[int]:
+    """Return the complete steps of a folder: those with a meta file."""
+    return sorted(int(path.stem.removeprefix("meta_")) for path in folder.glob("meta_*.json"))
 
 
 def differences(one: Path, other: Path, step: int):
-    """Names of what is not the same in two checkpoints."""
+    """Yield the names of what differs between two checkpoints."""
+    from nanochat.checkpoint_manager import load_checkpoint  # torch is slow to import
+
     (model, state, _), (other_model, other_state, _) = (load_checkpoint(path, step) for path in (one, other))
     for name, a, b in (("model", model, other_model), ("optim", state, other_state)):
-        yield from (f"{name}{place}" for place in unequal(a, b))
+        yield from (f"{name}{path}" for path in unequal(a, b))
 
 
-def unequal(a, b, place=""):
-    """The places at which two nests of dicts, lists, tensors and numbers differ."""
-    import torch
-
-    if isinstance(a, torch.Tensor):
-        if not torch.equal(a, b):
-            yield place
+def unequal(a, b, path=""):
+    """Yield the paths at which two nested dicts and lists of tensors and numbers differ."""
+    if hasattr(a, "equal"):  # a tensor
+        if not a.equal(b):
+            yield path
     elif isinstance(a, dict):
         for key in a.keys() | b.keys():
-            yield from unequal(a.get(key), b.get(key), f"{place}.{key}")
+            yield from unequal(a.get(key), b.get(key), f"{path}.{key}")
     elif isinstance(a, list):
         for i, (x, y) in enumerate(zip(a, b, strict=True)):
-            yield from unequal(x, y, f"{place}[{i}]")
+            yield from unequal(x, y, f"{path}[{i}]")
     elif a != b:
-        yield place
+        yield path
 
 
 if __name__ == "__main__":

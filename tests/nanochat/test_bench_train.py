@@ -1,4 +1,4 @@
-"""The training benchmark: its arithmetic, what it makes of another checkout, and one small run."""
+"""The training benchmark: its arithmetic, other checkouts, and one small run."""
 
 import json
 import subprocess
@@ -10,6 +10,7 @@ from prepared_data import write_prepared
 
 from model_config import get_config
 from scripts.bench import train as bench_train
+from scripts.bench import train_job
 
 MICRO = {"sequence_len": 16, "vocab_size": 64, "n_layer": 1, "n_head": 2, "n_kv_head": 2, "n_embd": 16}
 JOB = {
@@ -78,7 +79,7 @@ def write_checkout(folder, **files):
 
 @pytest.fixture
 def error_of(capsys):
-    """The sentence that the script ends with."""
+    """Return the error that the script prints."""
 
     def run(*flags):
         with pytest.raises(SystemExit) as exit:
@@ -100,13 +101,13 @@ def test_the_median_round_counts():
     assert row["peak_memory_bytes"] == 4
 
 
-def test_padding_is_no_use():
+def test_padding_is_not_useful():
     row = bench_train.figures(JOB, ROUNDS, MACHINE, ceiling=1e6)
     assert row["useful_tokens_per_second"] == 16
 
 
-def test_a_packed_batch_has_as_many_targets_as_full_rows():
-    rounds = [{"seconds": 1.0, "positions": 40, "memory": 1}]  # 8 are shown again
+def test_repeated_windows_are_not_useful():
+    rounds = [{"seconds": 1.0, "positions": 40, "memory": 1}]  # 8 are repeated
     row = bench_train.figures({**JOB, "mode": "packed"}, rounds, MACHINE, ceiling=1e6)
     assert row["useful_share"] == 32 / 40
     assert row["useful_tokens_per_second"] == 32
@@ -131,7 +132,7 @@ def row_of(mode, dtype, speed, model_size="tiny"):
     }
 
 
-def test_plain_is_compared_within_a_preset_and_the_other_checkout_within_a_dtype():
+def test_rows_are_compared_within_preset_and_dtype():
     rows = bench_train.compare(
         [
             row_of("plain", "float32", 10.0),
@@ -162,7 +163,7 @@ def test_the_last_line_names_our_best_row(capsys):
     assert len({len(line) for line in lines[1:-1]}) == 1  # the columns are aligned
 
 
-def test_plain_comes_once_for_a_preset_and_with_its_ceiling():
+def test_each_preset_has_one_plain_job():
     args = SimpleNamespace(
         model_size=["tiny", "small"], dtype=["bfloat16"], steps=1, device_batch_size=2, data_dir=None, against="there"
     )
@@ -186,7 +187,7 @@ def test_plain_comes_once_for_a_preset_and_with_its_ceiling():
 
 @pytest.mark.parametrize("mode", ["plain", "padded", "packed"])
 def test_random_rows_are_all_useful(mode):
-    result = bench_train.measure({**JOB, "mode": mode})
+    result = train_job.measure({**JOB, "mode": mode})
     assert result["positions"] == 2 * 16
     assert result["seconds"] > 0 and result["memory"] > 0
 
@@ -194,13 +195,13 @@ def test_random_rows_are_all_useful(mode):
 @pytest.mark.parametrize("mode", ["plain", "padded", "packed"])
 def test_prepared_windows_are_trained_on(mode, tmp_path):
     write_prepared(tmp_path, [30, 9, 16, 4, 21], [30])
-    result = bench_train.measure({**JOB, "mode": mode, "data_dir": str(tmp_path)})
+    result = train_job.measure({**JOB, "mode": mode, "data_dir": str(tmp_path)})
     assert result["positions"] >= 2 * 16
 
 
-def test_the_probe_counts_the_targets_of_padded_rows(tmp_path):
+def test_the_probe_counts_targets_of_padded_rows(tmp_path):
     write_prepared(tmp_path, [16, 8], [16])  # two rows: 16 of 16 targets, 8 of 16
-    probe = bench_train.measure(
+    probe = train_job.measure(
         {"mode": "probe", "device": "cpu", "compile": "off", "data_dir": str(tmp_path), "configs": {"tiny": MICRO}}
     )
     assert probe["padded_share"] == 24 / 32
@@ -208,22 +209,22 @@ def test_the_probe_counts_the_targets_of_padded_rows(tmp_path):
 
 
 def test_the_ceiling_is_a_speed(monkeypatch):
-    monkeypatch.setattr(bench_train, "CEILING_SECONDS", 0)
-    assert bench_train.measure({**JOB, "mode": "ceiling"})["flops"] > 0
+    monkeypatch.setattr(train_job, "CEILING_SECONDS", 0)
+    assert train_job.measure({**JOB, "mode": "ceiling"})["flops"] > 0
 
 
 # -----------------------------------------------------------------------------
 # another checkout
 
 
-def test_a_checkout_that_cannot_be_imported_is_one_sentence(tmp_path):
+def test_a_broken_checkout_is_one_sentence(tmp_path):
     write_checkout(tmp_path, __init__="", gpt="import no_such_module")
     with pytest.raises(ValueError, match="does not run as .*: ModuleNotFoundError: .*no_such_module'$"):
         bench_train.run({**JOB, "mode": "against", "against": str(tmp_path)})
 
 
-def test_our_nanochat_never_stands_in_for_the_other(tmp_path):
-    write_checkout(tmp_path, gpt=OTHER)  # no package: python goes on to look for one, and finds ours
+def test_our_nanochat_never_replaces_the_other(tmp_path):
+    write_checkout(tmp_path, gpt=OTHER)  # not a package, so Python finds ours
     with pytest.raises(ValueError, match="in its place"):
         bench_train.run({**JOB, "mode": "against", "against": str(tmp_path)})
 

@@ -31,7 +31,7 @@ from nanochat.run_folder import read_metrics
 from nanochat.run_log import RunLog
 from nanochat.trainer import Trainer
 from scripts import tct_train
-from scripts.bench import train as bench_train
+from scripts.bench import train_job
 from tct_packing import packed_data_loader
 
 CPU = torch.device("cpu")
@@ -233,12 +233,12 @@ def test_no_update_waits_for_the_gpu(pretended_gpu, data):  # noqa: F811
 
 @pytest.mark.parametrize("mode", ["probe", "ceiling", "plain", "padded", "packed"])
 def test_the_benchmark_runs_on_a_gpu(pretended_gpu, monkeypatch, mode):  # noqa: F811
-    monkeypatch.setattr(bench_train, "GPU_CEILING_SIZES", (8,))
+    monkeypatch.setattr(train_job, "GPU_CEILING_SIZES", (8,))
     job = JOB | {"mode": mode, "device": "cuda", "dtype": "bfloat16"}
     if mode == "probe":
         job = {"mode": mode, "device": "cuda", "compile": "off", "data_dir": None, "configs": {"tiny": JOB["config"]}}
     with pretended_gpu:
-        result = bench_train.measure(job)
+        result = train_job.measure(job)
     expected = {"probe": ("name", "NVIDIA H200"), "ceiling": ("flops", mock.ANY)}.get(mode, ("memory", 2**30))
     assert result[expected[0]] == expected[1]
 

@@ -5,6 +5,7 @@ import sys
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from helpers import exit_code
@@ -51,11 +52,14 @@ def write_study(folder: Path, **changes) -> Path:
 
 
 class Here(ThreadPoolExecutor):
-    """Does what is submitted at once, in the thread that asks."""
+    """Runs what is submitted at once, in the thread that submits it."""
 
     def submit(self, function, *arguments):
         future = Future()
-        future.set_result(function(*arguments))
+        try:
+            future.set_result(function(*arguments))
+        except (OSError, ValueError) as error:
+            future.set_exception(error)
         return future
 
 
@@ -63,13 +67,13 @@ class Here(ThreadPoolExecutor):
 def no_processes(monkeypatch):
     """The commands of a study run in this process: each of its own would load torch again."""
 
-    def call(command, environment, log):
-        if command[1] == run_study.PREPARE:
-            assert exit_code(prepare_training_data.main, command[2:]) == 0
+    def call(self, arguments, log):
+        if arguments[0] == run_study.PREPARE:
+            assert exit_code(prepare_training_data.main, arguments[1:]) == 0
         else:
-            sys.modules[command[2]].main(command[3:])
+            sys.modules[arguments[1]].main(arguments[2:])
 
-    monkeypatch.setattr(run_study, "call", call)
+    monkeypatch.setattr(run_study.Runner, "call", call)
     monkeypatch.setattr(run_study, "ThreadPoolExecutor", Here)
 
 
@@ -95,7 +99,7 @@ def test_a_study_runs_each_arm_once_and_reports(workflows, tmp_path, monkeypatch
         assert sides.setdefault(entry["group"], entry["split"]) == entry["split"]
     assert set(sides.values()) == {"train", "val"}
 
-    monkeypatch.setattr(run_study, "call", None)  # nothing is left to do
+    monkeypatch.setattr(run_study.Runner, "call", None)  # nothing is left to do
     run_study.main(command)
     (study / "README.md").unlink()
     run_study.main([str(study), "--report-only"])
@@ -122,24 +126,25 @@ def test_a_readme_that_no_study_wrote_is_not_replaced(workflows, tmp_path, capsy
 
 
 def test_a_run_that_fails_is_named_with_its_last_words(workflows, tmp_path, capsys, no_processes, monkeypatch):
-    prepare = run_study.call
+    call = run_study.Runner.call
 
-    def fail(command, environment, log):
-        if "scripts.tct_train" in command:
+    def fail(self, arguments, log):
+        if "scripts.tct_train" in arguments:
             raise OSError("exit code 2: error: no")
-        prepare(command, environment, log)
+        call(self, arguments, log)
 
-    monkeypatch.setattr(run_study, "call", fail)
+    monkeypatch.setattr(run_study.Runner, "call", fail)
     study = write_study(tmp_path / "wrong", arms={"low": {}})
     with pytest.raises(SystemExit) as exit:
         run_study.main([str(study), "--workflows", str(workflows), "--work", str(tmp_path / "work")])
     assert exit.value.code == 2 and "1 of 1 runs failed: low-0: exit code 2: error: no" in capsys.readouterr().err
 
 
-def test_a_command_that_fails_is_told_by_its_last_line(tmp_path):
+def test_a_failing_command_is_reported_by_its_last_line(tmp_path):
+    flags = SimpleNamespace(study=tmp_path, work=tmp_path, workflows=None, device="cpu", jobs=1)
     code = "print('first'); raise SystemExit('error: last')"
     with pytest.raises(OSError, match="exit code 1: error: last .*output.log"):
-        run_study.call([sys.executable, "-c", code], None, tmp_path / "output.log")
+        run_study.Runner(flags, {}).call(["-c", code], tmp_path / "output.log")
 
 
 def test_a_study_that_is_told_to_stop_saves_and_goes_on(workflows, tmp_path, spawn):
@@ -152,7 +157,7 @@ def test_a_study_that_is_told_to_stop_saves_and_goes_on(workflows, tmp_path, spa
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.1)
     process.terminate()  # the runner alone, not what it has started
-    assert "goes on where it was" in process.communicate()[1] and process.returncode == 143
+    assert "the same command continues" in process.communicate()[1] and process.returncode == 143
     [saved] = folder.glob("meta_*.json")
     assert int(saved.stem.removeprefix("meta_")) < 100_000
 
@@ -179,10 +184,10 @@ def test_evaluations_read_the_data_that_the_study_names(tmp_path):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"reference": "none"}, "the reference 'none' is no arm"),
-        ({"arms": {"low": {"reference": "none"}}}, "the reference 'none' is no arm"),
-        ({"seed": 3}, "there is no seed"),
-        ({"arms": {"low": {"trian": {}}}}, "there is no arms.low.trian"),
+        ({"reference": "none"}, "the reference 'none' is not an arm"),
+        ({"arms": {"low": {"reference": "none"}}}, "the reference 'none' is not an arm"),
+        ({"seed": 3}, "unknown key seed"),
+        ({"arms": {"low": {"trian": {}}}}, "unknown key arms.low.trian"),
         ({"x": "hours"}, "x must be flops or tokens"),
         ({"arms": {"low": {"train": {"learning_rate": "fast"}}}}, "arms.low: --learning_rate must be a number"),
     ],
