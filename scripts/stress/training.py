@@ -50,9 +50,8 @@ def main(argv=None):
         iterations = step + 1
         run([*endless, f"--num_iterations={iterations}", *resume_flags(killed)])
         print(f"an uninterrupted run of {iterations} iterations ...", flush=True)
-        dtype = json.loads((killed / f"meta_{iterations:06d}.json").read_text())["settings"][
-            "dtype"
-        ]  # a new trial may choose another one
+        meta = json.loads((killed / f"meta_{iterations:06d}.json").read_text())
+        dtype = meta["settings"]["dtype"]  # a new trial may choose another one
         run([*start, f"--checkpoint_dir={uninterrupted}", f"--num_iterations={iterations}", f"--dtype={dtype}"])
 
         differing = list(differences(uninterrupted, killed, iterations))

@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not there at all."""
+"""Checkpoints: complete, or not there at all."""
 
 import json
 import math
@@ -50,7 +50,7 @@ def save(folder, step, model):
     )
 
 
-def test_a_checkpoint_is_three_files_and_gives_back_what_was_saved(folder, model):
+def test_a_checkpoint_is_three_files_and_loads_as_saved(folder, model):
     assert sorted(path.name for path in folder.iterdir()) == [
         "meta_000005.json",
         "meta_000010.json",
@@ -98,7 +98,7 @@ def test_a_step_without_its_meta_file_does_not_exist(folder):
         lambda content: b"",
     ],
 )
-def test_a_damaged_file_is_refused_and_another_iteration_named(folder, name, damage):
+def test_a_damaged_file_is_refused_with_a_remedy(folder, name, damage):
     (folder / name).write_bytes(damage((folder / name).read_bytes()))
     with pytest.raises(ValueError, match=f"{name} is damaged.*such as 5"):
         load_checkpoint(folder, 10)
@@ -111,7 +111,7 @@ def test_a_damaged_meta_file_is_refused(folder, content):
         load_model(folder)
 
 
-def test_what_is_not_there_is_named(folder, tmp_path):
+def test_missing_files_are_named(folder, tmp_path):
     (tmp_path / "empty").mkdir()
     for path, message in (
         (tmp_path / "nowhere", "neither a checkpoint folder nor"),
@@ -130,7 +130,7 @@ class Refused(RuntimeError):
 
 
 @pytest.mark.parametrize("at", ["model", "optim", "meta"])
-def test_a_save_that_fails_anywhere_leaves_the_other_steps_and_no_half_step(folder, model, at, monkeypatch):
+def test_a_failed_save_leaves_the_other_steps(folder, model, at, monkeypatch):
     def failing_write(path, content):
         if path.name.startswith(at):
             raise OSError(28, "No space left on device", str(path))
@@ -174,6 +174,24 @@ def test_a_folder_that_was_moved_still_loads(folder, tmp_path):
     assert load_model(tmp_path / "elsewhere")[1]["step"] == 10
 
 
+def edit_config(folder, **fields):
+    path = folder / "meta_000010.json"
+    meta = json.loads(path.read_text())
+    meta["model_config"] |= fields
+    path.write_text(json.dumps(meta))
+
+
+def test_removed_fields_that_are_off_are_ignored(folder):
+    edit_config(folder, resid_scalars=False, x0_scalars=False)
+    assert load_model(folder)[0].config == CONFIG
+
+
+def test_a_model_that_uses_a_removed_field_is_refused(folder):
+    edit_config(folder, x0_scalars=True)
+    with pytest.raises(ValueError, match="x0_scalars, which is no longer supported"):
+        load_model(folder)
+
+
 def test_the_meta_file_can_be_read_by_anyone(folder):
     meta = json.loads((folder / "meta_000010.json").read_text())
     assert meta["model_config"] == vars(CONFIG)
@@ -184,7 +202,7 @@ def test_the_meta_file_can_be_read_by_anyone(folder):
 # what is kept
 
 
-def test_the_last_steps_are_kept_and_what_a_crash_left_goes(folder, model):
+def test_the_last_steps_are_kept_and_unfinished_saves_removed(folder, model):
     for step in (15, 20):
         save(folder, step, model)
     (folder / "model_000012.pt").write_bytes(b"half")  # a save that had no meta file yet
@@ -214,7 +232,7 @@ FOREIGN = [
 
 
 @pytest.mark.parametrize("place", [".", "best"])
-def test_files_with_names_that_no_save_gives_stay(folder, model, place):
+def test_files_with_other_names_stay(folder, model, place):
     (folder / "best").mkdir()
     for name in FOREIGN:
         (folder / place / name).write_bytes(b"mine")
@@ -225,7 +243,7 @@ def test_files_with_names_that_no_save_gives_stay(folder, model, place):
     assert all((folder / place / name).read_bytes() == b"mine" for name in FOREIGN)
 
 
-def test_steps_beyond_the_newest_are_left_alone(folder, model):
+def test_steps_after_the_newest_stay(folder, model):
     save(folder, 7, model)
     keep_last(folder, 1, newest=7)
     assert list_steps(folder) == [7, 10]  # 10 is of a run that was continued from an earlier step

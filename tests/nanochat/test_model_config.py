@@ -1,4 +1,4 @@
-"""The presets: their shapes, their sizes, and what a wrong name gets."""
+"""The presets: their shapes, their sizes, and unknown names."""
 
 import subprocess
 import sys
@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from model_config import PRESET_NAMES, get_config
+from model_config import PRESET_NAMES, get_config, gpt_fields
 from nanochat.gpt import GPT, GPTConfig
 
 SIZES = {"tiny": 2_883_584, "small": 20_447_232, "medium": 69_206_016, "large": 167_772_160}
@@ -16,16 +16,7 @@ SIZES = {"tiny": 2_883_584, "small": 20_447_232, "medium": 69_206_016, "large": 
 def test_a_preset_makes_a_model_of_the_documented_size(name):
     config = get_config(name)
     with torch.device("meta"):
-        model = GPT(
-            GPTConfig(
-                sequence_len=config["context_size"],
-                vocab_size=config["vocab_size"],
-                n_layer=config["n_layers"],
-                n_head=config["n_heads"],
-                n_kv_head=config["n_heads"],
-                n_embd=config["d_model"],
-            )
-        )
+        model = GPT(GPTConfig(**gpt_fields(config)))
     assert model.num_parameters() == SIZES[name]
     assert (config["vocab_size"], config["context_size"]) == (8192, 512)
 
@@ -51,11 +42,11 @@ def test_the_caller_may_change_the_dict_it_got():
     assert get_config("tiny")["d_model"] == 128
 
 
-def test_an_unknown_name_is_refused_with_the_names_there_are():
+def test_an_unknown_name_is_refused_with_the_known_names():
     with pytest.raises(ValueError, match="'huge'.*tiny, small, medium, large"):
         get_config("huge")
 
 
-def test_the_presets_are_known_without_loading_torch():
+def test_presets_do_not_import_torch():
     code = "import sys, model_config; model_config.get_config('small'); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,4 +1,4 @@
-"""Packed batches: one line of targets, each once, in equal parts for however many ranks there are."""
+"""Packed batches: one line of targets, each once, in equal parts for any number of ranks."""
 
 import json
 from collections import Counter
@@ -48,7 +48,7 @@ LENGTHS = st.lists(st.integers(1, C), min_size=1, max_size=30)
 
 @settings(max_examples=60)
 @given(LENGTHS, st.integers(1, 3 * C), st.integers(0, 2**70))
-def test_every_batch_has_so_many_targets_and_every_token_is_one_once_in_an_epoch(lengths, targets, seed):
+def test_batches_have_equal_targets_and_epochs_every_token_once(lengths, targets, seed):
     loader = loader_of(lengths, targets, seed=seed)
     total = sum(lengths)
     seen = []
@@ -63,7 +63,7 @@ def test_every_batch_has_so_many_targets_and_every_token_is_one_once_in_an_epoch
 
 @settings(max_examples=60)
 @given(LENGTHS)
-def test_every_document_is_a_window_from_its_position_on(lengths):
+def test_every_document_is_the_start_of_a_window(lengths):
     loader, rows = loader_of(lengths), rows_of(lengths)
     for _ in range(4):
         x, y, documents = next(loader)
@@ -77,7 +77,7 @@ def test_every_document_is_a_window_from_its_position_on(lengths):
             assert counted[first:].all()  # what is ignored was a target before
 
 
-def test_epochs_and_seeds_have_their_own_order():
+def test_each_epoch_and_seed_has_its_own_order():
     lengths = [5] * 40
     orders = {tuple(targets_of(next(loader_of(lengths, 200, seed=seed)))) for seed in range(3)}
     loader = loader_of(lengths, 200)
@@ -87,7 +87,7 @@ def test_epochs_and_seeds_have_their_own_order():
 
 @settings(max_examples=40)
 @given(LENGTHS, st.integers(1, 4), st.integers(0, 9))
-def test_the_parts_of_the_ranks_are_the_batches_of_one_process(lengths, world_size, skipped):
+def test_ranks_share_the_batches_of_one_process(lengths, world_size, skipped):
     one = loader_of(lengths)
     ranks = [loader_of(lengths, rank=rank, world_size=world_size) for rank in range(world_size)]
     for _ in range(skipped):
@@ -98,7 +98,7 @@ def test_the_parts_of_the_ranks_are_the_batches_of_one_process(lengths, world_si
             assert all(torch.equal(a, b) for a, b in zip(as_tensors(next(one)), as_tensors(next(rank))))
 
 
-def test_a_larger_batch_is_smaller_ones_in_a_row():
+def test_a_large_batch_is_several_small_ones():
     lengths = [3, 16, 9, 11, 2, 16, 7]
     large, small = loader_of(lengths, 3 * C), loader_of(lengths, C)
     for _ in range(5):
@@ -121,7 +121,7 @@ def test_the_packing_order_has_every_window_once(lengths, seed):
     assert sorted(order.tolist()) == list(range(len(lengths)))
 
 
-def test_most_rows_of_the_line_are_whole_windows():
+def test_most_rows_are_filled_by_whole_windows():
     random = np.random.default_rng(0)
     lengths = np.minimum(512, random.lognormal(5.2, 0.9, 4000).astype(int) + 8)  # about like real workflows
     ends = set(lengths[packing_order(lengths, 512, random)].cumsum().tolist())
@@ -129,7 +129,7 @@ def test_most_rows_of_the_line_are_whole_windows():
     assert sum(row in ends for row in rows) > 0.95 * len(rows)
 
 
-def test_real_tokens_are_all_but_a_few_of_what_is_computed():
+def test_few_computed_tokens_are_repeated():
     random = np.random.default_rng(1)
     lengths = random.integers(1, C + 1, 500).tolist()
     loader = loader_of(lengths, 4 * C)
@@ -160,7 +160,7 @@ def test_validation_scores_every_token_once(tmp_path_factory, lengths, window_st
     assert scored == Counter(int(token) for workflow in workflows["val"] for token in workflow)
 
 
-def test_validation_visits_the_rows_that_padded_batches_visit(tmp_path):
+def test_validation_visits_the_rows_of_padded_batches(tmp_path):
     write_prepared(tmp_path, [1], [40, 9, 25, 70])
     padded = tokenizing_distributed_data_loader(2, C, "val", tmp_path, max_windows=6)
     packed = packed_data_loader(2, C, "val", tmp_path, max_windows=6)

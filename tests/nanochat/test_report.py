@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanochat import report
-from nanochat.report import main, plot_metrics, render_report
+from nanochat import curves
+from nanochat.curves import plot_metrics
+from nanochat.report import main, render_report
 from nanochat.run_folder import read_metrics
 from nanochat.run_log import RunLog
 from script_tools import tables
@@ -60,8 +61,8 @@ def log(folder):
 
 @pytest.fixture
 def no_matplotlib(monkeypatch):
-    for module in ("matplotlib", "matplotlib.figure"):
-        monkeypatch.setitem(sys.modules, module, None)  # makes its import fail
+    for module in ("matplotlib", "nanochat.curves"):
+        monkeypatch.setitem(sys.modules, module, None)  # makes the import fail
 
 
 class Terminal(io.StringIO):
@@ -74,7 +75,7 @@ def config_of(folder):
 
 
 def test_examples_in_docstrings_hold():
-    assert doctest.testmod(report).failed == 0
+    assert doctest.testmod(curves).failed == 0
 
 
 # -----------------------------------------------------------------------------
@@ -83,29 +84,29 @@ def test_examples_in_docstrings_hold():
 
 def test_a_resumed_run_keeps_the_metrics_until_its_checkpoint(folder, log):
     for step in (1, 2, 3):
-        log.write(training(step))
-    RunLog(folder, config=CONFIG, first_step=2).write(training(3, loss=1.0))
+        log.log_metrics(training(step))
+    RunLog(folder, config=CONFIG, first_step=2).log_metrics(training(3, loss=1.0))
     assert read_metrics(folder / "metrics.jsonl") == [training(1), training(2), training(3, loss=1.0)]
 
 
-def test_a_line_that_a_crash_cut_is_left_out(folder, log):
-    log.write(training(1))
+def test_a_line_cut_by_a_crash_is_skipped(folder, log):
+    log.log_metrics(training(1))
     with open(folder / "metrics.jsonl", "a") as file:
         file.write('{"step": 2, "lo')
     assert read_metrics(folder / "metrics.jsonl") == [training(1)]
-    RunLog(folder, config=CONFIG, first_step=5).write(training(6))
+    RunLog(folder, config=CONFIG, first_step=5).log_metrics(training(6))
     assert read_metrics(folder / "metrics.jsonl") == [training(1), training(6)]
 
 
 def test_a_new_run_begins_with_no_metrics(folder, log):
-    log.write(training(1))
+    log.log_metrics(training(1))
     RunLog(folder, config=CONFIG)
     assert (folder / "metrics.jsonl").read_text() == ""
 
 
-def test_what_is_not_finite_is_left_out_of_lines_of_valid_json(folder, log):
-    log.write(validation(1, 800.0))
-    log.write({"step": 2, "loss": math.nan})
+def test_metrics_that_are_not_finite_are_skipped(folder, log):
+    log.log_metrics(validation(1, 800.0))
+    log.log_metrics({"step": 2, "loss": math.nan})
     one, two = (folder / "metrics.jsonl").read_text().splitlines()
 
     def refuse(constant):
@@ -119,7 +120,7 @@ def test_what_is_not_finite_is_left_out_of_lines_of_valid_json(folder, log):
 # config.json
 
 
-def test_config_says_what_runs_and_how_it_ended(folder, log):
+def test_config_has_the_status_of_the_run(folder, log):
     assert config_of(folder).items() >= {**CONFIG, "status": "running", "history": []}.items()
     log.finish("stopped at iteration 120")
     assert config_of(folder)["status"] == "stopped at iteration 120"
@@ -153,8 +154,8 @@ def test_a_run_without_a_config_can_be_resumed(folder):
 
 def test_lines_go_to_stdout_and_to_the_log_file(folder, capsys):
     log = RunLog(folder, config=CONFIG, log_file=True)
-    log.line("step 1 → 2")
-    log.line("step 2")
+    log.log("step 1 → 2")
+    log.log("step 2")
     assert capsys.readouterr().out == "step 1 → 2\nstep 2\n"
     [path] = (folder / "logs").iterdir()
     assert re.fullmatch(r"training_\d{8}_\d{6}\.log", path.name)
@@ -168,7 +169,7 @@ def test_there_is_no_bar_without_a_terminal(folder, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_the_bar_goes_on_from_where_the_run_did(folder, monkeypatch):
+def test_the_bar_of_a_resumed_run_starts_at_its_step(folder, monkeypatch):
     monkeypatch.setattr(sys, "stderr", Terminal())
     log = RunLog(folder, config=CONFIG, first_step=4, bar_total=10)
     log.advance(7, loss=1.25)
@@ -181,15 +182,15 @@ def test_a_line_clears_the_bar_before_it_and_redraws_it_after(folder, monkeypatc
     monkeypatch.setattr(sys, "stderr", Terminal())
     monkeypatch.setattr(sys, "stdout", sys.stderr)  # as on a screen
     log = RunLog(folder, config=CONFIG, bar_total=10)
-    log.line("a line")
+    log.log("a line")
     assert re.search(r" 0/10 .*\r +\ra line\n\r? .* 0/10 ", sys.stderr.getvalue())
     log.finish("stopped")
 
 
-def test_lines_reach_stdout_where_only_stderr_is_a_terminal(folder, monkeypatch, capsys):
+def test_lines_reach_stdout_if_only_stderr_is_a_terminal(folder, monkeypatch, capsys):
     monkeypatch.setattr(sys, "stderr", Terminal())
     log = RunLog(folder, config=CONFIG, bar_total=10)
-    log.line("a line")
+    log.log("a line")
     assert capsys.readouterr().out == "a line\n" and "a line" not in sys.stderr.getvalue()
     log.finish("stopped")
 
@@ -198,19 +199,19 @@ def test_lines_reach_stdout_where_only_stderr_is_a_terminal(folder, monkeypatch,
 # what must not stop a run
 
 
-def test_a_full_disk_is_told_once_for_each_file_and_training_goes_on(tmp_path, file_size_limit, capsys):
+def test_a_full_disk_is_reported_once_per_file(tmp_path, file_size_limit, capsys):
     log = RunLog(tmp_path, config=CONFIG, log_file=True)
-    log.write(training(1))
+    log.log_metrics(training(1))
     with file_size_limit(200):
         for step in (2, 3):
-            log.write(training(step))
-            log.line(f"step {step}")
-            log.draw()
-    log.write(training(9))
+            log.log_metrics(training(step))
+            log.log(f"step {step}")
+            log.redraw()
+    log.log_metrics(training(9))
     lines = capsys.readouterr().out.splitlines()
-    told = [line for line in lines if line.startswith("training goes on without")]
+    told = [line for line in lines if line.startswith("training continues without")]
     for name in ("metrics.jsonl", "curves.png", "report.md", "the log file"):
-        assert sum(line.startswith(f"training goes on without {name}: ") for line in told) == 1, lines
+        assert sum(line.startswith(f"training continues without {name}: ") for line in told) == 1, lines
     assert all(line.endswith("File too large") for line in told) and len(told) == 4
     assert [line for line in lines if line not in told] == ["step 2", "step 3"]
     assert read_metrics(tmp_path / "metrics.jsonl") == [training(1), training(9)]
@@ -218,9 +219,9 @@ def test_a_full_disk_is_told_once_for_each_file_and_training_goes_on(tmp_path, f
 
 
 @pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "curves.png", "report.md", "the log file"])
-def test_a_file_that_cannot_be_written_is_told_once_and_training_goes_on(folder, capsys, monkeypatch, name):
+def test_a_file_that_cannot_be_written_is_reported_once(folder, capsys, monkeypatch, name):
     if name != "curves.png":
-        monkeypatch.setattr(report, "plot_metrics", lambda *paths: None)  # which takes a second
+        monkeypatch.setattr(curves, "plot_metrics", lambda *paths: None)  # which takes a second
     if name == "the log file":
         folder.mkdir()
         (folder / "logs").write_text("not a folder")
@@ -228,23 +229,23 @@ def test_a_file_that_cannot_be_written_is_told_once_and_training_goes_on(folder,
         (folder / name).mkdir(parents=True)
     log = RunLog(folder, config=CONFIG, log_file=True)
     for step in (1, 2):
-        log.line(f"step {step}")
-        log.write(training(step))
-        log.draw()
+        log.log(f"step {step}")
+        log.log_metrics(training(step))
+        log.redraw()
     log.finish("finished")
     told = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("step")]
-    assert told[0].startswith(f"training goes on without {name}: {folder}/")
+    assert told[0].startswith(f"training continues without {name}: {folder}/")
     assert [line.split(":")[0] for line in told[1:]] == (  # which is made from it
-        ["training goes on without report.md"] if name == "config.json" else []
+        ["training continues without report.md"] if name == "config.json" else []
     )
 
 
 def test_without_matplotlib_there_is_one_note_and_no_picture(folder, log, no_matplotlib, capsys):
     for step in (1, 2):
-        log.write(training(step))
-        log.draw()
+        log.log_metrics(training(step))
+        log.redraw()
     log.finish("finished")
-    assert capsys.readouterr().out == "training goes on without curves.png: matplotlib is not installed\n"
+    assert capsys.readouterr().out == "training continues without curves.png: matplotlib is not installed\n"
     assert not (folder / "curves.png").exists()
     assert "curves.png" not in (folder / "report.md").read_text()
 
@@ -256,16 +257,16 @@ def test_without_matplotlib_there_is_one_note_and_no_picture(folder, log, no_mat
 @pytest.mark.parametrize("steps", [1, 2, 150])
 def test_curves_are_a_png(folder, log, steps):
     for step in range(1, steps + 1):
-        log.write(training(step, loss=9 / step))
+        log.log_metrics(training(step, loss=9 / step))
         if step % 50 == 0:
-            log.write(validation(step, 10 / step))
-    log.draw()
+            log.log_metrics(validation(step, 10 / step))
+    log.redraw()
     assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert "](curves.png)" in (folder / "report.md").read_text()
 
 
 def test_a_run_with_validations_only_can_be_drawn(folder, log):
-    log.write(validation(1, 800.0))
+    log.log_metrics(validation(1, 800.0))
     plot_metrics(folder / "metrics.jsonl", folder / "curves.png")
     assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
 
@@ -274,11 +275,11 @@ def test_a_run_with_validations_only_can_be_drawn(folder, log):
 # the report
 
 
-def test_the_report_says_how_the_run_stands(folder, log):
+def test_the_report_has_the_figures_of_the_run(folder, log):
     for step, loss in ((10, 3.0), (20, 2.5), (30, 2.25)):
-        log.write(training(step, loss))
+        log.log_metrics(training(step, loss))
     for step, loss in ((10, 3.0), (20, 1.0), (30, 2.0)):
-        log.write(validation(step, loss))
+        log.log_metrics(validation(step, loss))
     text = render_report(folder)
     for shown in (
         "# run\n",
@@ -305,10 +306,10 @@ def test_the_report_says_how_the_run_stands(folder, log):
 
 @pytest.mark.parametrize("best", [1, 2, 37, 100])
 @pytest.mark.parametrize("count", [1, 2, 18, 19, 20, 21, 100])
-def test_the_table_of_validations_is_short_and_has_first_best_and_last(folder, log, count, best):
+def test_the_validation_table_has_first_best_and_last(folder, log, count, best):
     best = min(best, count)
     for step in range(1, count + 1):
-        log.write(validation(step, 1.0 if step == best else 2.0))
+        log.log_metrics(validation(step, 1.0 if step == best else 2.0))
     rows = re.findall(r"^\| (\d+) \| (\d\.\d{4}) \|", render_report(folder), re.MULTILINE)
     steps = [int(step) for step, _ in rows]
     assert steps == sorted(set(steps)) and {1, best, count} <= set(steps)
@@ -316,14 +317,14 @@ def test_the_table_of_validations_is_short_and_has_first_best_and_last(folder, l
 
 
 def test_a_run_that_just_began_has_a_report(folder, log):
-    log.draw()
+    log.redraw()
     assert "| status | running |" in (folder / "report.md").read_text()
     (folder / "metrics.jsonl").unlink()
     assert render_report(folder) == (folder / "report.md").read_text()
 
 
 def test_an_infinite_perplexity_is_shown(folder, log):
-    log.write(validation(5, 800.0))
+    log.log_metrics(validation(5, 800.0))
     assert "| 5 | 800.0000 | inf | 160.0000 |" in render_report(folder)
 
 
@@ -371,13 +372,13 @@ def test_no_two_cells_of_a_row_touch(rows):
 
 
 def test_the_command_writes_the_report_again(folder, log, capsys):
-    log.write(training(1))
+    log.log_metrics(training(1))
     main([str(folder)])
     assert capsys.readouterr().out.endswith(f"written to {folder / 'report.md'}\n")
     assert (folder / "report.md").read_text() == render_report(folder)
 
 
-def test_the_command_does_without_matplotlib(folder, log, no_matplotlib, capsys):
+def test_the_command_works_without_matplotlib(folder, log, no_matplotlib, capsys):
     main([str(folder)])
     assert "no curves.png: matplotlib is not installed" in capsys.readouterr().out
     assert (folder / "report.md").exists()
@@ -386,15 +387,15 @@ def test_the_command_does_without_matplotlib(folder, log, no_matplotlib, capsys)
 @pytest.mark.parametrize(
     "content, message",
     [
-        (None, "there is no such folder"),
+        (None, "there is no folder"),
         ({}, "it has no config.json"),
-        ({"config.json": "{"}, "is not that of a training run"),
-        ({"config.json": '{"vocab_size": 1}'}, "is not that of a training run"),
-        ({"config.json": '{"report": "/etc/hosts"}'}, "is not that of a training run"),
-        ({"config.json": "[]"}, "is not that of a training run"),
+        ({"config.json": "{"}, "is not of a training run"),
+        ({"config.json": '{"vocab_size": 1}'}, "is not of a training run"),
+        ({"config.json": '{"report": "/etc/hosts"}'}, "is not of a training run"),
+        ({"config.json": "[]"}, "is not of a training run"),
     ],
 )
-def test_a_folder_without_a_run_is_one_sentence(folder, capsys, content, message):
+def test_a_folder_without_a_run_is_refused_in_one_sentence(folder, capsys, content, message):
     if content is not None:
         folder.mkdir()
         for name, text in content.items():
@@ -433,9 +434,9 @@ def test_wandb_that_is_missing_is_an_error_for_the_user(folder, monkeypatch):
 def test_wandb_gets_the_records_offline(folder, tmp_path):
     pytest.importorskip("wandb")
     code = f"""
-from nanochat.report import RunLog
+from nanochat.run_log import RunLog
 log = RunLog({str(folder)!r}, config={CONFIG!r}, wandb_name="name")
-log.write({training(1)})
+log.log_metrics({training(1)})
 log.finish("finished")
 """
     environment = os.environ | {"WANDB_MODE": "offline", "WANDB_DIR": str(tmp_path), "WANDB_SILENT": "true"}

@@ -1,4 +1,4 @@
-"""A study is run once, goes on where it was, and reports what came out."""
+"""A study runs once, resumes, and reports its results."""
 
 import json
 import sys
@@ -116,7 +116,7 @@ def test_a_study_runs_each_arm_once_and_reports(workflows, tmp_path, monkeypatch
     assert "trained with other flags (weight_decay 0.4 -> 0.1)" in capsys.readouterr().err
 
 
-def test_a_readme_that_no_study_wrote_is_not_replaced(workflows, tmp_path, capsys):
+def test_a_readme_of_another_origin_is_not_replaced(workflows, tmp_path, capsys):
     study = write_study(tmp_path / "study")
     (study / "README.md").write_text("mine")
     with pytest.raises(SystemExit):
@@ -125,7 +125,7 @@ def test_a_readme_that_no_study_wrote_is_not_replaced(workflows, tmp_path, capsy
     assert (study / "README.md").read_text() == "mine" and not (tmp_path / "work").exists()
 
 
-def test_a_run_that_fails_is_named_with_its_last_words(workflows, tmp_path, capsys, no_processes, monkeypatch):
+def test_a_failed_run_is_named_with_its_error(workflows, tmp_path, capsys, no_processes, monkeypatch):
     call = run_study.Runner.call
 
     def fail(self, arguments, log):
@@ -147,7 +147,7 @@ def test_a_failing_command_is_reported_by_its_last_line(tmp_path):
         run_study.Runner(flags, {}).call(["-c", code], tmp_path / "output.log")
 
 
-def test_a_study_that_is_told_to_stop_saves_and_goes_on(workflows, tmp_path, spawn):
+def test_a_stopped_study_saves_its_runs(workflows, tmp_path, spawn):
     study, work = write_study(tmp_path / "stopped"), tmp_path / "work"
     trained = json.loads((study / "study.json").read_text())["train"]
     write_study(study, arms={"low": {}}, train=trained | {"num_iterations": 100_000})

@@ -1,4 +1,4 @@
-"""Training: exact across resumes and layouts, and kind to the one at the keyboard."""
+"""Training: exact across resumes and layouts, with clear errors."""
 
 import json
 import math
@@ -48,7 +48,7 @@ MICRO_CONFIG = GPTConfig(sequence_len=16, vocab_size=64, n_layer=2, n_head=2, n_
 
 @pytest.fixture(autouse=True)
 def micro_preset(monkeypatch, request):
-    """Every preset is a model of 8,192 parameters; one thread sums in one order; pictures are left out."""
+    """Make every preset a model of 8,192 parameters, use one thread for one order of sums, and draw no pictures."""
     monkeypatch.setattr(tct_train, "PRESETS", {name: MICRO for name in PRESET_NAMES})
     if "pictures" not in request.fixturenames:
         monkeypatch.setattr(RunLog, "redraw", lambda self: None)
@@ -60,7 +60,7 @@ def micro_preset(monkeypatch, request):
 
 @pytest.fixture
 def pictures():
-    """For a test that wants curves.png."""
+    """For a test that needs curves.png."""
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def data(tmp_path):
 
 @pytest.fixture
 def train(tmp_path, data):
-    """Train in tmp_path/NAME and give that folder."""
+    """Train in tmp_path/NAME; return that folder."""
 
     def run(name, **flags):
         new = {} if "resume_from_iteration" in flags else {"dtype": "float32"}
@@ -84,8 +84,7 @@ def train(tmp_path, data):
 
 @pytest.fixture
 def command(tmp_path):
-    """The words that start training of the micro preset in a process of its own. Rank 1 of the first start is killed
-    before update DIE_AT."""
+    """Return the command that trains the micro preset. Rank 1 of the first start is killed before step DIE_AT."""
     script = tmp_path / "micro_train.py"
     script.write_text(f"""
 import os, signal
@@ -117,7 +116,7 @@ def assert_equal_weights(one, other):
 
 
 def assert_equal_states(one, other):
-    """Of optimizers: lists and dicts of tensors and numbers."""
+    """Compare optimizer states: lists and dicts of tensors and numbers."""
     if isinstance(one, torch.Tensor):
         assert torch.equal(one, other)
     elif isinstance(one, (dict, list, tuple)):
@@ -133,7 +132,7 @@ def contents(folder):
 
 
 def fails(arguments, capsys):
-    """The sentence that training ends with."""
+    """Return the error that training prints."""
     with pytest.raises(SystemExit) as exit:
         tct_train.main([str(argument) for argument in arguments])
     assert exit.value.code == 2
@@ -143,10 +142,10 @@ def fails(arguments, capsys):
 
 
 # -----------------------------------------------------------------------------
-# what a run prints and leaves
+# what a run prints and writes
 
 
-def test_the_log_lines_read_as_designed(train, capsys):
+def test_log_lines_have_the_documented_form(train, capsys):
     train("run", eval_every=4, log_every=4)
     lines = capsys.readouterr().out.splitlines()
     steps = [line for line in lines if re.match(r"step \d{6}/", line)]
@@ -157,7 +156,7 @@ def test_the_log_lines_read_as_designed(train, capsys):
             r"\| tok/s [\d,]+ \| ",
             line,
         )
-        assert "mfu" not in line  # no one knows the peak of a CPU
+        assert "mfu" not in line  # the peak of a CPU is unknown
     validations = [line for line in lines if "val_loss" in line]
     assert [line[:11] for line in validations] == ["step 000004", "step 000008"]
     for line in validations:
@@ -172,14 +171,14 @@ def test_the_log_lines_read_as_designed(train, capsys):
         assert shown in output
 
 
-def test_the_first_loss_is_that_of_a_uniform_guess_and_it_falls(train):
+def test_the_loss_starts_at_a_uniform_guess_and_falls(train):
     records = read_metrics(train("run", num_iterations=60) / "metrics.jsonl")
     losses = [record["loss"] for record in records if "loss" in record]
     assert losses[0] == pytest.approx(math.log(64), abs=1e-4)
     assert losses[-1] < losses[0] - 0.5
 
 
-def test_a_run_leaves_checkpoints_metrics_and_a_picture(train, pictures):
+def test_a_run_writes_checkpoints_metrics_and_a_picture(train, pictures):
     folder = train("run", save_every=3)
     assert list_steps(folder) == [3, 6, 8]
     assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
@@ -191,7 +190,7 @@ def test_a_run_leaves_checkpoints_metrics_and_a_picture(train, pictures):
     assert model.config.n_embd == 16
 
 
-def test_an_experiment_has_all_that_a_reader_wants(tmp_path, monkeypatch, pictures, capsys):
+def test_an_experiment_has_report_config_logs_and_samples(tmp_path, monkeypatch, pictures, capsys):
     vocabulary = {"vocab_size": tct.vocab_size(), "context_size": 64}
     monkeypatch.setattr(tct_train, "PRESETS", {"small": MICRO | vocabulary})
     monkeypatch.chdir(tmp_path)
@@ -239,7 +238,7 @@ def test_an_experiment_has_all_that_a_reader_wants(tmp_path, monkeypatch, pictur
     )
 
 
-def test_samples_on_the_way_change_no_weight(train, monkeypatch, tmp_path):
+def test_sampling_during_training_changes_no_weight(train, monkeypatch, tmp_path):
     monkeypatch.setattr(tct_train, "write_samples", lambda model, *arguments: (model.eval(), model.train()))
     monkeypatch.chdir(tmp_path)
     experiment = train("experiment", experiment="exp", save_every=2)
@@ -271,7 +270,7 @@ def test_training_needs_neither_matplotlib_nor_wandb(train, pictures, monkeypatc
 # -----------------------------------------------------------------------------
 # exactness
 
-# What a run could do otherwise the second time: draw other numbers, sum in another order, round elsewhere.
+# Each could break exactness: other random numbers, another order of sums, other rounding.
 RECIPES = {
     "muon": {},
     "adamw": {"optimizer": "adamw", "schedule": "cosine"},
@@ -282,7 +281,7 @@ RECIPES = {
 
 @pytest.mark.parametrize("stop_at", [1, 3, 5, 6])
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_a_resumed_run_ends_with_the_same_weights_bit_for_bit(train, tmp_path, recipe, stop_at):
+def test_a_resumed_run_has_the_same_weights(train, tmp_path, recipe, stop_at):
     flags = {"gradient_accumulation": 2, "save_every": 1, "eval_every": 3, **RECIPES[recipe]}  # 1.6 updates an epoch
     straight = train("straight", **flags)
     train("stopped", **flags)
@@ -304,7 +303,7 @@ def test_a_resumed_run_ends_with_the_same_weights_bit_for_bit(train, tmp_path, r
     assert metrics[0] == metrics[1]
 
 
-def test_more_iterations_go_on_as_if_they_had_been_asked_for_at_once(train):
+def test_a_longer_resumed_run_equals_a_long_run(train):
     flags = {"schedule": "constant", "warmup_iters": 2}
     straight = train("straight", num_iterations=9, **flags)
     train("raised", num_iterations=5, **flags)
@@ -312,7 +311,7 @@ def test_more_iterations_go_on_as_if_they_had_been_asked_for_at_once(train):
     assert_equal_weights(weights(straight, 9), weights(raised, 9))
 
 
-def test_a_resumed_run_says_what_it_loaded_and_remembers_its_flags(train, tmp_path, capsys):
+def test_a_resumed_run_reports_its_checkpoint_and_remembers_flags(train, tmp_path, capsys):
     folder = train("run", learning_rate=3e-3, num_iterations=4, seed=7)
     capsys.readouterr()
     tct_train.main([f"--checkpoint_dir={folder}", "--resume_from_iteration=latest", "--num_iterations=6"])
@@ -328,7 +327,7 @@ def test_a_resumed_run_says_what_it_loaded_and_remembers_its_flags(train, tmp_pa
     assert re.search(r"learning_rate +0.003\n", output) and re.search(r"seed +7\n", output)
 
 
-def test_the_loss_is_the_mean_over_the_targets_of_the_whole_batch(train):
+def test_the_loss_is_the_mean_over_all_targets(train):
     one = train("one", device_batch_size=6, log_every=1)
     # rows have 4 to 16 targets
     parts = train("parts", device_batch_size=2, gradient_accumulation=3, log_every=1)
@@ -338,7 +337,7 @@ def test_the_loss_is_the_mean_over_the_targets_of_the_whole_batch(train):
 
 @pytest.fixture
 def torchrun(command, data, spawn):
-    """Train the micro preset on two ranks, to the end; gives the output."""
+    """Train the micro preset on two ranks; return the output."""
 
     def run(folder, *flags, restarts=0, die_at=0):
         process = spawn(
@@ -363,7 +362,7 @@ def torchrun(command, data, spawn):
     return run
 
 
-def test_two_ranks_make_the_updates_of_one_that_accumulates(train, tmp_path, torchrun, capsys):
+def test_two_ranks_equal_one_that_accumulates(train, tmp_path, torchrun, capsys):
     flags = {"schedule": "constant", "dropout": 0.2}
     one, two = train("one", num_iterations=3, gradient_accumulation=2, **flags), tmp_path / "two"
     torchrun(two, "--num_iterations=3", *(f"--{flag}={value}" for flag, value in flags.items()))
@@ -381,7 +380,7 @@ def test_two_ranks_make_the_updates_of_one_that_accumulates(train, tmp_path, tor
     assert_equal_weights(weights(straight, 6), weights(two, 6))
 
 
-def test_torchrun_restarts_a_run_that_lost_a_rank_where_it_was(train, tmp_path, torchrun):
+def test_torchrun_resumes_a_run_that_lost_a_rank(train, tmp_path, torchrun):
     straight = train("straight", num_iterations=9, gradient_accumulation=2, save_every=3)
     output = torchrun(tmp_path / "killed", "--num_iterations=9", "--save_every=3", restarts=1, die_at=8)
     assert "Resuming from checkpoint: iteration 6\n" in output
@@ -394,7 +393,7 @@ def test_torchrun_restarts_a_run_that_lost_a_rank_where_it_was(train, tmp_path, 
 
 @pytest.fixture
 def endless(tmp_path, data, command, spawn):
-    """Start training in tmp_path/run that does not end by itself."""
+    """Start training without end in tmp_path/run."""
 
     def start(*flags):
         return spawn(
@@ -417,7 +416,7 @@ def endless(tmp_path, data, command, spawn):
 
 
 def wait_for_line(process, start):
-    """Read the output up to a line that begins so."""
+    """Read the output up to a line that begins with start."""
     for line in iter(process.stdout.readline, ""):
         if line.startswith(start):
             return
@@ -444,8 +443,8 @@ def test_a_signal_saves_and_the_run_resumes(train, tmp_path, monkeypatch, capsys
     assert_equal_weights(weights(train("straight"), 8), weights(resumed, 8))
 
 
-def test_a_killed_run_goes_on_from_its_last_checkpoint(train, tmp_path, endless):
-    """scripts.stress.training kills more often, and a model of real size."""
+def test_a_killed_run_continues_from_its_last_checkpoint(train, tmp_path, endless):
+    """scripts.stress.training does this more often, with a model of real size."""
     flags = ["--save_every=1"]
     for attempt in range(2):
         process = endless(*flags)
@@ -461,7 +460,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(train, tmp_path, endless)
     assert_equal_weights(weights(straight, last), weights(tmp_path / "run", last))
 
 
-def test_a_disk_that_is_full_for_a_while_costs_only_its_checkpoints(train, tmp_path, monkeypatch, capsys):
+def test_a_full_disk_costs_only_its_checkpoints(train, tmp_path, monkeypatch, capsys):
     def refusing(path, content):
         if "_000004" in path.name or "_000006" in path.name:
             raise OSError(28, "No space left on device", str(path))
@@ -493,12 +492,12 @@ def test_the_last_checkpoints_and_the_best_are_kept(train):
     assert load_model(folder / "best")[1]["val_loss"] == best["val_loss"]
 
 
-def test_a_run_saves_by_the_clock_too(train):
+def test_a_run_also_saves_by_the_clock(train):
     folder = train("run", save_every_minutes=1e-9)
     assert list_steps(folder) == list(range(1, 9))
 
 
-def test_ctrl_c_cuts_a_long_evaluation_short(train, tmp_path, monkeypatch):
+def test_ctrl_c_interrupts_a_validation(train, tmp_path, monkeypatch):
     forward = GPT.forward
 
     def interrupting(self, *arguments, **options):
@@ -531,7 +530,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(train, tmp_path, monk
     assert "failed: the loss is nan" in (tmp_path / "run/config.json").read_text()
 
 
-def test_out_of_memory_names_the_flags_that_help(train, monkeypatch, capsys):
+def test_running_out_of_memory_names_helpful_flags(train, monkeypatch, capsys):
     def forward(self, *arguments, **options):
         torch.empty(2**60)  # as the CPU says it
 
@@ -548,7 +547,7 @@ def test_out_of_memory_names_the_flags_that_help(train, monkeypatch, capsys):
 # bad input
 
 
-def test_every_fault_of_the_arguments_is_told_at_once(capsys):
+def test_all_faulty_flags_are_reported_together(capsys):
     message = fails(
         [
             "--model_size=huge",
@@ -600,7 +599,7 @@ def test_a_new_run_does_not_mix_with_an_old_one(train, data, capsys):
 
 @pytest.fixture
 def written(train, tmp_path, monkeypatch):
-    """What runs with and without --experiment write, as paths."""
+    """Return the paths that runs with and without --experiment write."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
         RunLog, "redraw", lambda self: [(self.folder / name).touch() for name in ("curves.png", self.config["report"])]
@@ -624,7 +623,7 @@ def written(train, tmp_path, monkeypatch):
     return [path for path in paths if path.parent.name != "logs"]  # whose names have the time in them
 
 
-def test_a_run_replaces_no_file_that_no_run_wrote(train, tmp_path, written, capsys):
+def test_a_run_replaces_no_foreign_file(train, tmp_path, written, capsys):
     assert {"config.json", "README.md", "report.md", "tokenizer.json", "sample_1.yml", "model_000008.pt"} <= {
         path.name for path in written
     }
@@ -641,7 +640,7 @@ def test_a_run_replaces_no_file_that_no_run_wrote(train, tmp_path, written, caps
             shutil.rmtree(other, ignore_errors=True)
 
 
-def test_a_run_that_was_killed_early_can_be_begun_again(train, tmp_path):
+def test_a_run_killed_early_can_start_again(train, tmp_path):
     folder = train("run", save_every=4, eval_every=4)
     for path in folder.glob("meta_*"):
         path.unlink()
@@ -652,7 +651,7 @@ def test_a_run_that_was_killed_early_can_be_begun_again(train, tmp_path):
     assert load_model(folder / "best")[1]["settings"]["learning_rate"] == 1e-3
 
 
-def test_the_record_of_a_run_that_ended_is_not_replaced(train, tmp_path, data, capsys):
+def test_the_record_of_a_finished_run_is_not_replaced(train, tmp_path, data, capsys):
     folder = train("run")
     before = (folder / "metrics.jsonl").read_bytes()
     for path in folder.glob("*_00000*"):
@@ -662,7 +661,7 @@ def test_the_record_of_a_run_that_ended_is_not_replaced(train, tmp_path, data, c
     assert (folder / "metrics.jsonl").read_bytes() == before
 
 
-def test_data_that_does_not_fit_is_refused_and_nothing_is_written(tmp_path, data, capsys):
+def test_unsuitable_data_is_refused_before_any_write(tmp_path, data, capsys):
     write_prepared(tmp_path / "wide", [9], [9], context_size=32)
     write_prepared(tmp_path / "many", [9], [9], vocab_size=128)
     write_prepared(tmp_path / "none", [9], [])
@@ -677,7 +676,7 @@ def test_data_that_does_not_fit_is_refused_and_nothing_is_written(tmp_path, data
     assert not (tmp_path / "run").exists()
 
 
-def test_a_resume_that_would_not_continue_the_same_run_is_refused(train, tmp_path, data, capsys):
+def test_a_resume_with_other_data_or_flags_is_refused(train, tmp_path, data, capsys):
     folder = train("run")
     resume = ["--checkpoint_dir", folder, "--resume_from_iteration", "8"]
     write_prepared(tmp_path / "other", [30, 9, 16, 4, 21], [30, 10], fingerprint="another tokenizer")
@@ -698,18 +697,18 @@ def test_a_resume_that_would_not_continue_the_same_run_is_refused(train, tmp_pat
     assert "no checkpoint folder" in fails(nowhere, capsys)
 
 
-def test_a_device_that_is_not_there_is_named(data, capsys):
+def test_a_missing_device_is_named(data, capsys):
     assert "--device toaster" in fails(["--data_dir", data, "--device", "toaster"], capsys)
 
 
-def test_wandb_is_only_needed_by_those_who_ask_for_it(data, tmp_path, capsys, monkeypatch):
+def test_run_needs_wandb(data, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     assert "needs the package wandb" in fails(
         ["--data_dir", data, "--checkpoint_dir", tmp_path / "run", "--run=name"], capsys
     )
 
 
-def test_help_and_bad_flags_do_not_wait_for_torch():
+def test_help_and_bad_flags_do_not_import_torch():
     code = (
         "import sys; from scripts import tct_train\n"
         "try: tct_train.main(sys.argv[1:])\n"
@@ -724,7 +723,7 @@ def test_help_and_bad_flags_do_not_wait_for_torch():
 # the parts
 
 
-def test_evaluation_is_the_mean_over_all_tokens_of_the_split(data):
+def test_validation_is_the_mean_over_all_tokens(data):
     torch.manual_seed(0)
     model = GPT(MICRO_CONFIG)
     torch.nn.init.normal_(model.lm_head.weight)
