@@ -8,6 +8,7 @@ from statistics import fmean, stdev
 import torch
 from matplotlib.figure import Figure  # draws without a display, unlike pyplot
 
+from nanochat.checkpoint_manager import supported_fields
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.run_folder import CONFIG, METRICS, read_metrics
 from script_tools.tables import columns, fenced, table
@@ -47,7 +48,11 @@ def weightless(model_fields: dict) -> GPT:
 def run_figures(folder: Path) -> dict:
     """Return the figures of a training run that the report shows, from its config and its metrics."""
     config, records = json.loads((folder / CONFIG).read_bytes()), read_metrics(folder / METRICS)
-    model, settings, split = weightless(config["model_config"]), config["settings"], config["data"]["splits"]["val"]
+    model, settings, split = (
+        weightless(supported_fields(config["model_config"])),
+        config["settings"],
+        config["data"]["splits"]["val"],
+    )
     last = [record for record in records if "loss" in record][-1]
     return {
         "iterations": settings["num_iterations"],

@@ -77,6 +77,7 @@ class Start:
     """The settings and folders of a run, and the checkpoint that it continues from."""
 
     settings: TrainSettings
+    preset: dict
     checkpoint_dir: Path
     step: int  # of the checkpoint; 0 for a new run
     checkpoint: tuple[dict, dict, dict] | None  # model state, optimizer state, meta
@@ -116,7 +117,7 @@ def find_start(given: dict, presets: dict, process: Process) -> Start:
     settings = TrainSettings.resolve(given, presets, saved, step, process.ranks.world_size)
     if saved and (changes := settings.changes_since(saved)):
         print0(f"Changed since the checkpoint: {', '.join(changes.values())}")
-    start = Start(settings, folder, step, checkpoint)
+    start = Start(settings, presets[settings.model_size], folder, step, checkpoint)
     refuse_foreign_files(start.record_dir, folder, REPORTS[bool(settings.experiment)], is_new=checkpoint is None)
     # A trial may choose another dtype next time, so a resumed run keeps the choice.
     settings.dtype = str(choose_dtype(settings.dtype, process.device)).removeprefix("torch.")

@@ -9,7 +9,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from model_config import PRESETS, gpt_fields
+from model_config import PRESETS
 from nanochat.process import tune_process
 from nanochat.settings import parse_flags
 from script_tools.cli import cli_errors
@@ -21,22 +21,12 @@ def main(argv=None):
     command = shlex.join(["python", "-m", "scripts.tct_train", *(sys.argv[1:] if argv is None else argv)])
     tune_process()
     # torch is slow to import, and tune_process must come first
-    from nanochat.training_run import Data, TrainingRun, find_start, training_process
-    from tct_packing import training_loaders
-    from workflow_data.reader import check_metadata, read_metadata
+    from nanochat.training_run import TrainingRun, find_start, training_process
+    from tct_packing import open_training_data
 
     with training_process(given.get("device") or "auto") as process:
         start = find_start(given, PRESETS, process)
-        settings = start.settings
-        metadata = read_metadata(settings.data_dir)
-        n_states = metadata.get("n_states", 0)
-        if settings.state_embedding and not n_states:
-            raise ValueError(f"--state_embedding: {settings.data_dir} has no states: prepare it again with --states")
-        config = start.model_config(gpt_fields(PRESETS[settings.model_size]) | settings.model_fields(n_states))
-        if start.meta:
-            tokenizer = start.meta["data"]["tokenizer"]
-            check_metadata(metadata, settings.data_dir, tokenizer=tokenizer, n_states=config.n_states)
-        data = Data(metadata, *training_loaders(settings, config, process))
+        config, data = open_training_data(start, process)
         TrainingRun(start, config, data, process, command, write_samples).run()
     if process.stop.signal:
         sys.exit(128 + process.stop.signal)

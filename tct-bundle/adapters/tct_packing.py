@@ -1,8 +1,11 @@
 """Packed batches of a prepared folder: the bridge from workflow_data to nanochat.packing."""
 
+from model_config import gpt_fields
+from nanochat.gpt import GPTConfig
 from nanochat.packing import PackedEvalLoader, PackedTrainLoader
+from nanochat.training_run import Data, Process, Start
 from workflow_data.loaders import open_split, visited_rows
-from workflow_data.reader import load_states
+from workflow_data.reader import check_metadata, load_states, read_metadata
 
 
 def packed_data_loader(
@@ -34,9 +37,18 @@ def packed_data_loader(
     return PackedEvalLoader(rows, targets, *visited_rows(rows, metadata, max_windows), metadata, **share)
 
 
-def training_loaders(settings, config, process) -> list:
-    """Return the training and the validation loader of a run: TrainSettings, GPTConfig and Process."""
-    return [
+def open_training_data(start: Start, process: Process) -> tuple[GPTConfig, Data]:
+    """Return the shape of a run's model, and the data to train it on. ValueError if they do not fit together."""
+    settings = start.settings
+    metadata = read_metadata(settings.data_dir)
+    n_states = metadata.get("n_states", 0)
+    if settings.state_embedding and not n_states:
+        raise ValueError(f"--state_embedding: {settings.data_dir} has no states: prepare it again with --states")
+    config = start.model_config(gpt_fields(start.preset) | settings.model_fields(n_states))
+    if start.meta:
+        tokenizer = start.meta["data"]["tokenizer"]
+        check_metadata(metadata, settings.data_dir, tokenizer=tokenizer, n_states=config.n_states)
+    loaders = (
         packed_data_loader(
             settings.device_batch_size,
             config.sequence_len,
@@ -52,4 +64,5 @@ def training_loaders(settings, config, process) -> list:
             world_size=process.ranks.world_size,
         )
         for split in ("train", "val")
-    ]
+    )
+    return config, Data(metadata, *loaders)

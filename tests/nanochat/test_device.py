@@ -1,4 +1,4 @@
-"""What every script shares: errors of users are said once, and the dtype is found quickly."""
+"""Errors of several ranks are printed once, and the dtype is found quickly."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ from script_tools.cli import cli_errors
 
 @pytest.fixture
 def torchrun(tmp_path, monkeypatch):
-    """Run a main that raises an error as a rank of an attempt of one torchrun; gives the exit code."""
+    """Run a main that raises an error, as a rank of an attempt of one torchrun; return the exit code."""
 
     def run(error, rank=0, attempt=0):
         monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / f"attempt_{attempt}/{rank}/error.json"))
@@ -28,31 +28,31 @@ def torchrun(tmp_path, monkeypatch):
     return run
 
 
-def test_an_error_of_all_ranks_is_said_once(torchrun, capsys):
+def test_an_error_of_all_ranks_is_printed_once(torchrun, capsys):
     assert [torchrun(OSError("the disk is full"), rank) for rank in (1, 0, 2)] == [2, 2, 2]
     assert capsys.readouterr().err == "error: the disk is full\n"
 
 
-def test_errors_that_differ_are_all_said(torchrun, capsys):
+def test_different_errors_are_all_printed(torchrun, capsys):
     for rank in range(2):
         torchrun(OSError(f"there is no data on machine {rank}"), rank)
     assert capsys.readouterr().err.count("error: ") == 2
 
 
-def test_a_restart_that_changes_nothing_ends_at_once(torchrun, capsys):
+def test_a_useless_restart_ends_at_once(torchrun, capsys):
     torchrun(ValueError("a wrong flag"), rank=1)
     never_raised = AssertionError("main ran")
     assert torchrun(never_raised, rank=0, attempt=1) == 2
     assert capsys.readouterr().err == "error: a wrong flag\n"
 
 
-def test_a_restart_after_a_fault_of_the_machine_runs(torchrun, capsys):
+def test_a_restart_after_a_machine_fault_runs(torchrun, capsys):
     torchrun(OSError("the network is gone"))
     torchrun(OSError("the disk is full"), attempt=1)
     assert capsys.readouterr().err == "error: the network is gone\nerror: the disk is full\n"
 
 
-def test_torchrun_shows_an_error_once_for_all_ranks_and_restarts():
+def test_torchrun_prints_an_error_once():
     command = [
         sys.executable,
         "-m",
