@@ -19,29 +19,18 @@ class RunLog:
 
     config describes the run: command, date, versions, device, settings, model_config, parameters, data and
     checkpoint_dir. A run that is resumed after iteration first_step keeps its metrics up to there and the earlier
-    commands. bar_total, the last iteration, asks for a progress bar if stderr is a terminal. log_file asks for
-    logs/training_DATE_TIME.log, a copy of the lines. The report is README.md for an experiment, else report.md.
+    commands. There is a progress bar if stderr is a terminal. An experiment has a README.md, not a report.md, and
+    logs/training_DATE_TIME.log, a copy of the lines.
 
     ValueError if wandb does not start, OSError if the folder cannot be made. A file that cannot be written does not
     stop the run.
     """
 
-    def __init__(
-        self,
-        folder,
-        *,
-        first_step=0,
-        config: dict,
-        wandb_name=None,
-        log_file=False,
-        bar_total=None,
-        is_experiment=False,
-    ):
+    def __init__(self, folder, *, config: dict, first_step=0, wandb_name=None, is_experiment=False):
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.bar, self.missing = None, set()
-        log_name = f"logs/training_{datetime.now():%Y%m%d_%H%M%S}.log"
-        self.log_path = self.folder / log_name if log_file else None
+        self.log_path = self.folder / f"logs/training_{datetime.now():%Y%m%d_%H%M%S}.log" if is_experiment else None
 
         history = []
         if first_step and (self.folder / CONFIG).is_file():
@@ -61,8 +50,9 @@ class RunLog:
             records = read_metrics(self.folder / METRICS)
             kept = [json.dumps(record) + "\n" for record in records if record["step"] <= first_step]
             write_atomic(self.folder / METRICS, "".join(kept).encode())
-        if bar_total and sys.stderr.isatty():
-            self.bar = tqdm(total=bar_total, initial=first_step, unit="it", dynamic_ncols=True)
+        if sys.stderr.isatty():
+            total = config["settings"].get("num_iterations")
+            self.bar = tqdm(total=total, initial=first_step, unit="it", dynamic_ncols=True)
 
     def log(self, text):
         """Print a line, above the progress bar if there is one, and append it to the log file."""

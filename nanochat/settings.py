@@ -9,7 +9,6 @@ prints the table of flags in Markdown.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 
 from script_tools.cli import ArgumentParser
@@ -23,139 +22,108 @@ SCHEDULES = ("constant", "linear", "cosine")
 class Flag:
     """How a setting is given on the command line."""
 
+    kind: type  # int, float or str; bool for a flag without a value
     help: str
-    convert: Callable[[str], object] | None = str  # ValueError for a value outside the allowed range; None for a switch
-    allowed: str = "a text"  # the range in words, for errors
-    metavar: str | None = None
+    least: int = 0  # of a number
+    below: float = math.inf
+    choices: tuple[str, ...] = ()  # all texts that are allowed, or that are allowed instead of a number
+    metavar: str = ""
     aliases: tuple[str, ...] = ()
     from_preset: bool = False  # the default is the preset's value
-    fixed_on_resume: bool = False  # a resumed run must keep the value
+    fixed: bool = False  # a resumed run cannot change it
     remembered: bool = True  # a resumed run has the value of the checkpoint unless the flag is given
 
+    def parse(self, text: str):
+        """Return the value of a text. ValueError if it is not allowed."""
+        if text in self.choices or self.kind is str and not self.choices:
+            return text
+        if self.kind is str or not self.least <= self.kind(text) < self.below:  # also refuses NaN
+            raise ValueError
+        return self.kind(text)
 
-def setting(help: str, default=None, **options):
-    """Return the field of a flag; options are those of Flag."""
-    return field(default=default, metadata={"flag": Flag(help, **options)})
-
-
-def whole(least: int, help: str, default=None, **options):
-    """Return the field of a whole number from least up."""
-    allowed = f"a whole number from {least} up"
-    return setting(
-        help, default, convert=lambda text: _within(least, int(text)), allowed=allowed, metavar="N", **options
-    )
-
-
-def decimal(help: str, default=None, below=math.inf, **options):
-    """Return the field of a number from 0 up and below a limit."""
-    allowed = "a number from 0 up" + (f" and below {below}" if below < math.inf else "")
-    return setting(
-        help, default, convert=lambda text: _within(0, float(text), below), allowed=allowed, metavar="X", **options
-    )
+    @property
+    def allowed(self) -> str:
+        """The allowed values in words."""
+        if self.kind is str:
+            return f"one of {', '.join(self.choices)}"
+        number = f"{'a whole number' if self.kind is int else 'a number'} from {self.least} up"
+        number += f" and below {self.below}" if self.below < math.inf else ""
+        return " or ".join((number, *self.choices))
 
 
-def choice(names: tuple, help: str, default=None, **options):
-    """Return the field of a setting that is one of several names."""
-    return setting(help, default, **_one_of(names), **options)
-
-
-def switch(help: str, **options):
-    """Return the field of a flag that takes no value."""
-    return setting(help, False, convert=None, **options)
-
-
-def _one_of(names) -> dict:
-    names = tuple(names)
-    return {
-        "convert": lambda text: names[names.index(text)],
-        "allowed": f"one of {', '.join(names)}",
-        "metavar": "{" + ",".join(names) + "}",
-    }
-
-
-def _within(least, number, below=math.inf):
-    if not least <= number < below:  # also refuses NaN
-        raise ValueError
-    return number
-
-
-# -----------------------------------------------------------------------------
-# the settings
+def flag(help: str, default=None, **options):
+    """Return the field of a setting; options are those of Flag."""
+    return field(default=default, metadata={"help": help, **options})
 
 
 @dataclass
 class TrainSettings:
     """All settings of a run. --help lists the flags in this order."""
 
-    model_size: str = setting("preset of model and training", "small", fixed_on_resume=True)
-    data_dir: str | None = setting("prepared folder", metavar="DIR")
-    checkpoint_dir: str | None = setting(
+    model_size: str = flag("preset of model and training", "small", fixed=True)
+    data_dir: str | None = flag("prepared folder", metavar="DIR")
+    checkpoint_dir: str | None = flag(
         "folder for checkpoints (default: out/MODEL_SIZE, or out/NAME with --experiment NAME)",
         metavar="DIR",
         remembered=False,
     )
-    experiment: str | None = setting(
+    experiment: str | None = flag(
         "write the folder experiments/NAME: README, config, logs, metrics, plots, and samples at each checkpoint",
         metavar="NAME",
     )
-    context_size: int = whole(
-        2, "tokens in the model's context, as in the prepared data", from_preset=True, fixed_on_resume=True
-    )
-    num_iterations: int = whole(1, "optimizer updates", aliases=("--max_iters",), from_preset=True)
-    device_batch_size: int = whole(1, "contexts of targets in one forward pass on one device", from_preset=True)
-    gradient_accumulation: int = whole(1, "forward passes per update", from_preset=True)
-    optimizer: str = choice(
-        OPTIMIZERS,
-        "muon (Muon for the transformer matrices, AdamW for the rest) or adamw (AdamW alone)",
+    context_size: int = flag("tokens in a context, as in the prepared data", least=2, from_preset=True, fixed=True)
+    num_iterations: int = flag("optimizer updates", least=1, aliases=("--max_iters",), from_preset=True)
+    device_batch_size: int = flag("contexts in one forward pass on one device", least=1, from_preset=True)
+    gradient_accumulation: int = flag("forward passes per update", least=1, from_preset=True)
+    optimizer: str = flag(
+        "muon for the transformer matrices with AdamW for the rest, or AdamW alone",
         "muon",
-        fixed_on_resume=True,
+        choices=OPTIMIZERS,
+        fixed=True,
     )
-    learning_rate: float = decimal("peak learning rate", from_preset=True)
-    schedule: str = choice(SCHEDULES, "learning rate schedule after the warmup", "linear")
-    warmup_iters: int = whole(
-        0, "iterations until the peak learning rate; if not given, at most a tenth of the run", from_preset=True
+    learning_rate: float = flag("peak learning rate", from_preset=True)
+    schedule: str = flag("learning rate schedule after the warmup", "linear", choices=SCHEDULES)
+    warmup_iters: int = flag(
+        "iterations until the peak learning rate; if not given, at most a tenth of the run", from_preset=True
     )
-    warmdown_ratio: float = decimal("share of the run in which the linear schedule decreases to 0", 0.5)
-    grad_clip: float = decimal("maximum gradient norm; 0 disables clipping", from_preset=True)
-    weight_decay: float = decimal("weight decay of the transformer matrices", from_preset=True)
-    dropout: float = decimal("dropout of the embedding and of each sublayer's output", 0.0, below=1)
-    previous_token: bool = switch(
-        "add the previous token's embedding, weighted per channel, to each token's embedding", fixed_on_resume=True
+    warmdown_ratio: float = flag("share of the run in which the linear schedule decreases to 0", 0.5)
+    grad_clip: float = flag("maximum gradient norm; 0 disables clipping", from_preset=True)
+    weight_decay: float = flag("weight decay of the transformer matrices", from_preset=True)
+    dropout: float = flag("dropout of the embedding and of each sublayer's output", 0.0, below=1)
+    previous_token: bool = flag(
+        "add the previous token's embedding, weighted per channel, to each token's embedding", False, fixed=True
     )
-    state_embedding: bool = switch(
-        "add an embedding of the schema position after each token; needs data prepared with --states",
-        fixed_on_resume=True,
+    state_embedding: bool = flag(
+        "add an embedding of the schema position after each token; needs data prepared with --states", False, fixed=True
     )
-    state_attention: bool = switch(
-        "with --state_embedding: add to each attention logit a learned score of the two schema positions",
-        fixed_on_resume=True,
+    state_attention: bool = flag(
+        "with --state_embedding: add a learned score of two schema positions to each attention logit", False, fixed=True
     )
-    eval_every: int = whole(1, "iterations between validations", 500)
-    eval_windows: int = whole(1, "approximate number of windows per validation; scripts.tct_eval uses all", 128)
-    save_every: int = whole(1, "iterations between checkpoints", 5000)
-    save_every_minutes: float | None = decimal("also save every X minutes, for preemptible machines")
-    keep_last: int | None = whole(1, "keep only the last N checkpoints, and the best one in its own folder")
-    log_every: int = whole(1, "iterations between log lines", 10)
-    max_files: int | None = whole(1, "use only the first N workflows of each split", fixed_on_resume=True)
-    gradient_checkpointing: bool = switch("recompute each block in the backward pass to save memory")
-    resume_from_iteration: int | str | None = setting(
+    eval_every: int = flag("iterations between validations", 500, least=1)
+    eval_windows: int = flag("approximate number of windows per validation; scripts.tct_eval uses all", 128, least=1)
+    save_every: int = flag("iterations between checkpoints", 5000, least=1)
+    save_every_minutes: float | None = flag("also save every X minutes, for preemptible machines")
+    keep_last: int | None = flag("keep only the last N checkpoints, and the best one in its own folder", least=1)
+    log_every: int = flag("iterations between log lines", 10, least=1)
+    max_files: int | None = flag("use only the first N workflows of each split", least=1, fixed=True)
+    gradient_checkpointing: bool = flag("recompute each block in the backward pass to save memory", False)
+    resume_from_iteration: int | str | None = flag(
         "continue from the checkpoint of this iteration, or from the latest",
-        convert=lambda text: text if text == "latest" else _within(0, int(text)),
-        allowed="an iteration or latest",
+        choices=("latest",),
         metavar="N|latest",
         remembered=False,
     )
-    run: str | None = setting("also log to wandb under this name", metavar="NAME")
-    num_samples: int = whole(0, "workflows that an experiment generates at each checkpoint", 3)
-    seed: int = whole(0, "seed of the weights and of the data order", 0, fixed_on_resume=True)
-    device: str | None = setting("cpu, cuda or mps (default: the best available)", metavar="NAME", remembered=False)
-    dtype: str = choice(
-        ("auto", "float32", "bfloat16"),
+    run: str | None = flag("also log to wandb under this name", metavar="NAME")
+    num_samples: int = flag("workflows that an experiment generates at each checkpoint", 3)
+    seed: int = flag("seed of the weights and of the data order", 0, fixed=True)
+    device: str | None = flag("cpu, cuda or mps (default: the best available)", metavar="NAME", remembered=False)
+    dtype: str = flag(
         "of matrix products; auto takes bfloat16 if a short trial finds it faster",
         "auto",
+        choices=("auto", "float32", "bfloat16"),
     )
-    compile: str = choice(
-        ("auto", "on", "off"), "torch.compile; auto is on for a GPU and off for a CPU", "auto", remembered=False
+    compile: str = flag(
+        "torch.compile; auto is on for a GPU and off for a CPU", "auto", choices=("auto", "on", "off"), remembered=False
     )
     world_size: int = 1  # the number of processes, not a flag
 
@@ -175,7 +143,7 @@ class TrainSettings:
         settings = cls(**values, world_size=world_size)
 
         changed = settings.changes_since(saved)
-        if fixed := [changed[name] for name in changed if name in FLAGS and FLAGS[name].fixed_on_resume]:
+        if fixed := [changed[name] for name in changed if name in FLAGS and FLAGS[name].fixed]:
             raise ValueError(
                 f"a resumed run cannot change {', '.join(fixed)}: leave the flag out, or begin a new run in another "
                 "--checkpoint_dir"
@@ -212,7 +180,10 @@ class TrainSettings:
         }
 
 
-FLAGS: dict[str, Flag] = {f.name: f.metadata["flag"] for f in fields(TrainSettings) if "flag" in f.metadata}
+# The first type of `int | None` is that of the flag.
+FLAGS = {
+    f.name: Flag(getattr(f.type, "__args__", [f.type])[0], **f.metadata) for f in fields(TrainSettings) if f.metadata
+}
 
 
 def parse_flags(argv, presets: dict) -> dict:
@@ -224,7 +195,9 @@ def parse_flags(argv, presets: dict) -> dict:
         epilog="Exit codes: 0 finished; 2 an error, in one sentence; 130 or 143 stopped by Ctrl-C or SIGTERM, with "
         "a checkpoint saved.",
     )
-    for name, flag in (FLAGS | {"model_size": replace(FLAGS["model_size"], **_one_of(presets))}).items():
+    for name, flag in FLAGS.items():
+        if name == "model_size":
+            flag = replace(flag, choices=tuple(presets))
         _add_flag(parser, name, flag, faults)
     found, unknown = parser.parse_known_args(argv)
     if unknown:
@@ -238,19 +211,20 @@ def parse_flags(argv, presets: dict) -> dict:
 
 def _add_flag(parser, name: str, flag: Flag, faults: list[str]):
     """Add a flag whose faulty values are noted in faults, so that all are reported together."""
-    if flag.convert is None:
+    if flag.kind is bool:
         parser.add_argument(f"--{name}", action="store_true", default=None, help=flag.help)
         return
 
-    def checked(text):
+    def parse(text):
         try:
-            return flag.convert(text)
+            return flag.parse(text)
         except ValueError:
             faults.append(f"--{name} must be {flag.allowed}, not {text!r}")
 
     default = default_of(name)
     help = flag.help + (f" (default: {default})" if default else "")
-    parser.add_argument(f"--{name}", *flag.aliases, type=checked, metavar=flag.metavar, help=help)
+    metavar = flag.metavar or {int: "N", float: "X", str: "{" + ",".join(flag.choices) + "}"}[flag.kind]
+    parser.add_argument(f"--{name}", *flag.aliases, type=parse, metavar=metavar, help=help)
 
 
 def default_of(name: str) -> str:
@@ -261,14 +235,7 @@ def default_of(name: str) -> str:
 
 def flags_table() -> str:
     """Return the table of all flags in Markdown; * marks those that a resumed run cannot change."""
-    rows = [
-        (
-            f"`--{name}`" + (" *" if flag.fixed_on_resume else ""),
-            "off" if flag.convert is None else default_of(name),
-            flag.help,
-        )
-        for name, flag in FLAGS.items()
-    ]
+    rows = [(f"`--{name}`" + (" *" if flag.fixed else ""), default_of(name), flag.help) for name, flag in FLAGS.items()]
     return table(("flag", "default", "meaning"), rows)
 
 

@@ -252,13 +252,7 @@ class TrainingRun:
         }
         is_experiment = bool(settings.experiment)
         log = RunLog(
-            record_dir,
-            first_step=self.step,
-            config=config,
-            wandb_name=settings.run,
-            log_file=is_experiment,
-            is_experiment=is_experiment,
-            bar_total=settings.num_iterations,
+            record_dir, config=config, first_step=self.step, wandb_name=settings.run, is_experiment=is_experiment
         )
         for name, value in self._description(compiles).items():
             log.log(f"{name:<23} {value}")

@@ -13,11 +13,12 @@ Imports nothing, so that --help is fast.
 
 # The vocabulary is that of the workflow tokenizer; position tokens share its ids. A context is a position token and 511
 # tokens.
-_SHARED = {"vocab_size": 8192, "context_size": 512, "grad_clip": 1.0}
+_ALL = {"vocab_size": 8192, "context_size": 512, "grad_clip": 1.0}
+_GPU = _ALL | {"num_iterations": 50_000, "warmup_iters": 2000, "weight_decay": 0.1}
 
 PRESETS = {
     "tiny": {  # for a CPU: num_iterations is about a minute on two cores
-        **_SHARED,
+        **_ALL,
         "d_model": 128,
         "n_layers": 4,
         "n_heads": 2,
@@ -29,42 +30,34 @@ PRESETS = {
         "weight_decay": 0.4,
     },
     "small": {
-        **_SHARED,
+        **_GPU,
         "d_model": 384,
         "n_layers": 8,
         "n_heads": 6,
         "device_batch_size": 32,
         "gradient_accumulation": 1,
-        "num_iterations": 50_000,
         "learning_rate": 4e-3,
-        "warmup_iters": 2000,
-        "weight_decay": 0.1,
     },
     "medium": {
-        **_SHARED,
+        **_GPU,
         "d_model": 768,
         "n_layers": 8,
         "n_heads": 12,
         "device_batch_size": 32,
         "gradient_accumulation": 1,
-        "num_iterations": 50_000,
         "learning_rate": 3e-3,
-        "warmup_iters": 2000,
-        "weight_decay": 0.1,
     },
     "large": {  # medium's batch in two halves, so that it needs no more memory
-        **_SHARED,
+        **_GPU,
         "d_model": 1024,
         "n_layers": 12,
         "n_heads": 16,
         "device_batch_size": 16,
         "gradient_accumulation": 2,
-        "num_iterations": 50_000,
         "learning_rate": 2.5e-3,
-        "warmup_iters": 2000,
-        "weight_decay": 0.1,
     },
 }
+
 PRESET_NAMES = tuple(PRESETS)
 
 

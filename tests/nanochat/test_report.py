@@ -31,6 +31,7 @@ CONFIG = {
     "data": {"splits": {"val": {"tokens": 890}}},
     "checkpoint_dir": "out/small",
 }
+SHORT = CONFIG | {"settings": {"num_iterations": 10}}
 
 
 def training(step, loss=2.0):
@@ -153,7 +154,7 @@ def test_a_run_without_a_config_can_be_resumed(folder):
 
 
 def test_lines_go_to_stdout_and_to_the_log_file(folder, capsys):
-    log = RunLog(folder, config=CONFIG, log_file=True)
+    log = RunLog(folder, config=CONFIG, is_experiment=True)
     log.log("step 1 → 2")
     log.log("step 2")
     assert capsys.readouterr().out == "step 1 → 2\nstep 2\n"
@@ -163,7 +164,7 @@ def test_lines_go_to_stdout_and_to_the_log_file(folder, capsys):
 
 
 def test_there_is_no_bar_without_a_terminal(folder, capsys):
-    log = RunLog(folder, config=CONFIG, bar_total=10)
+    log = RunLog(folder, config=SHORT)
     log.advance(5, loss=1.0)
     log.finish("finished")
     assert capsys.readouterr().err == ""
@@ -171,7 +172,7 @@ def test_there_is_no_bar_without_a_terminal(folder, capsys):
 
 def test_the_bar_of_a_resumed_run_starts_at_its_step(folder, monkeypatch):
     monkeypatch.setattr(sys, "stderr", Terminal())
-    log = RunLog(folder, config=CONFIG, first_step=4, bar_total=10)
+    log = RunLog(folder, config=SHORT, first_step=4)
     log.advance(7, loss=1.25)
     log.finish("stopped")
     first, *_, last = sys.stderr.getvalue().strip().split("\r")
@@ -181,7 +182,7 @@ def test_the_bar_of_a_resumed_run_starts_at_its_step(folder, monkeypatch):
 def test_a_line_clears_the_bar_before_it_and_redraws_it_after(folder, monkeypatch):
     monkeypatch.setattr(sys, "stderr", Terminal())
     monkeypatch.setattr(sys, "stdout", sys.stderr)  # as on a screen
-    log = RunLog(folder, config=CONFIG, bar_total=10)
+    log = RunLog(folder, config=SHORT)
     log.log("a line")
     assert re.search(r" 0/10 .*\r +\ra line\n\r? .* 0/10 ", sys.stderr.getvalue())
     log.finish("stopped")
@@ -189,7 +190,7 @@ def test_a_line_clears_the_bar_before_it_and_redraws_it_after(folder, monkeypatc
 
 def test_lines_reach_stdout_if_only_stderr_is_a_terminal(folder, monkeypatch, capsys):
     monkeypatch.setattr(sys, "stderr", Terminal())
-    log = RunLog(folder, config=CONFIG, bar_total=10)
+    log = RunLog(folder, config=SHORT)
     log.log("a line")
     assert capsys.readouterr().out == "a line\n" and "a line" not in sys.stderr.getvalue()
     log.finish("stopped")
@@ -200,7 +201,7 @@ def test_lines_reach_stdout_if_only_stderr_is_a_terminal(folder, monkeypatch, ca
 
 
 def test_a_full_disk_is_reported_once_per_file(tmp_path, file_size_limit, capsys):
-    log = RunLog(tmp_path, config=CONFIG, log_file=True)
+    log = RunLog(tmp_path, config=CONFIG, is_experiment=True)
     log.log_metrics(training(1))
     with file_size_limit(200):
         for step in (2, 3):
@@ -210,7 +211,7 @@ def test_a_full_disk_is_reported_once_per_file(tmp_path, file_size_limit, capsys
     log.log_metrics(training(9))
     lines = capsys.readouterr().out.splitlines()
     told = [line for line in lines if line.startswith("training continues without")]
-    for name in ("metrics.jsonl", "curves.png", "report.md", "the log file"):
+    for name in ("metrics.jsonl", "curves.png", "README.md", "the log file"):
         assert sum(line.startswith(f"training continues without {name}: ") for line in told) == 1, lines
     assert all(line.endswith("File too large") for line in told) and len(told) == 4
     assert [line for line in lines if line not in told] == ["step 2", "step 3"]
@@ -218,7 +219,7 @@ def test_a_full_disk_is_reported_once_per_file(tmp_path, file_size_limit, capsys
     assert (tmp_path / "metrics.jsonl").read_text().count("\n") == 2
 
 
-@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "curves.png", "report.md", "the log file"])
+@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "curves.png", "README.md", "the log file"])
 def test_a_file_that_cannot_be_written_is_reported_once(folder, capsys, monkeypatch, name):
     if name != "curves.png":
         monkeypatch.setattr(curves, "plot_metrics", lambda *paths: None)  # which takes a second
@@ -227,7 +228,7 @@ def test_a_file_that_cannot_be_written_is_reported_once(folder, capsys, monkeypa
         (folder / "logs").write_text("not a folder")
     else:
         (folder / name).mkdir(parents=True)
-    log = RunLog(folder, config=CONFIG, log_file=True)
+    log = RunLog(folder, config=CONFIG, is_experiment=True)
     for step in (1, 2):
         log.log(f"step {step}")
         log.log_metrics(training(step))
@@ -236,7 +237,7 @@ def test_a_file_that_cannot_be_written_is_reported_once(folder, capsys, monkeypa
     told = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("step")]
     assert told[0].startswith(f"training continues without {name}: {folder}/")
     assert [line.split(":")[0] for line in told[1:]] == (  # which is made from it
-        ["training continues without report.md"] if name == "config.json" else []
+        ["training continues without README.md"] if name == "config.json" else []
     )
 
 

@@ -37,7 +37,7 @@ def test_a_given_warmup_is_kept_in_a_short_run():
     assert resolve("--num_iterations=100", "--warmup_iters=50").warmup_iters == 50
 
 
-@pytest.mark.parametrize("name", [name for name, flag in FLAGS.items() if flag.fixed_on_resume])
+@pytest.mark.parametrize("name", [name for name, flag in FLAGS.items() if flag.fixed])
 def test_fixed_settings_cannot_change(name):
     saved = resolve("--state_embedding").remembered()
     given = {name: PRESETS["tiny"].get(name) if name != "model_size" else "tiny"}
