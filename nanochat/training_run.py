@@ -1,14 +1,12 @@
-"""A training run: where it starts, the loop of updates, validations and checkpoints, and how it ends.
+"""A training run: the loop of updates, validations and checkpoints.
 
 Knows nothing of what it trains on: the batches, and the function that writes samples, are handed in.
 """
 
 import math
-import os
 import platform
 import time
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime
 from itertools import takewhile
 from pathlib import Path
@@ -16,145 +14,16 @@ from typing import NamedTuple
 
 import torch
 
-from nanochat.checkpoint_manager import (
-    best_val_loss,
-    find_last_step,
-    has_step_files,
-    keep_last,
-    list_steps,
-    load_checkpoint,
-    save_best,
-    save_checkpoint,
-)
-from nanochat.device import autocast, choose_compile, choose_device, choose_dtype, peak_flops
-from nanochat.distributed import Ranks, derive_seed, process_group, sum_over_ranks
+from nanochat.checkpoint_manager import best_val_loss, keep_last, save_best, save_checkpoint
+from nanochat.device import autocast, choose_compile, peak_flops
+from nanochat.distributed import derive_seed, sum_over_ranks
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.loss_eval import bits_per_byte, evaluate_loss, perplexity
 from nanochat.optim import build_optimizers, lr_multiplier
-from nanochat.run_folder import CONFIG, CURVES, METRICS, REPORTS, read_config
 from nanochat.run_log import NullLog, RunLog
-from nanochat.settings import TrainSettings
+from nanochat.run_start import Process, Start
 from nanochat.trainer import StepResult, Trainer
-from script_tools.cli import StopSignals, print0
-from script_tools.files import refuse_to_replace, write_new_files
-
-# -----------------------------------------------------------------------------
-# where a run starts
-
-
-class Process(NamedTuple):
-    """What this process trains on, and its place among the others."""
-
-    device: torch.device
-    ranks: Ranks
-    stop: StopSignals
-
-
-@contextmanager
-def training_process(device_name: str):
-    """Join the other ranks and yield a Process. ValueError if memory runs out."""
-    device = choose_device(device_name)
-    with process_group(device) as ranks, StopSignals() as stop:
-        try:
-            yield Process(device, ranks, stop)
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            raise ValueError(
-                f"out of memory on {device.type}: lower --device_batch_size and raise "
-                "--gradient_accumulation to match, which trains the same; or give "
-                "--gradient_checkpointing, or a smaller --model_size"
-            ) from None
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Return whether this is torch's error for exhausted memory, of a GPU or the CPU."""
-    return any(words in str(error) for words in ("out of memory", "can't allocate memory"))
-
-
-@dataclass
-class Start:
-    """The settings and folders of a run, and the checkpoint that it continues from."""
-
-    settings: TrainSettings
-    preset: dict
-    checkpoint_dir: Path
-    step: int  # of the checkpoint; 0 for a new run
-    checkpoint: tuple[dict, dict, dict] | None  # model state, optimizer state, meta
-
-    @property
-    def meta(self) -> dict | None:
-        """The meta file of the checkpoint."""
-        return self.checkpoint and self.checkpoint[2]
-
-    def model_config(self, fields: dict) -> GPTConfig:
-        """Return the shape of the checkpoint's model; the fields are those of a new model."""
-        return GPTConfig(**(self.meta["model_config"] | {"dropout": self.settings.dropout} if self.meta else fields))
-
-    @property
-    def record_dir(self) -> Path:
-        """The folder of config.json, metrics.jsonl, curves.png and the report."""
-        return Path("experiments", self.settings.experiment) if self.settings.experiment else self.checkpoint_dir
-
-
-def find_start(given: dict, presets: dict, process: Process) -> Start:
-    """Return where the run of these flags starts. ValueError or OSError if it would replace the files of another."""
-    name = given.get("experiment") or given.get("model_size") or TrainSettings.model_size
-    folder = Path(given.get("checkpoint_dir") or f"out/{name}").expanduser()
-    step, checkpoint, saved = 0, None, None
-    resume = given.get("resume_from_iteration")
-    if restarted_by_torchrun() and list_steps(folder):
-        resume = "latest"
-    if resume is None:
-        refuse_used_folder(folder, list_steps(folder))
-    else:
-        step = find_last_step(folder) if resume == "latest" else resume
-        checkpoint = load_checkpoint(folder, step, process.device)
-        saved = checkpoint[2]["settings"]
-        print0(f"Resuming from checkpoint: iteration {step}")
-        print0(f"Loaded model weights from: {folder / f'model_{step:06d}.pt'}")
-        print0(f"Loaded optimizer state from: {folder / f'optim_{step:06d}.pt'}")
-    settings = TrainSettings.resolve(given, presets, saved, step, process.ranks.world_size)
-    if saved and (changes := settings.changes_since(saved)):
-        print0(f"Changed since the checkpoint: {', '.join(changes.values())}")
-    start = Start(settings, presets[settings.model_size], folder, step, checkpoint)
-    refuse_foreign_files(start.record_dir, folder, REPORTS[bool(settings.experiment)], is_new=checkpoint is None)
-    # A trial may choose another dtype next time, so a resumed run keeps the choice.
-    settings.dtype = str(choose_dtype(settings.dtype, process.device)).removeprefix("torch.")
-    return start
-
-
-def restarted_by_torchrun() -> bool:
-    """Return whether torchrun has started this process again after a failure (--max-restarts)."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
-
-
-def refuse_used_folder(checkpoint_dir: Path, steps: list[int]):
-    """ValueError if a new run would mix its checkpoints with those of another."""
-    if steps:
-        raise ValueError(
-            f"{checkpoint_dir} already holds checkpoints, the last of iteration {steps[-1]}: "
-            f"continue with --resume_from_iteration {steps[-1]}, or give another --checkpoint_dir"
-        )
-
-
-def refuse_foreign_files(record_dir: Path, checkpoint_dir: Path, report: str, is_new: bool):
-    """ValueError or OSError if the run would replace files that no run wrote or, if it is new, another's record."""
-    record = read_config(record_dir) if (record_dir / CONFIG).exists() else {}
-    if is_new and record.get("status", "").startswith(("finished", "stopped")):
-        raise ValueError(f"{record_dir} holds the record of a run that is {record['status']}: name another folder")
-    if is_new and record.get("checkpoint_dir") != str(checkpoint_dir) and has_step_files(checkpoint_dir):
-        raise ValueError(
-            f"{checkpoint_dir} holds files of checkpoints that are not of this run: name another --checkpoint_dir"
-        )
-    if record and record["report"] != report:
-        refuse_to_replace(record_dir, [report])
-    if not record and (is_new or record_dir != checkpoint_dir):
-        refuse_to_replace(record_dir, [METRICS, CURVES, report, "generated_samples"])
-
-
-# -----------------------------------------------------------------------------
-# the run
+from script_tools.files import write_new_files
 
 
 class Data(NamedTuple):

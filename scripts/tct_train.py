@@ -21,7 +21,8 @@ def main(argv=None):
     command = shlex.join(["python", "-m", "scripts.tct_train", *(sys.argv[1:] if argv is None else argv)])
     tune_process()
     # torch is slow to import, and tune_process must come first
-    from nanochat.training_run import TrainingRun, find_start, training_process
+    from nanochat.run_start import find_start, training_process
+    from nanochat.training_run import TrainingRun
     from tct_packing import open_training_data
 
     with training_process(given.get("device") or "auto") as process:

@@ -31,7 +31,7 @@ from model_config import PRESET_NAMES, get_config, gpt_fields
 from nanochat.process import OPENMP_SETTINGS
 from script_tools.cli import ArgumentParser, cli_errors
 from script_tools.files import write_atomic
-from script_tools.tables import columns as aligned
+from script_tools.tables import columns
 
 ROUNDS = 3
 
@@ -78,32 +78,15 @@ def parse_arguments(argv):
         prog="python -m scripts.bench.train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add(
-        "--model_size",
-        nargs="+",
-        choices=PRESET_NAMES,
-        default=["tiny", "small"],
-        metavar="NAME",
-        help=f"presets to train: {', '.join(PRESET_NAMES)} (default: tiny small)",
-    )
-    add(
-        "--dtype",
-        nargs="+",
-        choices=("float32", "bfloat16"),
-        default=["float32", "bfloat16"],
-        metavar="NAME",
-        help="dtypes of matrix products (default: float32 bfloat16)",
-    )
+    presets, dtypes = ["tiny", "small"], ["float32", "bfloat16"]
+    add("--model_size", nargs="+", choices=PRESET_NAMES, default=presets, help="presets (default: tiny small)")
+    add("--dtype", nargs="+", choices=dtypes, default=dtypes, help="of matrix products (default: both)")
     add("--device", default="auto", metavar="NAME", help="cpu, cuda or mps (default: the best available)")
     add("--device_batch_size", type=int, default=8, metavar="N", help="rows per update (default: 8)")
     add("--steps", type=int, default=5, metavar="N", help="timed updates per round (default: 5)")
     add("--data_dir", metavar="DIR", help="prepared folder (default: random full rows)")
-    add(
-        "--compile",
-        choices=("auto", "on", "off"),
-        default="auto",
-        help="torch.compile for all modes but plain; auto is on for a GPU and off for a CPU",
-    )
+    text = "torch.compile for all modes but plain; auto is on for a GPU and off for a CPU"
+    add("--compile", choices=("auto", "on", "off"), default="auto", help=text)
     add("--against", metavar="DIR", help="checkout with another nanochat/gpt.py")
     add("--output", metavar="FILE", help="write the figures to this JSON file")
     args = parser.parse_args(argv)
@@ -221,29 +204,26 @@ def show(rows: list[dict]):
     ours = [row for row in rows if row["mode"] in ("padded", "packed")]
     best = max(ours, key=lambda row: row["times_plain"])
     line = f"best: {label(best)}, {best['times_plain']:.2f} times the useful tokens per second of plain"
-    columns = {
-        "tok/s": "{tokens_per_second:,.0f}",
-        "useful tok/s": "{useful_tokens_per_second:,.0f}",
-        "useful": "{useful_share:.1%}",
-        "ms/update": "{ms:,.1f}",
-        "MFU": "{mfu:.1%}",
-        "GiB": "{gib:.2f}",
-        "x plain": "{times_plain:.2f}",
-    }
+    header = ["training", "tok/s", "useful tok/s", "useful", "ms/update", "MFU", "GiB", "x plain"]
+    cells = [
+        [
+            label(row),
+            f"{row['tokens_per_second']:,.0f}",
+            f"{row['useful_tokens_per_second']:,.0f}",
+            f"{row['useful_share']:.1%}",
+            f"{1e3 * row['seconds_per_update']:,.1f}",
+            f"{row['mfu']:.1%}",
+            f"{row['peak_memory_bytes'] / 2**30:.2f}",
+            f"{row['times_plain']:.2f}",
+        ]
+        for row in rows
+    ]
     if best["times_against"]:
-        columns["x against"] = "{times_against}"
         line += f", {best['times_against']:.2f} times those of the other checkout"
-    cells = []
-    for row in rows:
-        against = f"{row['times_against']:.2f}" if row["times_against"] else "-"
-        values = {
-            **row,
-            "ms": 1e3 * row["seconds_per_update"],
-            "gib": row["peak_memory_bytes"] / 2**30,
-            "times_against": against,
-        }
-        cells.append([label(row), *(column.format(**values) for column in columns.values())])
-    print(f"\n{aligned([['training', *columns], *cells])}")
+        header.append("x against")
+        for row, cell in zip(rows, cells):
+            cell.append(f"{row['times_against']:.2f}" if row["times_against"] else "-")
+    print(f"\n{columns([header, *cells])}")
     print(line)
 
 

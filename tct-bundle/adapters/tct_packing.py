@@ -3,7 +3,8 @@
 from model_config import gpt_fields
 from nanochat.gpt import GPTConfig
 from nanochat.packing import PackedEvalLoader, PackedTrainLoader
-from nanochat.training_run import Data, Process, Start
+from nanochat.run_start import Process, Start
+from nanochat.training_run import Data
 from workflow_data.loaders import open_split, visited_rows
 from workflow_data.reader import check_metadata, load_states, read_metadata
 
@@ -48,21 +49,10 @@ def open_training_data(start: Start, process: Process) -> tuple[GPTConfig, Data]
     if start.meta:
         tokenizer = start.meta["data"]["tokenizer"]
         check_metadata(metadata, settings.data_dir, tokenizer=tokenizer, n_states=config.n_states)
+    limits = {"vocab_size": config.vocab_size, "max_files": settings.max_files, "max_windows": settings.eval_windows}
+    options = {"seed": settings.seed, "with_states": settings.state_embedding, **limits, **vars(process.ranks)}
+    size = settings.device_batch_size, config.sequence_len
     loaders = (
-        packed_data_loader(
-            settings.device_batch_size,
-            config.sequence_len,
-            split,
-            settings.data_dir,
-            process.device,
-            vocab_size=config.vocab_size,
-            seed=settings.seed,
-            max_files=settings.max_files,
-            max_windows=settings.eval_windows,
-            with_states=settings.state_embedding,
-            rank=process.ranks.rank,
-            world_size=process.ranks.world_size,
-        )
-        for split in ("train", "val")
+        packed_data_loader(*size, split, settings.data_dir, process.device, **options) for split in ("train", "val")
     )
     return config, Data(metadata, *loaders)
