@@ -19,7 +19,7 @@ from script_tools.files import refuse_to_replace
 
 
 class Process(NamedTuple):
-    """What this process trains on, and its place among the others."""
+    """The device and the rank of this process, and the signals to stop it."""
 
     device: torch.device
     ranks: Ranks

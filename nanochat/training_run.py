@@ -60,8 +60,10 @@ class TrainingRun:
     """Trains a model; the fields are the state of the loop."""
 
     def __init__(self, start: Start, config: GPTConfig, data: Data, process: Process, command: str, write_samples):
-        """Make or restore the model; write_samples(model, metadata, count, folder) is called at each checkpoint of an
-        experiment."""
+        """Make or restore the model.
+
+        An experiment calls write_samples(model, metadata, count, folder) at each checkpoint.
+        """
         settings = start.settings
         self.settings, self.data = settings, data
         self.device, self.ranks, self.stop = process

@@ -38,8 +38,8 @@ BUILD = "tct-bundle/scripts/build_tokenizer.py"
 NEEDED_KEYS = {"title", "question", "train", "seeds", "arms", "reference"}
 KEYS = NEEDED_KEYS | {"prepare", "evaluate", "evaluate_on", "own_merges", "x"}
 ARM_KEYS = {"prepare", "train", "seeds", "samples", "note", "reference"}
-# Of a run, for its curve. So few windows come from workflows that depend on how an arm cuts windows. That is why
-# scripts.tct_eval, which scores the whole split, evaluates the end of each run.
+# For the curve of a run. Which workflows so few windows come from depends on how an arm cuts windows. So the end of
+# each run is evaluated by scripts.tct_eval, which scores the whole split.
 VALIDATIONS, EVAL_WINDOWS = 8, 200
 POLL_SECONDS = 2
 
@@ -69,7 +69,7 @@ def main(argv=None):
         run.name: result
         for run in runs
         if (result := read_results(flags.study).get(run.name)) and result.get("flags", run.flags) == run.flags
-    }  # the others are of an earlier study.json
+    }  # other results are of an earlier study.json
     if not (flags.study / "results.json").is_file():
         refuse_to_replace(flags.study, ["README.md", "study.png"])
     if not flags.report_only:
