@@ -13,7 +13,7 @@ from check_jsonschema.builtin_schemas import get_builtin_schema
 from scripts.make_synthetic_workflows import main
 from tct_github_workflow.workflow_yaml import dump_workflow, load_workflow
 from workflow_synth.compose import compose_workflows, resolve
-from workflow_synth.parts import Filled
+from workflow_synth.parts import WithWords
 
 COUNT = 400
 
@@ -244,7 +244,7 @@ class First:
         ({("x", "y"): 1}, {"x": 1}),
         ("<n>", 20),
         ("node <n> in <dir>", ...),
-        (Filled("node <n> in <dir>", {"dir": ("web", "api")}), "node 20 in web"),
+        (WithWords("node <n> in <dir>", {"dir": ("web", "api")}), "node 20 in web"),
     ],
 )
 def test_a_template_stands_for(template, value):
