@@ -77,4 +77,4 @@ def test_invalid_tokens_are_refused(sample, message):
 def test_a_step_with_reordered_keys_is_not_novel():
     known = known_steps([{"jobs": {"a": {"steps": [{"name": "Build", "run": "make"}, {"run": "make test"}]}}}])
     sample = {"jobs": {"b": {"steps": [{"run": "make", "name": "Build"}]}, "c": {"steps": [{"run": "make"}]}}}
-    assert novel_step_shares([sample, {"jobs": {}}, None], known) == [0.5, None, None]
+    assert novel_step_shares([sample, {"jobs": {}}, None], known) == [0.5]

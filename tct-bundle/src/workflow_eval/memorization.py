@@ -74,10 +74,7 @@ def known_steps(workflows: Iterable) -> set[str]:
     return {canonical(step) for workflow in workflows for step in steps(workflow)}
 
 
-def novel_step_shares(samples: Iterable, training_steps: set[str]) -> list[float | None]:
-    """Return for each workflow the share of its steps that are not in `training_steps`; None if it has no steps."""
-    shares = []
-    for sample in samples:
-        novel = [canonical(step) not in training_steps for step in steps(sample)]
-        shares.append(sum(novel) / len(novel) if novel else None)
-    return shares
+def novel_step_shares(samples: Iterable, training_steps: set[str]) -> list[float]:
+    """Return for each workflow that has steps the share of them that are not in `training_steps`."""
+    novel = ([canonical(step) not in training_steps for step in steps(sample)] for sample in samples)
+    return [sum(answers) / len(answers) for answers in novel if answers]

@@ -82,11 +82,14 @@ class SampleSet:
         """The YAML of each text, None if it is not a JSON object."""
         return [dump_workflow(value) if isinstance(value, dict) else None for value in self.values]
 
+    @property
+    def yamls_of_objects(self) -> list[str]:
+        return [yaml for yaml in self.yamls if yaml is not None]
+
     @cached_property
     def findings(self) -> list[set[str]]:
         """The kinds of the linter's findings in each object."""
-        texts = [text for text in self.yamls if text is not None]
-        return [{finding.kind for finding in found} for found in self.linter.lint_all(texts)]
+        return [{finding.kind for finding in found} for found in self.linter.lint_all(self.yamls_of_objects)]
 
     @cached_property
     def uses(self) -> list[str]:
@@ -112,17 +115,13 @@ METRICS: dict[str, dict[str, Callable[[SampleSet], object]]] = {
     },
     "training": {
         "copies": lambda s: s.share(canonical(value) in s.training.texts for value in s.objects),
-        "novel_steps": lambda s: mean(
-            share for share in novel_step_shares(s.objects, s.training.steps) if share is not None
-        ),
+        "novel_steps": lambda s: mean(novel_step_shares(s.objects, s.training.steps)),
         "known_actions": lambda s: mean(action_name(use) in s.training.actions for use in s.uses),
         "known_versions": lambda s: mean(use in s.training.versions for use in s.uses),
         "longest_common_run": lambda s: quantiles(longest_copied_spans(s.tokens, s.training.tokens)),
     },
     "linter": {"lint_clean": lambda s: s.share(kinds <= IGNORED_KINDS for kinds in s.findings)},
-    "parser": {
-        "github_parser_clean": lambda s: s.share(not errors for errors in s.parser(list(filter(None, s.yamls))))
-    },
+    "parser": {"github_parser_clean": lambda s: s.share(not errors for errors in s.parser(s.yamls_of_objects))},
     "finish_reasons": {"ended_by_model": lambda s: s.share(reason == "complete" for reason in s.finish_reasons)},
 }
 
