@@ -42,24 +42,9 @@ def prepare(folder: Path, *flags: str) -> Path:
     source.mkdir()
     for index in range(12):
         (source / f"{index}.json").write_text(json.dumps(workflow(index)))
-    assert (
-        prepare_training_data.main(
-            [
-                "--input",
-                str(source),
-                "--output",
-                str(folder / "prepared"),
-                "--context-size",
-                "512",
-                "--train-split",
-                "0.5",
-                "--num_workers",
-                "1",
-                *flags,
-            ]
-        )
-        == 0
-    )
+    output = f"--output={folder / 'prepared'}"
+    settings = ["--context-size=512", "--train-split=0.5", "--num_workers=1"]
+    prepare_training_data.main([f"--input={source}", output, *settings, *flags])
     return folder / "prepared"
 
 
@@ -85,19 +70,8 @@ def checkpoint(tmp_path_factory) -> Path:
 
 
 def evaluate(checkpoint, prepared, output, *flags: str) -> dict:
-    tct_eval.main(
-        [
-            "--checkpoint",
-            str(checkpoint),
-            "--data_dir",
-            str(prepared),
-            "--output",
-            str(output),
-            "--num_samples=4",
-            "--max_tokens=80",
-            *flags,
-        ]
-    )
+    paths = [f"--checkpoint={checkpoint}", f"--data_dir={prepared}", f"--output={output}"]
+    tct_eval.main([*paths, "--num_samples=4", "--max_tokens=80", *flags])
     return json.loads((output / "eval.json").read_text())
 
 
@@ -185,28 +159,11 @@ def test_sampling_flags_shape_the_samples_and_are_reported(checkpoint, prepared,
 
 
 def test_two_ranks_return_the_same_figures(checkpoint, prepared, tmp_path):
-    flags = [
-        "--checkpoint",
-        checkpoint,
-        "--data_dir",
-        prepared,
-        "--num_samples=3",
-        "--max_tokens=40",
-        "--num_completions=2",
-    ]
-    evaluate(checkpoint, prepared, tmp_path / "here", *map(str, flags))
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc_per_node=2",
-        "-m",
-        "scripts.tct_eval",
-        *flags,
-        "--output",
-        tmp_path / "there",
-    ]
+    flags = [f"--checkpoint={checkpoint}", f"--data_dir={prepared}", "--num_samples=3", "--max_tokens=40"]
+    flags.append("--num_completions=2")
+    evaluate(checkpoint, prepared, tmp_path / "here", *flags)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command = [*launcher, "-m", "scripts.tct_eval", *flags, f"--output={tmp_path / 'there'}"]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert (tmp_path / "here/eval.json").read_text() == (tmp_path / "there/eval.json").read_text()
 
@@ -229,17 +186,8 @@ def test_a_bpe_model_can_be_evaluated(tmp_path):
     prepared = prepare(tmp_path, "--tokenizer", "bpe")
     metadata = json.loads((prepared / "metadata.json").read_text())
     folder = tmp_path / "checkpoint"
-    tct_train.main(
-        [
-            "--model_size=tiny",
-            f"--data_dir={prepared}",
-            f"--checkpoint_dir={folder}",
-            "--num_iterations=1",
-            "--device_batch_size=1",
-            "--device=cpu",
-            "--dtype=float32",
-        ]
-    )
+    flags = ["--num_iterations=1", "--device_batch_size=1", "--device=cpu", "--dtype=float32"]
+    tct_train.main(["--model_size=tiny", f"--data_dir={prepared}", f"--checkpoint_dir={folder}", *flags])
     results = evaluate(folder, prepared, tmp_path / "eval", "--no_constraint")
     assert results["held_out"]["val_tokens"] == metadata["splits"]["val"]["tokens"]
     assert "kinds" not in results["held_out"]
@@ -250,10 +198,8 @@ def test_a_bpe_model_can_be_evaluated(tmp_path):
     "flags_of_states", [["--state_embedding"], ["--state_embedding", "--state_attention", "--previous_token"]]
 )
 def test_a_model_with_states_trains_resumes_and_generates(prepared, tmp_path, flags_of_states):
-    folder, flags = (
-        tmp_path / "checkpoint",
-        ["--device_batch_size=1", "--device=cpu", "--dtype=float32", "--eval_every=9"],
-    )
+    folder = tmp_path / "checkpoint"
+    flags = ["--device_batch_size=1", "--device=cpu", "--dtype=float32", "--eval_every=9"]
     common = [f"--data_dir={prepared}", f"--checkpoint_dir={folder}", *flags]
     tct_train.main(["--model_size=tiny", "--num_iterations=2", "--schedule=constant", *flags_of_states, *common])
     tct_train.main(["--resume_from_iteration=latest", "--num_iterations=3", f"--checkpoint_dir={folder}"])
@@ -276,15 +222,8 @@ def test_a_model_of_other_states_is_refused(prepared):
 def test_training_with_states_requires_data_with_states(tmp_path, capsys):
     prepared = prepare(tmp_path)
     with pytest.raises(SystemExit):
-        tct_train.main(
-            [
-                "--model_size=tiny",
-                f"--data_dir={prepared}",
-                "--state_embedding",
-                "--device=cpu",
-                f"--checkpoint_dir={tmp_path / 'out'}",
-            ]
-        )
+        flags = ["--model_size=tiny", "--state_embedding", "--device=cpu", f"--checkpoint_dir={tmp_path / 'out'}"]
+        tct_train.main([*flags, f"--data_dir={prepared}"])
     assert "prepare it again with --states" in capsys.readouterr().err
 
 
