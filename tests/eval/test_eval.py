@@ -158,6 +158,7 @@ def test_sampling_flags_shape_the_samples_and_are_reported(checkpoint, prepared,
     assert "of at most 80 tokens, temperature 1.0, top-p 0.5, seed 0" in (tmp_path / "half/report.md").read_text()
 
 
+@pytest.mark.slow
 def test_two_ranks_return_the_same_figures(checkpoint, prepared, tmp_path):
     flags = [f"--checkpoint={checkpoint}", f"--data_dir={prepared}", "--num_samples=3", "--max_tokens=40"]
     flags.append("--num_completions=2")
@@ -182,6 +183,7 @@ def test_scores_alone(checkpoint, prepared, tmp_path):
     assert "samples" not in results and "completion" not in results and results["held_out"]["val_workflows"]
 
 
+@pytest.mark.slow
 def test_a_bpe_model_can_be_evaluated(tmp_path):
     prepared = prepare(tmp_path, "--tokenizer", "bpe")
     metadata = json.loads((prepared / "metadata.json").read_text())
@@ -194,6 +196,7 @@ def test_a_bpe_model_can_be_evaluated(tmp_path):
     assert 0 <= results["samples"]["schema_valid"] <= results["samples"]["json_valid"] <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "flags_of_states", [["--state_embedding"], ["--state_embedding", "--state_attention", "--previous_token"]]
 )
