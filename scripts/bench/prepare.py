@@ -19,7 +19,7 @@ from pathlib import Path
 from script_tools.cli import ArgumentParser, cli_errors
 from script_tools.files import write_atomic
 
-SCRIPT = Path(__file__).parents[2] / "tct-bundle/scripts/prepare_training_data.py"
+SCRIPT = Path(__file__).parent.parent / "tct-bundle/scripts/prepare_training_data.py"
 SAMPLE_EVERY = 0.25  # seconds
 NAME = re.compile(r"(?m)^name:.*$")
 

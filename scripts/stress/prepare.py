@@ -20,7 +20,7 @@ from pathlib import Path
 from script_tools.cli import ArgumentParser, cli_errors
 from workflow_data.work_folder import work_folder
 
-SCRIPT = Path(__file__).parents[2] / "tct-bundle/scripts/prepare_training_data.py"
+SCRIPT = Path(__file__).parent.parent / "tct-bundle/scripts/prepare_training_data.py"
 SHARDS = 4
 
 
