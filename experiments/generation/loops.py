@@ -1,4 +1,4 @@
-"""Count the real workflows that contain a token which `--max_repeats N` would refuse.
+"""How many real workflows would `--max_repeats N` not let be: a token of theirs is the one by which they go into a loop.
 
 python experiments/generation/loops.py PREPARED
 """
@@ -11,14 +11,14 @@ from workflow_data.reader import read_metadata, read_split
 @cli_errors
 def main(argv=None):
     parser = ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("prepared", help="prepared folder; its validation split is searched")
+    parser.add_argument("prepared", help="prepared folder; its validation split is looked at")
     folder = parser.parse_args(argv).prepared
     workflows = [workflow.tokens.tolist() for workflow in read_split(folder, "val", read_metadata(folder))]
     for times in (2, 3, 4, 5, 8):
         count = sum(goes_into_loop(tokens, times) for tokens in workflows)
         print(
-            f"--max_repeats {times}: {count} of {len(workflows):,} workflows repeat a sequence more often in a row, "
-            f"over more than {LEAST_LOOP} tokens"
+            f"--max_repeats {times}: {count} of {len(workflows):,} workflows say something more often on end, "
+            f"in more than {LEAST_LOOP} tokens"
         )
 
 

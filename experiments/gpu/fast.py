@@ -26,8 +26,8 @@ from workflow_data.reader import load_states
 WARM_UP = 3  # updates; the first compiles
 TIMED_SECONDS, MIN_UPDATES = 1.5, 2
 PROFILED = 3  # updates
-ROWS = 32  # contexts per batch
-LONGEST_CASE = 60  # maximum seconds per case, including compilation
+ROWS = 32  # contexts of a batch
+LONGEST_CASE = 60  # seconds that a case may take, compiling included
 SAFE = 0.85  # share of the memory that the largest batch is planned for
 
 
@@ -88,7 +88,7 @@ def build(args, size: str, flags: bool, compiles: bool, rows: int, device):
 def measure(args, size: str, flags: bool, compiles: bool, rows: int, device) -> dict:
     """Time updates after a warm-up. Memory is the peak that torch had allocated, in bytes."""
     is_gpu = device.type == "cuda"
-    torch.compiler.reset()  # frees the previous model, and torch stops compiling a function after a few recompilations
+    torch.compiler.reset()  # or the model before is still in memory, and compiling again is soon given up
     if is_gpu:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
@@ -116,7 +116,7 @@ def measure(args, size: str, flags: bool, compiles: bool, rows: int, device) -> 
 
 
 def update_seconds(trainer: Trainer, batches, targets: int) -> float:
-    """Return the median time of an update in seconds: a batch of another shape may cause a compilation."""
+    """Return the median time of an update in seconds: a batch of another shape may compile in between."""
     pending = trainer.update(WARM_UP + 1, 1e-4, [next(batches)], targets)
     ends = [time.perf_counter()]
     while len(ends) <= MIN_UPDATES or ends[-1] - ends[0] < TIMED_SECONDS:

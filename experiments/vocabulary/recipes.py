@@ -105,7 +105,7 @@ def by_count(documents: list[Document], pieces: Pieces) -> Weighted:
 
 
 def learn(weights: Weighted, base_size: int) -> Merges:
-    """Learn byte-pair encoding over weighted pieces. Whole documents are cut to save time."""
+    """Learn byte-pair encoding over weighted pieces. Whole documents are cut, because they would take too long."""
     words = Counter()
     for piece, weight in weights.items():
         if len(piece) > 1:
