@@ -24,7 +24,7 @@ def test_the_toy_example_of_tct_md_is_true(tmp_path, monkeypatch):
     (tmp_path / "step.json").write_text(schema, "utf-8")
     commands = commands.replace("python tct-bundle", f"'{sys.executable}' '{ROOT}/tct-bundle")
     commands = commands.replace("build_tokenizer.py", "build_tokenizer.py'")
-    done = subprocess.run(["bash", "-c", commands], cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = subprocess.run(["bash", "-ec", commands], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout == shown
 
     monkeypatch.chdir(tmp_path)
