@@ -55,30 +55,14 @@ def parse_arguments(argv):
     add("--text_column", default="content", metavar="NAME", help="column with a workflow's text (default: %(default)s)")
     add("--path_column", default="path", metavar="NAME", help="column with a workflow's path (default: %(default)s)")
     add("--path_glob", metavar="GLOB", help="only paths that end like this, such as '.github/workflows/*'")
-    add(
-        "--split-by",
-        default="folder",
-        metavar="WHAT",
-        help="unit that is held out as a whole: file, folder, owner, or the name of a column (default: %(default)s)",
-    )
+    units = "unit that is held out as a whole: file, folder, owner, or the name of a column (default: %(default)s)"
+    add("--split-by", default="folder", metavar="WHAT", help=units)
     add("--max-files", type=int, metavar="N", help="read only the first N files")
-    add(
-        "--vocab_sizes",
-        type=int,
-        nargs="*",
-        default=[8192],
-        metavar="N",
-        help="vocabulary sizes of the BPE baselines to train (default: 8192)",
-    )
+    sizes = "vocabulary sizes of the BPE baselines to train (default: 8192)"
+    add("--vocab_sizes", type=int, nargs="*", default=[8192], metavar="N", help=sizes)
     add("--bpe", nargs="*", default=[], metavar="FILE", help="tokenizer.json of further BPE baselines")
-    add(
-        "--tiktoken",
-        nargs="?",
-        const="",
-        metavar="DIR",
-        help="also count tiktoken's encodings, from the unpacked npm package tiktoken in DIR; without DIR from "
-        "tiktoken, which downloads them once",
-    )
+    encodings = "also count tiktoken's encodings, from the unpacked npm package in DIR, or else downloaded by tiktoken"
+    add("--tiktoken", nargs="?", const="", metavar="DIR", help=encodings)
     add("--output", type=Path, default=Path("out/tok_eval"), metavar="DIR", help="(default: %(default)s)")
     return parser.parse_args(argv)
 
@@ -138,19 +122,12 @@ def summarize(vocab_size: int, encode: Callable[[str], list[int]], texts: list[s
 
 def print_table(results: dict[str, dict]):
     tct = results["tct"]["tokens_per_workflow"]
-    rows = [
-        (
-            name,
-            f"{result['vocab_size']:,}",
-            f"{result['tokens_per_workflow']:.1f}",
-            f"{result['median']:.0f}",
-            f"{result['characters_per_token']:.2f}",
-            f"{result['tokens_per_workflow'] / tct:.2f}",
-        )
-        for name, result in results.items()
-    ]
-    head = "", "vocabulary", "tokens/workflow", "median", "chars/token", "of tct"
-    print(f"\n{columns([head, *rows])}")
+    rows = [("", "vocabulary", "tokens/workflow", "median", "chars/token", "of tct")]
+    for name, result in results.items():
+        tokens, characters = result["tokens_per_workflow"], result["characters_per_token"]
+        figures = f"{tokens:.1f}", f"{result['median']:.0f}", f"{characters:.2f}", f"{tokens / tct:.2f}"
+        rows.append((name, f"{result['vocab_size']:,}", *figures))
+    print(f"\n{columns(rows)}")
 
 
 def plot(results: dict[str, dict], path: Path):

@@ -42,6 +42,11 @@ LOSSES = {
     "val_bits_per_byte": "bits per byte of compact JSON",
     "val_bits_per_byte_renormalised": "the same, over allowed tokens only",
 }
+ACCURACIES = {
+    "top1_accuracy": "top-1 accuracy",
+    "top5_accuracy": "top-5 accuracy",
+    "allowed_probability": "mean probability of allowed tokens",
+}
 
 
 def write_report(folder: Path, results: dict, sets: dict):
@@ -49,8 +54,12 @@ def write_report(folder: Path, results: dict, sets: dict):
 
     Raise ImportError if matplotlib or markdown-it-py is not installed.
     """
-    drawn = [name for name, draw in FIGURES.items() if draw(folder / name, results, sets)]
-    text = render(results, drawn, sets)
+    links = {}
+    for name, (draw, caption) in FIGURES.items():
+        if figure := draw(results, sets):
+            figure.savefig(folder / name, dpi=110)
+            links[name] = f"![{caption}]({name})"
+    text = render(results, links, sets)
     write_atomic(folder / "report.md", text.encode())
     write_atomic(folder / "report.html", render_html(text, folder).encode())
 
@@ -59,19 +68,12 @@ def write_report(folder: Path, results: dict, sets: dict):
 # text
 
 
-def render(results: dict, drawn: list[str], sets: dict) -> str:
-    """Return the report in Markdown."""
-    captions = {
-        "kinds.png": "Share of the bits, and accuracy, by kind of token",
-        "lengths.png": "Lengths of samples and of real workflows",
-        "findings.png": "Findings by kind",
-        "fields.png": "The most frequent values of each field, in samples and in real workflows",
-    }
-    figure = {name: [f"![{caption}]({name})"] if name in drawn else [] for name, caption in captions.items()}
+def render(results: dict, figures: dict[str, str], sets: dict) -> str:
+    """Return the report in Markdown. `figures` are the links to the figures, by file name."""
     parts = [
         f"# Evaluation of {results['checkpoint']}, iteration {results['step']:,}",
-        *held_out_parts(results["held_out"], figure["kinds.png"]),
-        *sample_parts(results, figure),
+        *held_out_parts(results["held_out"], figures),
+        *sample_parts(results, figures),
         *completion_parts(results),
     ]
     if results["left_out"]:
@@ -84,27 +86,20 @@ def render(results: dict, drawn: list[str], sets: dict) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def held_out_parts(held_out: dict, figure: list[str]) -> list[str]:
+def held_out_parts(held_out: dict, figures: dict[str, str]) -> list[str]:
     parts = [
         "## Held-out workflows",
         f"{held_out['val_workflows']:,} workflows, {held_out['val_tokens']:,} tokens, each counted once. The "
         "intervals are 95% intervals over workflows.",
         table(("", "", "interval"), held_out_rows(held_out)),
     ]
-    if "kinds" in held_out:
+    if held_out.get("kinds"):
         header = "kind of token", "tokens", "share of the bits", "nats per token", "top-1", "top-5"
-        rows = [
-            (
-                kind,
-                f"{found['tokens']:,}",
-                percent(found["share_of_bits"]),
-                f"{found['loss']:.3f}",
-                percent(found["top1_accuracy"]),
-                percent(found["top5_accuracy"]),
-            )
-            for kind, found in held_out["kinds"].items()
-        ]
-        parts += [table(header, rows), *figure]
+        rows = []
+        for kind, found in held_out["kinds"].items():
+            bits, top1, top5 = (percent(found[key]) for key in ("share_of_bits", "top1_accuracy", "top5_accuracy"))
+            rows.append((kind, f"{found['tokens']:,}", bits, f"{found['loss']:.3f}", top1, top5))
+        parts += [table(header, rows), figures["kinds.png"]]
     return parts
 
 
@@ -114,16 +109,10 @@ def held_out_rows(held_out: dict) -> list[tuple]:
         if key in held_out:
             low, high = held_out[f"{key}_interval"]
             rows.append((name, f"{held_out[key]:.4f}", f"{low:.4f} to {high:.4f}"))
-    rows += [
-        ("top-1 accuracy", percent(held_out["top1_accuracy"]), ""),
-        ("top-5 accuracy", percent(held_out["top5_accuracy"]), ""),
-    ]
-    if "allowed_probability" in held_out:
-        rows.append(("mean probability of allowed tokens", percent(held_out["allowed_probability"]), ""))
-    return rows
+    return rows + [(name, percent(held_out[key]), "") for key, name in ACCURACIES.items() if key in held_out]
 
 
-def sample_parts(results: dict, figure: dict[str, list[str]]) -> list[str]:
+def sample_parts(results: dict, figures: dict[str, str]) -> list[str]:
     if "samples" not in results:
         return []
     parts = [
@@ -131,7 +120,7 @@ def sample_parts(results: dict, figure: dict[str, list[str]]) -> list[str]:
         f"{results['num_samples']} samples of at most {results['max_tokens']:,} tokens, {sampling(results)}, seed "
         f"{results['seed']}, compared with {results['real']['count']} real held-out workflows.",
         table(("", "samples", "real"), metric_rows(results)),
-        *figure["lengths.png"],
+        figures["lengths.png"],
     ]
     if results.get("findings"):
         rows = [(kind, *map(percent, shares)) for kind, shares in results["findings"].items()]
@@ -139,7 +128,7 @@ def sample_parts(results: dict, figure: dict[str, list[str]]) -> list[str]:
             "### Findings of actionlint",
             "The share of workflows with a finding of each kind.",
             table(("kind", "samples", "real"), rows),
-            *figure["findings.png"],
+            figures["findings.png"],
         ]
     if results.get("fields"):
         rows = [field_row(name, field) for name, field in results["fields"].items()]
@@ -148,7 +137,7 @@ def sample_parts(results: dict, figure: dict[str, list[str]]) -> list[str]:
             "Total variation distance for values, Kolmogorov-Smirnov distance for numbers: 0 for equal shares, 1 for "
             "nothing in common. The noise floor is the distance of an equally large set of real workflows.",
             table(("field", "distance", "noise floor", "samples, real"), rows),
-            *figure["fields.png"],
+            figures["fields.png"],
         ]
     return parts
 
@@ -225,13 +214,13 @@ def data_uri(path: Path) -> str:
 
 
 # -----------------------------------------------------------------------------
-# figures: each function draws one and returns whether there was anything to draw
+# figures: each function returns one, or None if there is nothing to draw
 
 
-def draw_kinds(path: Path, results: dict, sets: dict) -> bool:
+def draw_kinds(results: dict, sets: dict):
     kinds = results["held_out"].get("kinds")
     if not kinds:
-        return False
+        return None
     figure, (bits, accuracy) = new_figure(11, 3.5, 1, 2)
     names = list(kinds)[::-1]
 
@@ -246,13 +235,12 @@ def draw_kinds(path: Path, results: dict, sets: dict) -> bool:
     accuracy.set(xlabel="% of the tokens", xlim=(0, 100), title="Accuracy")
     for axes in (bits, accuracy):
         axes.legend(frameon=False)
-    figure.savefig(path, dpi=110)
-    return True
+    return figure
 
 
-def draw_lengths(path: Path, results: dict, sets: dict) -> bool:
+def draw_lengths(results: dict, sets: dict):
     if not sets:
-        return False
+        return None
     figure, both_axes = new_figure(11, 3.5, 1, 2)
     colors = {"samples": SAMPLES, "real": REAL}
     for axes, unit in zip(both_axes, ("tokens", "characters")):
@@ -264,14 +252,13 @@ def draw_lengths(path: Path, results: dict, sets: dict) -> bool:
             axes.hist(values, bins, weights=weights, histtype="step", linewidth=1.6, color=colors[name], label=name)
         axes.set(xscale="log", xlabel=f"{unit} of a workflow", ylabel="% of the workflows")
         axes.legend(frameon=False)
-    figure.savefig(path, dpi=110)
-    return True
+    return figure
 
 
-def draw_fields(path: Path, results: dict, sets: dict) -> bool:
+def draw_fields(results: dict, sets: dict):
     fields = {name: field for name, field in results.get("fields", {}).items() if "categories" in field}
     if not fields:
-        return False
+        return None
     rows = -(-len(fields) // 2)
     figure, all_axes = new_figure(12, 3.2 * rows, rows, 2)
     for axes, (name, field) in zip(all_axes.flat, fields.items()):
@@ -279,26 +266,24 @@ def draw_fields(path: Path, results: dict, sets: dict) -> bool:
         axes.set(title=f"{name}: distance {field['distance']:.2f}, noise floor {field['noise_floor']:.2f}")
     for axes in list(all_axes.flat)[len(fields) :]:
         axes.axis("off")
-    figure.savefig(path, dpi=110)
-    return True
+    return figure
 
 
-def draw_findings(path: Path, results: dict, sets: dict) -> bool:
+def draw_findings(results: dict, sets: dict):
     findings = results.get("findings")
     if not findings:
-        return False
+        return None
     figure, axes = new_figure(8, 1 + 0.4 * len(findings))
     draw_pairs(axes, [(kind, a, b) for kind, (a, b) in findings.items()])
     axes.set(title="Findings of actionlint")
-    figure.savefig(path, dpi=110)
-    return True
+    return figure
 
 
 FIGURES = {
-    "kinds.png": draw_kinds,
-    "lengths.png": draw_lengths,
-    "fields.png": draw_fields,
-    "findings.png": draw_findings,
+    "kinds.png": (draw_kinds, "Share of the bits, and accuracy, by kind of token"),
+    "lengths.png": (draw_lengths, "Lengths of samples and of real workflows"),
+    "fields.png": (draw_fields, "The most frequent values of each field, in samples and in real workflows"),
+    "findings.png": (draw_findings, "Findings by kind"),
 }
 
 
