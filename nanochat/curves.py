@@ -3,10 +3,10 @@
 import statistics
 from pathlib import Path
 
-from matplotlib.figure import Figure  # draws without a display, unlike pyplot
 from matplotlib.ticker import LogLocator, NullLocator
 
 from nanochat.run_folder import read_metrics
+from script_tools.figures import new_figure
 from script_tools.files import write_atomic
 
 
@@ -15,9 +15,8 @@ def plot_metrics(metrics_jsonl_path, png_path):
     records = read_metrics(metrics_jsonl_path)
     if not records:
         return
-    figure = Figure(figsize=(11, 6.5), layout="constrained")
+    figure, ((loss, lr), (norm, speed)) = new_figure(11, 6.5, 2, 2, sharex=True)
     figure.suptitle(Path(metrics_jsonl_path).resolve().parent.name, fontweight="bold")
-    (loss, lr), (norm, speed) = figure.subplots(2, 2, sharex=True)
     for axes, title in (
         (loss, "loss (nats per token)"),
         (lr, "learning rate"),

@@ -1,4 +1,4 @@
-"""The report of a study: a table of its arms, a picture, and how it was made. Needs matplotlib."""
+"""The report of a study: a table of its arms, a picture, and how it was made."""
 
 import json
 import platform
@@ -6,11 +6,11 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 import torch
-from matplotlib.figure import Figure  # draws without a display, unlike pyplot
 
 from nanochat.checkpoint_manager import supported_fields
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.run_folder import CONFIG, METRICS, read_metrics
+from script_tools.figures import new_figure
 from script_tools.tables import columns, fenced, table
 
 METHOD = (
@@ -244,8 +244,7 @@ def half_interval(values: list[float]) -> float:
 
 def draw(path: Path, study: dict, done: list[dict]):
     """Draw the curves over compute on the left, and the final figures on the right."""
-    figure = Figure(figsize=(12, 4.5), layout="constrained")
-    curves, ends = figure.subplots(1, 2)
+    figure, (curves, ends) = new_figure(12, 4.5, 1, 2)
     arms = [arm for arm in study["arms"] if any(run["arm"] == arm for run in done)]
     for row, arm in enumerate(arms):
         color, runs = f"C{row % 10}", [run for run in done if run["arm"] == arm]

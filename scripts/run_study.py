@@ -56,7 +56,7 @@ def main(argv=None):
     add("--report-only", action="store_true", help="draw the report again from results.json")
     add("--dry-run", action="store_true", help="list the runs and their cost, and do nothing")
     flags = parser.parse_args(argv)
-    from nanochat.study_report import cost_table, read_results, write_report  # torch and matplotlib are slow to import
+    from nanochat.study_report import cost_table, read_results, write_report  # torch is slow to import
 
     study = read_study(flags.study)
     runs = runs_of(study)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Run the quick tests, or with --all every test. Make or reuse .venv and install the project into it first.
+# Create or reuse .venv and install the project. Then run the quick tests, or with --all every test.
 # Other arguments go to pytest.
 set -euo pipefail
 cd "$(dirname "$0")/.."
