@@ -282,7 +282,7 @@ def prepare(args, flags: dict, environment: dict, merges: str) -> Path:
 
 def learn_merges(args) -> Path:
     """A workflow tokenizer whose merges come from the training workflows alone."""
-    from workflow_data.reader import open_tokenizer, read_metadata, read_split
+    from workflow_data.reader import iter_workflows, open_tokenizer, read_metadata
 
     artifact = args.work / "own_merges.json"
     if not artifact.exists():
@@ -290,7 +290,7 @@ def learn_merges(args) -> Path:
         metadata = read_metadata(data)
         tokenizer = open_tokenizer(data, metadata)
         corpus = artifact.with_suffix(".corpus")
-        for i, workflow in enumerate(read_split(data, "train", metadata)):
+        for i, workflow in enumerate(iter_workflows(data, "train", metadata)):
             (corpus / workflow.group).mkdir(parents=True, exist_ok=True)
             (corpus / workflow.group / f"{i:06d}.json").write_text(tokenizer.decode(workflow.tokens.tolist()), "utf-8")
         call(

@@ -85,7 +85,7 @@ def read_workflows(args) -> tuple[list[str], list[str]]:
     from workflow_data.chunks import sha256
     from workflow_data.cleaning import Workflow, clean
     from workflow_data.sources import Selection, open_source
-    from workflow_data.split import choose_sides, place_of
+    from workflow_data.split import assign_splits, hash_fraction
 
     selection = Selection(args.split_by, args.text_column, args.path_column, args.path_glob)
     records = chain.from_iterable(open_source(location, selection) for location in args.input)
@@ -98,8 +98,8 @@ def read_workflows(args) -> tuple[list[str], list[str]]:
         raise ValueError(f"{', '.join(args.input)}: {len(groups)} valid workflows; two are needed")
     if len(set(groups.values())) == 1:  # one folder: then each workflow by itself
         groups = dict.fromkeys(groups)
-    places = [place_of((group or sha256(text.encode())).encode(), seed=0) for text, group in groups.items()]
-    sides = choose_sides(np.array(places), train_split=0.8)
+    places = [hash_fraction((group or sha256(text.encode())).encode(), seed=0) for text, group in groups.items()]
+    sides = assign_splits(np.array(places), train_split=0.8)
     return tuple([text for text, side in zip(groups, sides) if side == which] for which in (0, 1))
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from workflow_data.windows import WindowPlan, state_windows, windows
+from workflow_data.windows import WindowPlan, schema_position_windows, windows
 
 
 def write_prepared(
@@ -33,7 +33,11 @@ def write_prepared(
         save(rows, folder / f"{split}.pt", context_size + 1)
         if n_states:
             states = [random.integers(0, n_states, length + 1).astype(np.int16) for length in lengths]
-            save([state_windows(places, plan) for places in states], folder / f"{split}_states.pt", context_size)
+            save(
+                [schema_position_windows(places, plan) for places in states],
+                folder / f"{split}_states.pt",
+                context_size,
+            )
         first = 0
         for i, (own, length) in enumerate(zip(rows, lengths)):
             entries.append(

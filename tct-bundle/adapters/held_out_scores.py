@@ -35,13 +35,13 @@ def read_held_out(data_dir, metadata: dict, tokenizer) -> HeldOut:
     """The validation split of a prepared folder."""
     from tqdm import tqdm
 
-    from workflow_data.reader import load_rows, read_split
+    from workflow_data.reader import iter_workflows, load_rows
     from workflow_eval.token_kinds import MaskTable, find_places
 
     table, places, workflows, texts = MaskTable(), [], [], []
     has_places = hasattr(tokenizer, "matcher")
     for workflow in tqdm(
-        read_split(data_dir, "val", metadata),
+        iter_workflows(data_dir, "val", metadata),
         "read",
         metadata["splits"]["val"]["workflows"],
         unit="workflow",

@@ -2,7 +2,7 @@
 
 from nanochat.packing import PackedEvalLoader, PackedTrainLoader
 from workflow_data.loaders import open_split, visited_rows
-from workflow_data.reader import load_states
+from workflow_data.reader import load_schema_positions
 
 
 def packed_data_loader(
@@ -25,7 +25,7 @@ def packed_data_loader(
     documents of a batch say which state each token leads to."""
     rows, metadata, share = open_split(context_size, split, data_dir, device, vocab_size, max_files, rank, world_size)
     if with_states:
-        share["states"] = load_states(data_dir, split, metadata)
+        share["states"] = load_schema_positions(data_dir, split, metadata)
     targets = device_batch_size * context_size
     if split == "train":
         return PackedTrainLoader(rows, targets, metadata, seed=seed, **share)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workflow_data.tokenizers import END, NAMES, BPETokenizer, TCTTokenizer, stretches
+from workflow_data.tokenizers import END, NAMES, BPETokenizer, TCTTokenizer, pieces
 
 TEXTS = [json.dumps({"on": "push", "jobs": {f"job-{i}": {"runs-on": "ubuntu-latest"}}}) for i in range(50)]
 BPE, UNSPLIT = (BPETokenizer.train(TEXTS, 400, name) for name in NAMES)
@@ -29,10 +29,10 @@ def test_unsplit_merges_cross_the_boundaries_of_words():
 
 
 @given(CHARACTERS, st.integers(4, 9))
-def test_stretches_are_the_text_and_not_longer_than_asked_for(text, size):
-    pieces = list(stretches(text, size))
-    assert "".join(pieces) == text and all(0 < len(piece.encode()) <= size for piece in pieces)
-    assert all(len(piece.encode()) > size - 4 for piece in pieces[:-1])
+def test_pieces_join_to_the_text_and_keep_the_limit(text, size):
+    parts = list(pieces(text, size))
+    assert "".join(parts) == text and all(0 < len(piece.encode()) <= size for piece in parts)
+    assert all(len(piece.encode()) > size - 4 for piece in parts[:-1])
 
 
 def test_text_of_the_workflows_is_merged():
@@ -65,7 +65,8 @@ def test_training_again_and_loading_give_the_same_tokenizer(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text, message", [("{}", "is no tokenizer"), ("not json", "is no tokenizer"), (None, "has not <pad> and <end>")]
+    "text, message",
+    [("{}", "is not a tokenizer"), ("not json", "is not a tokenizer"), (None, "must have <pad> and <end>")],
 )
 def test_a_file_that_is_none_is_refused(tmp_path, text, message):
     from tokenizers import Tokenizer, models
@@ -80,7 +81,7 @@ def test_more_tokens_than_int16_holds_are_refused(tmp_path):
 
     vocabulary = {"<pad>": 0, "<end>": 1} | {str(i): i for i in range(2, 2**15 + 1)}
     (tmp_path / "x.json").write_text(Tokenizer(models.BPE(vocabulary, [])).to_str())
-    with pytest.raises(ValueError, match="32,769 tokens; int16 holds 32,768"):
+    with pytest.raises(ValueError, match="32,769 tokens, but int16 holds 32,768"):
         BPETokenizer.load(tmp_path / "x.json")
 
 

@@ -12,7 +12,7 @@ from prepared_data import write_prepared
 
 from tct_packing import packed_data_loader
 from workflow_data.loaders import TrainLoader, create_dataloader, tokenizing_distributed_data_loader
-from workflow_data.reader import read_metadata, read_split
+from workflow_data.reader import iter_workflows, read_metadata
 
 C = 16
 METADATA = {"pad_token": 0, "context_size": C, "stride": 4, "window_step": 4}
@@ -231,22 +231,22 @@ DAMAGES = {
     "not UTF-8": (spoil("metadata.json", b"\xff"), "metadata.json is not a JSON object"),
     "nested without end": (spoil("metadata.json", b"[" * 100_000), "metadata.json is not a JSON object"),
     "not an object": (spoil("metadata.json", b"[]"), "metadata.json is not a JSON object"),
-    "no metadata": (lambda folder: (folder / "metadata.json").unlink(), "is not a prepared folder"),
-    "missing key": (says(stride=None), "does not say stride"),
-    "text for a number": (says(context_size="16"), "says context_size '16', which is not a whole number from 1 up"),
-    "float for a number": (says(vocab_size=64.0), "says vocab_size 64.0"),
-    "boolean for a number": (says(stride=True), "says stride True"),
-    "stride of 0": (says(stride=0), "says stride 0"),
-    "negative padding": (says(pad_token=-1), "says pad_token -1"),
+    "no metadata": (lambda folder: (folder / "metadata.json").unlink(), "is not a prepared data folder"),
+    "missing key": (says(stride=None), "lacks stride"),
+    "text for a number": (says(context_size="16"), "has context_size '16', which is not a whole number of at least 1"),
+    "float for a number": (says(vocab_size=64.0), "has vocab_size 64.0"),
+    "boolean for a number": (says(stride=True), "has stride True"),
+    "stride of 0": (says(stride=0), "has stride 0"),
+    "negative padding": (says(pad_token=-1), "has pad_token -1"),
     "padding outside": (says(pad_token=64), "sizes that do not fit together"),
     "too many ids": (says(vocab_size=40_000), "sizes that do not fit together"),
     "wrong step": (says(window_step=6), "a window_step that is not a multiple of stride"),
     "wrong tokenizer": (says(tokenizer="tct"), "a tokenizer without name and fingerprint"),
-    "wrong splits": (says(splits=[]), "says splits other than"),
-    "unknown split": (says(splits=SPLITS | {"dev": {}}), "says splits other than"),
-    "wrong counts": (says(splits=SPLITS | {"val": {"windows": 3}}), "says of the split val no workflows"),
-    "bytes missing": (says(splits=SPLITS | {"val": SPLITS["val"] | {"json_bytes": 0}}), "says of the split val no"),
-    "wrong states": (says(n_states="many"), "says n_states 'many'"),
+    "wrong splits": (says(splits=[]), "has splits other than"),
+    "unknown split": (says(splits=SPLITS | {"dev": {}}), "has splits other than"),
+    "wrong counts": (says(splits=SPLITS | {"val": {"windows": 3}}), "has a split val in which workflows"),
+    "bytes missing": (says(splits=SPLITS | {"val": SPLITS["val"] | {"json_bytes": 0}}), "has a split val in which"),
+    "wrong states": (says(n_states="many"), "has n_states 'many'"),
     "no table": (lambda folder: (folder / "train.pt").unlink(), "there is no .*train.pt"),
     "not a table": (spoil("train.pt", b"no tensor"), "train.pt cannot be read"),
     "cut table": (cut("train.pt"), "train.pt cannot be read"),
@@ -259,7 +259,7 @@ DAMAGES = {
     "one dimension": (table("train.pt", lambda rows: rows.flatten()), "train.pt is not an int16 tensor"),
     "fewer rows": (
         table("val.pt", lambda rows: rows[:2].clone()),
-        "val.pt has 2 windows, but its metadata.json says 3",
+        "val.pt has 2 rows, but metadata.json lists 3 windows",
     ),
     "id too large": (value("train.pt", 2, 3, 64), "train.pt has the token id 64, which is not from 0 to 63"),
     "negative id": (value("val.pt", 2, 3, -3), "val.pt has the token id -3, which"),
@@ -275,10 +275,13 @@ DAMAGES = {
     "negative state": (value("val_states.pt", 0, 0, -1), "val_states.pt has the schema position -1, which"),
     "no lines": (lambda folder: (folder / "workflows.jsonl").unlink(), "there is no .*workflows.jsonl"),
     "line not JSON": (spoil("workflows.jsonl", b'{"file": "a.yml"\n'), "workflows.jsonl, line 1, is not a JSON object"),
-    "line without count": (line(tokens="20"), "workflows.jsonl, line 1, does not say first_window, windows, tokens"),
-    "line without split": (line(split="dev"), "workflows.jsonl, line 1, does not say file"),
-    "too many tokens": (line(tokens=40), "says 40 tokens, but its windows hold 20"),
-    "other windows": (line(first_window=1), "that its windows are 1 to 3, but train.pt does not"),
+    "line without count": (
+        line(tokens="20"),
+        "workflows.jsonl, line 1, lacks a whole number for first_window, windows, tokens",
+    ),
+    "line without split": (line(split="dev"), "workflows.jsonl, line 1, lacks a text for file"),
+    "too many tokens": (line(tokens=40), "lists 40 tokens, but its windows hold 20"),
+    "other windows": (line(first_window=1), "has the windows 1 to 3, but not in train.pt"),
 }
 
 
@@ -289,7 +292,7 @@ def use(folder):
         loader = packed_data_loader(1, C, split, folder, with_states="n_states" in metadata)
         for _, batch in zip(range(20), loader):
             assert batch[0].max() < 64
-        list(read_split(folder, split, metadata))
+        list(iter_workflows(folder, split, metadata))
     create_dataloader(folder / "val.pt", 2, shuffle=True)
 
 

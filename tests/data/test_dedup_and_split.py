@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workflow_data.dedup import Duplicates, signature, steps
-from workflow_data.split import SIDES, choose_sides, place_of
+from workflow_data.split import SPLITS, assign_splits, hash_fraction
 
 TRAIN, VAL, TEST = range(3)
 GROUPS = st.lists(st.binary(max_size=8), min_size=1, max_size=60, unique=True)
@@ -16,13 +16,13 @@ GROUPS = st.lists(st.binary(max_size=8), min_size=1, max_size=60, unique=True)
 
 def sides_of(groups, train_split, test_split=0.0, seed=0):
     """The side of each group, as a dict."""
-    places = np.array([place_of(group, seed) for group in groups])
-    return dict(zip(groups, choose_sides(places, train_split, test_split).tolist()))
+    fractions = np.array([hash_fraction(group, seed) for group in groups])
+    return dict(zip(groups, assign_splits(fractions, train_split, test_split).tolist()))
 
 
 def by_hash(group, train_split, test_split=0.0, seed=0):
-    place = place_of(group, seed)
-    return TRAIN if place < train_split else TEST if place >= 1 - test_split else VAL
+    fraction = hash_fraction(group, seed)
+    return TRAIN if fraction < train_split else TEST if fraction >= 1 - test_split else VAL
 
 
 # -----------------------------------------------------------------------------
@@ -56,14 +56,14 @@ def test_a_test_split_takes_from_validation_only():
     groups = [b"%d" % i for i in range(10_000)]
     two, three = sides_of(groups, 0.8), sides_of(groups, 0.8, 0.1)
     assert all((two[group] == TRAIN) == (three[group] == TRAIN) for group in groups)
-    shares = [list(three.values()).count(side) / len(groups) for side in range(len(SIDES))]
+    shares = [list(three.values()).count(side) / len(groups) for side in range(len(SPLITS))]
     assert np.allclose(shares, [0.8, 0.1, 0.1], atol=0.015)
 
 
 def test_members_of_a_group_are_on_one_side_even_where_it_is_moved():
-    places = np.array([0.1, 0.1, 0.3, 0.3, 0.2])
-    assert choose_sides(places, 0.8).tolist() == [TRAIN, TRAIN, VAL, VAL, TRAIN]
-    assert choose_sides(np.array([0.9, 0.9]), 0.8).tolist() == [TRAIN, TRAIN]
+    fractions = np.array([0.1, 0.1, 0.3, 0.3, 0.2])
+    assert assign_splits(fractions, 0.8).tolist() == [TRAIN, TRAIN, VAL, VAL, TRAIN]
+    assert assign_splits(np.array([0.9, 0.9]), 0.8).tolist() == [TRAIN, TRAIN]
 
 
 # -----------------------------------------------------------------------------

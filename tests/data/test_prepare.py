@@ -16,7 +16,7 @@ from helpers import exit_code
 
 import tct_github_workflow
 from workflow_data import prepare as prepare_training_data
-from workflow_data import workers
+from workflow_data import workers, writer
 
 SCRIPTS = Path(__file__).parents[2] / "tct-bundle" / "scripts"
 
@@ -247,7 +247,7 @@ def test_bad_files_among_good_ones_are_counted_with_their_reason(tmp_path, bytes
         "unreadable": 4,
     }
     details = {item["file"]: item["detail"] for item in skipped}
-    assert "--stride 8 would do" in details["long.yml"]
+    assert "use --stride 8" in details["long.yml"]
     assert details["other.yml"] == "$: 'jobs' is missing"
     report = capsys.readouterr().out
     assert "skipped: syntax" in report and str(tmp_path / "out") in report
@@ -297,7 +297,7 @@ def test_an_input_without_workflows_is_refused(tmp_path, bytes_as_tokens, capsys
         (
             b'{"content": "a: 1", "path": "docs/x.yml"}\n',
             ["--path_glob", "workflows/*"],
-            "--path_glob takes none of its 1 files or rows",
+            "--path-glob matches none of its 1 files or rows",
         ),
     ],
 )
@@ -342,7 +342,7 @@ def test_a_folder_where_the_work_would_be_done_is_left_alone(tmp_path, bytes_as_
     (tmp_path / ".out.unfinished").mkdir()
     (tmp_path / ".out.unfinished" / "thesis.txt").write_text("42")
     assert prepare(tmp_path / "in", tmp_path / "out") == 2
-    assert "holds files that are not of an unfinished run" in capsys.readouterr().err
+    assert "holds files that do not belong to an unfinished run" in capsys.readouterr().err
     assert (tmp_path / ".out.unfinished" / "thesis.txt").read_text() == "42"
 
 
@@ -364,7 +364,7 @@ def test_a_run_that_ends_early_leaves_the_earlier_set_and_can_be_resumed(
         raise failure
 
     with monkeypatch.context() as broken:
-        broken.setattr(prepare_training_data, "assemble", fail)
+        broken.setattr(writer, "write_dataset", fail)
         for output in ("out", "fresh"):
             assert prepare(tmp_path / "in", tmp_path / output, "--seed", 2) == code
     assert "Traceback" not in capsys.readouterr().err
@@ -427,10 +427,10 @@ import sys, time
 from pathlib import Path
 from workflow_data import chunks as workflow_chunks, prepare as prepare_training_data
 
-def make_chunk(path, records, options):
+def make_chunk(path, records, settings):
     while path.stem != "000000" and not Path({str(released)!r}).exists():
         time.sleep(0.01)
-    return workflow_chunks.make_chunk(path, records, options)
+    return workflow_chunks.make_chunk(path, records, settings)
 
 prepare_training_data.make_chunk = make_chunk
 if __name__ == "__main__":
@@ -454,7 +454,7 @@ def test_ctrl_c_leaves_what_resume_goes_on_with(tmp_path, held):
     released.touch()
     _, error = process.communicate()
     assert process.returncode == 130, error
-    assert "--resume goes on from there" in error and "Traceback" not in error
+    assert "continue with --resume" in error and "Traceback" not in error
     assert not (tmp_path / "out").exists() and (tmp_path / ".out.unfinished/chunks/000000.json").exists()
     (tmp_path / "in" / "new.json").write_text(json.dumps(workflow("new")))  # the listing is that of the beginning
     assert prepare(tmp_path / "in", tmp_path / "out", "--resume") == 0

@@ -111,7 +111,7 @@ def test_shards_in_any_order_merge_to_the_same_bytes(source, straight, tmp_path,
         (shards[:2], "shard 3/3 is missing"),
         ([*shards, shards[0]], "is shard 1/3, and so is"),
         ([*shards[:2], other], "made with other flags"),
-        ([*shards[:2], source], "no finished output of --shard"),
+        ([*shards[:2], source], "not a finished output of --shard"),
     ):
         assert merge(*given) == 2
         assert message in capsys.readouterr().err
@@ -177,7 +177,7 @@ def test_a_chunk_that_is_missing_is_noticed(source, tmp_path, capsys):
         exit_code(prepare_training_data.main, ["--merge", str(tmp_path / "shard"), "--output", str(tmp_path / "out")])
         == 2
     )
-    assert "3 chunks of 4 are there" in capsys.readouterr().err
+    assert "only 3 of 4 chunks exist" in capsys.readouterr().err
 
 
 def stop_after(chunks):
@@ -193,7 +193,7 @@ def test_resuming_with_other_flags_is_refused_and_loses_nothing(source, tmp_path
     with monkeypatch.context() as broken:
         broken.setattr(prepare_training_data, "run_in_processes", stop_after(2))
         assert prepare(source, tmp_path / "out") == 130
-    assert "--resume goes on from there" in capsys.readouterr().err
+    assert "continue with --resume" in capsys.readouterr().err
     assert prepare(source, tmp_path / "out", "--resume", "--seed", 7, "--stride", 64) == 2
     error = capsys.readouterr().err
     assert "stride was 32, is 64" in error and "seed was 0, is 7" in error
@@ -237,7 +237,7 @@ def test_a_disk_that_is_full_is_one_line_and_the_work_is_kept(source, straight, 
     assert result.returncode == 2, result.stderr
     assert "File too large" in result.stderr or "disk full" in result.stderr
     assert "Traceback" not in result.stderr and len(result.stderr.strip().splitlines()) == 1
-    assert "--resume goes on from there" in result.stderr
+    assert "continue with --resume" in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == [".out.unfinished"]
     assert run(*flags(source, tmp_path / "out", "--resume")).returncode == 0
     assert contents(tmp_path / "out") == straight
@@ -358,7 +358,7 @@ def test_a_stream_that_breaks_off_is_resumed(tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as context:
         context.setattr(prepare_training_data.TableSource, "__iter__", broken)
         assert prepare(tmp_path / "x.jsonl", tmp_path / "out") == 2
-    assert "connection reset; what is done so far is kept: --resume" in capsys.readouterr().err
+    assert "connection reset; finished work is kept: continue with --resume" in capsys.readouterr().err
     assert prepare(tmp_path / "x.jsonl", tmp_path / "out", "--resume") == 0
     assert prepare(tmp_path / "x.jsonl", tmp_path / "straight") == 0
     assert contents(tmp_path / "out") == contents(tmp_path / "straight")
@@ -393,7 +393,7 @@ def test_a_data_set_that_is_streamed_gives_what_its_file_gives(tmp_path):
     [
         (["--shard", "5/4"], "--shard must be I/N"),
         (["--tokenizer", "nowhere.json"], "No such file or directory: 'nowhere.json'"),
-        (["--train-split", 0.9, "--test-split", 0.2], "are more than all"),
+        (["--train-split", 0.9, "--test-split", 0.2], "is more than 1"),
         (["--near-dedup", 2], "--near-dedup must be from 0 to 1"),
         (["--max_windows_per_workflow", 0], "--max-windows-per-workflow must be at least 1"),
     ],

@@ -10,6 +10,7 @@ import torch
 from helpers import exit_code
 from test_prepare import prepare, workflow
 
+from workflow_data import verification
 from workflow_data import verify as verify_prepared_data
 from workflow_data.tokenizers import TCTTokenizer
 
@@ -47,7 +48,7 @@ def verify(folder, *more):
 def test_a_sound_set_passes_and_is_shown(sound, capsys):
     assert verify(sound / "out", "--show", 3) == 0
     report = capsys.readouterr().out
-    assert report.count("ok    ") == len(verify_prepared_data.CHECKS) and "FAIL" not in report
+    assert report.count("ok    ") == len(verification.CHECKS) and "FAIL" not in report
     assert report.count("position ") >= 3 and "<jobs:>" in report and "of padding" in report
     assert (sound / "out" / "prepared.png").read_bytes().startswith(b"\x89PNG")
 
@@ -137,7 +138,7 @@ FAULTS = {
     ],
     "positions": [set_value(1, 0, 7), alter_text("metadata.json", '"stride": 8', '"stride": 4')],
     "tokens": [set_value(0, 5, 0), set_value(0, 5, 8192), set_value(0, 5, -3)],
-    "stitch": [
+    "decoding": [
         set_value(0, 5, 300),
         set_value(1, 64, 300),
         alter_text("workflows.jsonl", '"sha256": "', '"sha256": "x'),
@@ -152,19 +153,19 @@ def test_each_fault_is_found_by_its_check(sound, tmp_path, capsys, check, fault)
     fault(tmp_path / "out")
     assert verify(tmp_path / "out") == 2
     report = capsys.readouterr()
-    assert f"FAIL  {verify_prepared_data.CHECKS[check]}" in report.out
-    assert "is not sound" in report.err and "Traceback" not in report.err
+    assert f"FAIL  {verification.CHECKS[check]}" in report.out
+    assert "is damaged" in report.err and "Traceback" not in report.err
 
 
 def test_counts_of_targets_are_those_of_the_definition():
-    plan = verify_prepared_data.WindowPlan(16, 4, 8, 8192, 0)
+    plan = verification.WindowPlan(16, 4, 8, 8192, 0)
     for length in range(1, 100):
         counts = np.zeros(length, np.int64)
         for start in plan.starts(length):
             counts[start : start + 16] += 1
-        assert verify_prepared_data.check_counts(counts, plan, None) is None
+        assert verification.check_counts(counts, plan, None) is None
         counts[length // 2] += 1
-        assert f"token {length // 2} is in" in verify_prepared_data.check_counts(counts, plan, None)
+        assert f"token {length // 2} is in" in verification.check_counts(counts, plan, None)
 
 
 @pytest.mark.parametrize("name", ["metadata.json", "workflows.jsonl"])

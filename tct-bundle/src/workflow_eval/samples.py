@@ -12,7 +12,7 @@ from tqdm import tqdm
 from tct.tokenizer import read_json
 from tct_github_workflow import workflow_schema
 from tct_github_workflow.workflow_yaml import dump_workflow
-from workflow_data.reader import read_split
+from workflow_data.reader import iter_workflows
 from workflow_eval.features import action_name, actions, canonical
 from workflow_eval.memorization import known_steps, longest_common_runs, share_of_novel_steps
 from workflow_eval.references import broken_references
@@ -42,7 +42,7 @@ class Corpus:
         total = metadata["splits"]["train"]["workflows"]
         count = min(total, MOST_TRAINING)
         split = tqdm(
-            islice(read_split(data_dir, "train", metadata), count),
+            islice(iter_workflows(data_dir, "train", metadata), count),
             "read training",
             count,
             unit="workflow",
