@@ -172,10 +172,10 @@ def test_a_byte_order_mark_loses_no_record(tmp_path):
 @pytest.mark.parametrize(
     "selection, message",
     [
-        ({"text_column": "code"}, "no such column: --text_column code; there are content, path, repo"),
+        ({"text_column": "code"}, "columns are missing: --text-column code; the table has content, path, repo"),
         ({"split_by": "owner"}, "--split-by owner"),
-        ({"path_column": "file", "path_glob": "*"}, "--path_column file"),
-        ({"path_column": "file", "split_by": "folder"}, "--path_column file"),
+        ({"path_column": "file", "path_glob": "*"}, "--path-column file"),
+        ({"path_column": "file", "split_by": "folder"}, "--path-column file"),
     ],
 )
 @pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
