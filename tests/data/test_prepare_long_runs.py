@@ -94,7 +94,7 @@ def test_workers_end_with_their_parent_and_their_work_is_resumed(source, straigh
 def test_shards_in_any_order_merge_to_the_same_bytes(source, straight, tmp_path, capsys):
     shards = [tmp_path / f"shard-{i}" for i in (1, 2, 3)]
     for i, shard in enumerate(shards, 1):
-        assert exit_code(prepare_training_data.main, [str(f) for f in flags(source, shard, "--shard", f"{i}/3")]) == 0
+        assert exit_code(prepare_training_data.main, flags(source, shard, "--shard", f"{i}/3")) == 0
 
     def merge(*shards):
         return exit_code(prepare_training_data.main, ["--merge", *map(str, shards), "--output", str(tmp_path / "out")])
@@ -119,23 +119,14 @@ def test_shards_in_any_order_merge_to_the_same_bytes(source, straight, tmp_path,
 
 
 def test_a_shard_is_resumed_too(source, straight, tmp_path, monkeypatch):
-    def flags_of(part):
-        return [str(f) for f in flags(source, tmp_path / f"shard-{part}", "--shard", f"{part}/2")]
-
+    shards = [tmp_path / f"shard-{part}" for part in (1, 2)]
+    first, second = (flags(source, shard, "--shard", f"{part}/2") for part, shard in enumerate(shards, 1))
     with monkeypatch.context() as broken:
         broken.setattr(prepare_training_data, "run_in_processes", stop_after(2))
-        assert exit_code(prepare_training_data.main, flags_of(1)) == 130
-    assert (
-        exit_code(prepare_training_data.main, [*flags_of(1), "--resume"])
-        == exit_code(prepare_training_data.main, flags_of(2))
-        == 0
-    )
-    assert (
-        prepare_training_data.main(
-            ["--merge", str(tmp_path / "shard-1"), str(tmp_path / "shard-2"), "--output", str(tmp_path / "out")]
-        )
-        == 0
-    )
+        assert exit_code(prepare_training_data.main, first) == 130
+    assert exit_code(prepare_training_data.main, [*first, "--resume"]) == 0
+    assert exit_code(prepare_training_data.main, second) == 0
+    assert exit_code(prepare_training_data.main, ["--merge", *shards, "--output", tmp_path / "out"]) == 0
     assert contents(tmp_path / "out") == straight
 
 
