@@ -194,19 +194,15 @@ def test_resuming_with_other_flags_is_refused_and_loses_nothing(source, tmp_path
 def test_a_second_run_into_one_folder_is_refused(source, tmp_path, capsys):
     work = tmp_path / ".out.unfinished"
     work.mkdir()
-    holder = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            (
-                "import fcntl, sys; lock = open(sys.argv[1], 'w'); fcntl.lockf(lock, fcntl.LOCK_EX); print(flush=True); "
-                "sys.stdin.read()"
-            ),
-            work / "lock",
-        ],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
+    hold = """
+import fcntl, sys
+lock = open(sys.argv[1], "w")
+fcntl.lockf(lock, fcntl.LOCK_EX)
+print(flush=True)
+sys.stdin.read()
+"""
+    command = [sys.executable, "-c", hold, work / "lock"]
+    holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     holder.stdout.readline()
     for more in ([], ["--resume"]):
         assert prepare(source, tmp_path / "out", *more) == 2

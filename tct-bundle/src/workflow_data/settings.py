@@ -1,11 +1,11 @@
 """Define the flags of prepare_training_data.py as a dataclass."""
 
 import os
-from dataclasses import MISSING, dataclass, fields
+from argparse import SUPPRESS
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 
 from script_tools.cli import ArgumentParser
-from script_tools.settings import add_flags, flag
 from workflow_data.tokenizers import NAMES, BPETokenizer
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -13,6 +13,23 @@ SOURCES, FILTERS, WINDOWS, SPLIT = "sources", "filters", "windows", "split"
 RUN = "run"  # these flags do not change what is written
 COUNTS = ("context_size", "stride", "window_step", "max_windows_per_workflow", "max_files", "num_workers")
 SHARES = ("train_split", "test_split", "near_dedup")
+METAVARS = {int: "N", float: "X", Path: "PATH"}
+
+
+def flag(group: str, help: str, default=None, **options):
+    """Return a field that becomes a flag in a group of --help. The options are those of add_argument.
+
+    A default of False makes a switch; MISSING makes a flag that must be given.
+    """
+    if default is False:
+        options["action"] = "store_true"
+    elif default is not None and default is not MISSING and default != []:
+        options["type"] = type(default)
+        help += f" (default: {default})"
+    if options.get("type") in METAVARS:
+        options.setdefault("metavar", METAVARS[options["type"]])
+    kind = {"default_factory": list} if default == [] else {"default": default}
+    return field(**kind, metadata={"group": group, "help": help, "required": default is MISSING, **options})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,13 +46,9 @@ class PrepareSettings:
     )
     dataset: str | None = flag(SOURCES, "data set to stream with datasets.load_dataset", metavar="NAME")
     data_dir: str | None = flag(SOURCES, "folder of the data set, as for datasets.load_dataset", metavar="DIR")
-    split: str = flag(SOURCES, "split of the data set (default: %(default)s)", "train", metavar="NAME")
-    text_column: str = flag(
-        SOURCES, "column of a table with the text of a workflow (default: %(default)s)", "content", metavar="NAME"
-    )
-    path_column: str = flag(
-        SOURCES, "column of a table with the path of a workflow (default: %(default)s)", "path", metavar="NAME"
-    )
+    split: str = flag(SOURCES, "split of the data set", "train", metavar="NAME")
+    text_column: str = flag(SOURCES, "column of a table with the text of a workflow", "content", metavar="NAME")
+    path_column: str = flag(SOURCES, "column of a table with the path of a workflow", "path", metavar="NAME")
     path_glob: str | None = flag(
         SOURCES, "read only paths that end like this, such as '.github/workflows/*'", metavar="GLOB"
     )
@@ -51,35 +64,33 @@ class PrepareSettings:
     tokenizer: str = flag(
         WINDOWS,
         "tct; or a baseline learned from the training split: bpe, or bpe-unsplit, whose merges cross word boundaries; "
-        "or the tokenizer.json of an earlier baseline (default: %(default)s)",
+        "or the tokenizer.json of an earlier baseline",
         "tct",
         metavar="NAME",
     )
     states: bool = flag(
         WINDOWS, "also write train_states.pt and val_states.pt: the schema position after each token", False
     )
-    context_size: int = flag(WINDOWS, "tokens in a window (default: %(default)s)", 512)
-    stride: int = flag(WINDOWS, "tokens per step of the position token (default: %(default)s)", 32)
+    context_size: int = flag(WINDOWS, "tokens in a window", 512)
+    stride: int = flag(WINDOWS, "tokens per step of the position token", 32)
     window_step: int | None = flag(
         WINDOWS, "tokens between the starts of two windows, a multiple of --stride (default: --stride)", type=int
     )
     max_windows_per_workflow: int | None = flag(
         WINDOWS, "keep at most N evenly spread windows of each training workflow", type=int
     )
-    train_split: float = flag(SPLIT, "fraction for training; the rest is for validation (default: %(default)s)", 0.8)
-    test_split: float = flag(SPLIT, "fraction for a third split, test.pt (default: %(default)s)", 0.0)
+    train_split: float = flag(SPLIT, "fraction for training; the rest is for validation", 0.8)
+    test_split: float = flag(SPLIT, "fraction for a third split, test.pt", 0.0)
     split_by: str = flag(
         SPLIT,
         "what stays in one split: a file, a folder, an owner (of folders OWNER__REPOSITORY), or all rows with the "
-        "same value in the column of this name (default: %(default)s)",
+        "same value in the column of this name",
         "file",
         metavar="NAME",
     )
-    seed: int = flag(SPLIT, "seed of the split (default: %(default)s)", 0)
+    seed: int = flag(SPLIT, "seed of the split", 0)
     output: Path = flag(RUN, "folder to write; an earlier prepared folder is replaced", MISSING, type=Path)
-    num_workers: int = flag(
-        RUN, "processes; the output does not depend on it (default: cores, here %(default)s)", CORES
-    )
+    num_workers: int = flag(RUN, "processes, by default one per core; the output does not depend on it", CORES)
     resume: bool = flag(RUN, "continue an interrupted run that had the same flags", False)
     shard: str | None = flag(RUN, "process only part I of N, as input for --merge", metavar="I/N")
     merge: list[Path] | None = flag(
@@ -155,6 +166,13 @@ def parse_settings(argv: list[str] | None) -> PrepareSettings:
         description="Turn GitHub workflows into training windows.",
         epilog="Flags can be written with - or _. tct-bundle/docs/DATA.md lists the sources, the reasons why a "
         "workflow is skipped, and how to use shards.",
+        argument_default=SUPPRESS,  # what is not given has the default of its field
     )
-    add_flags(parser, PrepareSettings)
+    groups = {}
+    for setting in fields(PrepareSettings):
+        options = dict(setting.metadata)
+        group = options.pop("group")
+        if group not in groups:
+            groups[group] = parser.add_argument_group(group)
+        groups[group].add_argument(_flag(setting.name), **options)
     return PrepareSettings(**vars(parser.parse_args(argv)))
