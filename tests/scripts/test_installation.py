@@ -39,7 +39,8 @@ def requirements():
     """Return the requirements of both distributions and of the tests, without our own distributions."""
     root, bundle = map(project, DISTRIBUTIONS)
     lines = [*root["dependencies"], *bundle["dependencies"]]
-    lines += root["optional-dependencies"]["test"] + bundle["optional-dependencies"]["data"]
+    extras = [root["optional-dependencies"]["test"], *bundle["optional-dependencies"].values()]
+    lines += [line for extra in extras for line in extra]
     return [found for found in map(Requirement, lines) if found.name not in OURS]
 
 
