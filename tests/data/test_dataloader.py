@@ -38,7 +38,7 @@ def loader_of(rows=10, batch_size=3, **options):
 # training
 
 
-def test_inputs_start_with_the_position_and_targets_are_one_ahead():
+def test_targets_are_one_ahead_of_inputs():
     row = torch.arange(100, 100 + C + 1, dtype=torch.int16)[None]
     x, y = next(TrainLoader(row, 1, METADATA))
     assert x.dtype == y.dtype == torch.int64
@@ -54,7 +54,7 @@ def test_padding_is_never_a_target():
 
 @settings(max_examples=50)
 @given(rows=st.integers(1, 40), batch_size=st.integers(1, 50), seed=st.integers(0, 2**70))
-def test_every_row_comes_once_in_every_epoch_and_every_batch_is_full(rows, batch_size, seed):
+def test_every_epoch_has_each_row_once(rows, batch_size, seed):
     loader = loader_of(rows, batch_size, seed=seed)
     batches = 3 * rows // batch_size + 1
     numbers = take(loader, batches)
@@ -70,7 +70,7 @@ def test_epochs_and_seeds_have_their_own_order():
     assert len(orders) == 5  # the first epoch of seed 0 is in both
 
 
-def test_the_parts_of_the_ranks_make_the_batch_of_one_process():
+def test_ranks_share_the_batch_of_one_process():
     one = loader_of(batch_size=3)
     ranks = [loader_of(batch_size=3, rank=rank, world_size=2) for rank in range(2)]
     for _ in range(8):  # more than two epochs
@@ -79,7 +79,7 @@ def test_the_parts_of_the_ranks_make_the_batch_of_one_process():
 
 @settings(max_examples=50)
 @given(before=st.integers(0, 20), ranks_before=st.integers(1, 3), ranks_after=st.integers(1, 3))
-def test_a_resumed_loader_continues_the_order_on_any_number_of_ranks(before, ranks_before, ranks_after):
+def test_resuming_continues_the_order_on_any_ranks(before, ranks_before, ranks_after):
     straight = loader_of(batch_size=1, seed=5)
     take(straight, before * ranks_before)
     stopped = loader_of(batch_size=1, seed=5, world_size=ranks_before)
@@ -121,14 +121,14 @@ def test_validation_scores_every_token_once(tmp_path_factory, lengths, window_st
         assert scored == [token for workflow in workflows["val"] for token in workflow]
 
 
-def test_a_scored_token_has_half_a_context_before_it_where_the_windows_allow(tmp_path):
+def test_scored_tokens_have_half_a_context_before_them(tmp_path):
     write_prepared(tmp_path, [1], [70])
     for x, y in tokenizing_distributed_data_loader(1, C, "val", tmp_path):
         if x[0, 0] > 0:
             assert (y[0, : C // 2] == -1).all()
 
 
-def test_max_windows_keeps_whole_workflows_spread_over_the_split(tmp_path):
+def test_max_windows_keeps_whole_workflows(tmp_path):
     workflows = write_prepared(tmp_path, [1], [10] * 100)
     loader = tokenizing_distributed_data_loader(8, C, "val", tmp_path, max_windows=10)
     scored = [token for _, y in loader for token in y[y != -1].tolist()]
@@ -168,7 +168,7 @@ def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
     next(tokenizing_distributed_data_loader(1, C, "train", "~/prepared"))
 
 
-def test_torchrun_says_which_part_is_ours(tmp_path, monkeypatch):
+def test_rank_comes_from_torchrun(tmp_path, monkeypatch):
     write_prepared(tmp_path, [5], [5])
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "4")
@@ -307,7 +307,7 @@ def test_a_sound_folder_can_be_used(sound):
 
 
 @pytest.mark.parametrize("name", DAMAGES)
-def test_each_damage_is_one_sentence_with_the_remedy(sound, name):
+def test_each_damage_has_an_error_with_a_remedy(sound, name):
     damage, message = DAMAGES[name]
     damage(sound)
     with pytest.raises((ValueError, FileNotFoundError), match=message) as error:
@@ -320,7 +320,7 @@ FILES = ("metadata.json", "train.pt", "val.pt", "train_states.pt", "val_states.p
 
 @settings(max_examples=80)
 @given(st.data(), st.sampled_from(FILES), st.booleans())
-def test_damage_anywhere_is_an_error_for_the_user_or_harmless(tmp_path_factory, data, name, cuts):
+def test_random_damage_is_harmless_or_a_user_error(tmp_path_factory, data, name, cuts):
     folder = tmp_path_factory.mktemp("sound")
     write_prepared(folder, [20, 7], [20, 7], n_states=7)
     content = bytearray((folder / name).read_bytes())
@@ -342,7 +342,7 @@ JSON_VALUES = st.recursive(
 
 @settings(max_examples=80)
 @given(st.data(), JSON_VALUES)
-def test_any_value_in_its_json_is_an_error_for_the_user_or_harmless(tmp_path_factory, data, value):
+def test_any_metadata_is_harmless_or_a_user_error(tmp_path_factory, data, value):
     folder = tmp_path_factory.mktemp("sound")
     write_prepared(folder, [20, 7], [20, 7], n_states=7)
     metadata = json.loads((folder / "metadata.json").read_text())
@@ -356,7 +356,7 @@ def test_any_value_in_its_json_is_an_error_for_the_user_or_harmless(tmp_path_fac
         use(folder)
 
 
-def test_windows_that_were_thinned_may_leave_gaps(sound):
+def test_thinned_windows_may_leave_gaps(sound):
     write_prepared(sound, [100], [20], n_states=7)
     rows, states = (torch.load(sound / name, weights_only=True) for name in ("train.pt", "train_states.pt"))
     kept = torch.tensor([0, 10, len(rows) - 1])

@@ -30,7 +30,7 @@ def by_hash(group, train_split, test_split=0.0, seed=0):
 
 
 @given(GROUPS, GROUPS, st.floats(0.05, 0.6), st.floats(0, 0.35), st.integers(0, 5))
-def test_a_group_keeps_its_side_when_others_are_added(groups, added, train, test, seed):
+def test_added_groups_do_not_move_a_group(groups, added, train, test, seed):
     wanted = {TRAIN, VAL, TEST} if test > 1e-9 else {TRAIN, VAL}
     before = sides_of(groups, train, test, seed)
     after = sides_of(added + groups[::-1], train, test, seed)
@@ -42,7 +42,7 @@ def test_a_group_keeps_its_side_when_others_are_added(groups, added, train, test
 
 
 @given(GROUPS, st.floats(0, 1), st.floats(0, 1))
-def test_no_side_with_a_share_is_empty_where_there_are_enough_groups(groups, train, rest):
+def test_no_split_is_empty_if_groups_suffice(groups, train, rest):
     test = (1 - train) * rest
     sides = set(sides_of(groups, train, test).values())
     wanted = {side for side, share in enumerate((train, 1 - test - train, test)) if share >= 1e-9}
@@ -60,7 +60,7 @@ def test_a_test_split_takes_from_validation_only():
     assert np.allclose(shares, [0.8, 0.1, 0.1], atol=0.015)
 
 
-def test_members_of_a_group_are_on_one_side_even_where_it_is_moved():
+def test_a_moved_group_stays_together():
     fractions = np.array([0.1, 0.1, 0.3, 0.3, 0.2])
     assert assign_splits(fractions, 0.8).tolist() == [TRAIN, TRAIN, VAL, VAL, TRAIN]
     assert assign_splits(np.array([0.9, 0.9]), 0.8).tolist() == [TRAIN, TRAIN]
@@ -84,7 +84,7 @@ def test_the_first_of_equal_values_is_kept(tmp_path):
     assert duplicates.find("c.yml", "22").detail == "same value as name that is no UTF-8 \udcff"
 
 
-def test_near_duplicates_are_those_with_most_steps_in_common(tmp_path):
+def test_near_duplicates_share_most_steps(tmp_path):
     pytest.importorskip("datasketch")
     commands = [f"make part-{i}" for i in range(40)]
     duplicates = Duplicates(tmp_path / "table", near=0.85)
@@ -100,7 +100,7 @@ def test_near_duplicates_are_those_with_most_steps_in_common(tmp_path):
     assert find("e", "make") is None
 
 
-def test_steps_are_what_a_workflow_does_whatever_it_is_called():
+def test_steps_do_not_depend_on_names():
     called = {"uses": "./.github/workflows/other.yml", "with": {"b": 1, "a": 2}}
     value = workflow("make", "make test", "make") | {"on": "pull_request"}
     value["jobs"]["call"] = called

@@ -61,7 +61,7 @@ def prepare_or_die(arguments: list[str], touches: int):
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_kills_at_random_moments_and_resuming_give_the_same_bytes(source, straight, tmp_path, seed):
+def test_random_kills_do_not_change_the_bytes(source, straight, tmp_path, seed):
     chance, codes = random.Random(seed), []
     arguments = [str(flag) for flag in flags(source, tmp_path / "out", "--resume", "--num_workers", "1")]
     for touches in [*(chance.randint(1, 50) for _ in range(12)), 0]:
@@ -77,7 +77,7 @@ def test_kills_at_random_moments_and_resuming_give_the_same_bytes(source, straig
 
 
 @pytest.mark.parametrize("victims", ["all", "parent"])
-def test_workers_end_with_their_parent_and_their_work_is_resumed(source, straight, tmp_path, held, victims):  # noqa: F811
+def test_workers_end_with_their_parent(source, straight, tmp_path, held, victims):  # noqa: F811
     process, _ = held(source, tmp_path / "out", "--split-by", "folder")
     if victims == "all":
         os.killpg(process.pid, signal.SIGKILL)
@@ -91,7 +91,7 @@ def test_workers_end_with_their_parent_and_their_work_is_resumed(source, straigh
     assert contents(tmp_path / "out") == straight
 
 
-def test_shards_in_any_order_merge_to_the_same_bytes(source, straight, tmp_path, capsys):
+def test_shards_merge_to_the_same_bytes(source, straight, tmp_path, capsys):
     shards = [tmp_path / f"shard-{i}" for i in (1, 2, 3)]
     for i, shard in enumerate(shards, 1):
         assert exit_code(prepare_training_data.main, flags(source, shard, "--shard", f"{i}/3")) == 0
@@ -118,7 +118,7 @@ def test_shards_in_any_order_merge_to_the_same_bytes(source, straight, tmp_path,
     assert contents(tmp_path / "out") == straight
 
 
-def test_a_shard_is_resumed_too(source, straight, tmp_path, monkeypatch):
+def test_a_shard_can_be_resumed(source, straight, tmp_path, monkeypatch):
     shards = [tmp_path / f"shard-{part}" for part in (1, 2)]
     first, second = (flags(source, shard, "--shard", f"{part}/2") for part, shard in enumerate(shards, 1))
     with monkeypatch.context() as broken:
@@ -132,7 +132,7 @@ def test_a_shard_is_resumed_too(source, straight, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("shard", [False, True])
 @pytest.mark.parametrize("moment", ["_replace", "rmtree"])
-def test_a_kill_while_the_result_is_published_loses_nothing(source, straight, tmp_path, monkeypatch, moment, shard):
+def test_a_kill_during_publishing_loses_nothing(source, straight, tmp_path, monkeypatch, moment, shard):
     """Before the renames; and after them, when some of the work is removed already."""
     more = [str(f) for f in flags(source, tmp_path / "out", *(["--shard", "1/1"] if shard else []))]
 
@@ -158,7 +158,7 @@ def test_a_kill_while_the_result_is_published_loses_nothing(source, straight, tm
     assert contents(tmp_path / ("all" if shard else "out")) == straight
 
 
-def test_a_chunk_that_is_missing_is_noticed(source, tmp_path, capsys):
+def test_a_missing_chunk_is_reported(source, tmp_path, capsys):
     assert (
         exit_code(prepare_training_data.main, [str(f) for f in flags(source, tmp_path / "shard", "--shard", "1/1")])
         == 0
@@ -180,7 +180,7 @@ def stop_after(chunks):
     return run_some
 
 
-def test_resuming_with_other_flags_is_refused_and_loses_nothing(source, tmp_path, monkeypatch, capsys):
+def test_resuming_with_other_flags_is_refused(source, tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as broken:
         broken.setattr(prepare_training_data, "run_in_processes", stop_after(2))
         assert prepare(source, tmp_path / "out") == 130
@@ -212,7 +212,7 @@ sys.stdin.read()
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_a_disk_that_is_full_is_one_line_and_the_work_is_kept(source, straight, tmp_path):
+def test_a_full_disk_keeps_the_work(source, straight, tmp_path):
     """No file may grow beyond a limit, in a process of its own: as when the disk is full."""
 
     def limited():
@@ -275,7 +275,7 @@ def test_near_duplicates_and_repairs_are_counted(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["bpe", "bpe-unsplit"])
-def test_a_baseline_learns_from_the_training_split_only_and_can_be_loaded(tmp_path, name):
+def test_a_baseline_learns_from_the_training_split_only(tmp_path, name):
     from workflow_data.tokenizers import BPETokenizer
 
     write_workflows(tmp_path / "in", [f"{side}{i}.json" for side in "ab" for i in range(30)])
@@ -307,7 +307,7 @@ def test_a_baseline_learns_from_the_training_split_only_and_can_be_loaded(tmp_pa
     assert metadata["vocab_size"] == tokenizer.get_vocab_size() and metadata["tokenizer"] == bpe["tokenizer"]
 
 
-def test_several_inputs_of_any_kind_are_one_set(tmp_path, monkeypatch):
+def test_several_inputs_make_one_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_workflows(tmp_path / "in", ["a.json", "same.json"])
     (tmp_path / "x.jsonl").write_text(
@@ -331,7 +331,7 @@ def test_several_inputs_of_any_kind_are_one_set(tmp_path, monkeypatch):
     assert metadata["total_records"] == 5
 
 
-def test_a_stream_that_breaks_off_is_resumed(tmp_path, monkeypatch, capsys):
+def test_a_broken_stream_is_resumed(tmp_path, monkeypatch, capsys):
     rows = [json.dumps({"content": json.dumps(workflow(f"W{i}"))}) + "\n" for i in range(700)]
     (tmp_path / "x.jsonl").write_text("".join(rows))
     whole = prepare_training_data.TableSource.__iter__
@@ -351,7 +351,7 @@ def test_a_stream_that_breaks_off_is_resumed(tmp_path, monkeypatch, capsys):
     assert contents(tmp_path / "out") == contents(tmp_path / "straight")
 
 
-def test_a_data_set_that_is_streamed_gives_what_its_file_gives(tmp_path):
+def test_a_streamed_data_set_equals_its_file(tmp_path):
     pytest.importorskip("datasets")
     import pyarrow as pa
     from pyarrow import parquet
@@ -385,12 +385,12 @@ def test_a_data_set_that_is_streamed_gives_what_its_file_gives(tmp_path):
         (["--max_windows_per_workflow", 0], "--max-windows-per-workflow must be at least 1"),
     ],
 )
-def test_what_cannot_be_is_named(tmp_path, capsys, more, message):
+def test_wrong_flags_are_named(tmp_path, capsys, more, message):
     write_workflows(tmp_path / "in", ["a.json"])
     assert prepare(tmp_path / "in", tmp_path / "out", *more) == 2
     assert message in capsys.readouterr().err and [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
-def test_a_source_is_needed(tmp_path, capsys):
+def test_a_source_is_required(tmp_path, capsys):
     assert exit_code(prepare_training_data.main, ["--output", str(tmp_path / "out")]) == 2
     assert "--input or --dataset is needed" in capsys.readouterr().err

@@ -45,7 +45,7 @@ def verify(folder, *more):
     return exit_code(verify_prepared_data.main, ["--data_dir", str(folder), "--num_workers", "1", *map(str, more)])
 
 
-def test_a_sound_set_passes_and_is_shown(sound, capsys):
+def test_a_sound_folder_passes_and_is_shown(sound, capsys):
     assert verify(sound / "out", "--show", 3) == 0
     report = capsys.readouterr().out
     assert report.count("ok    ") == len(verification.CHECKS) and "FAIL" not in report
@@ -64,7 +64,7 @@ def test_a_sound_set_passes_and_is_shown(sound, capsys):
         ["--repair", "--train-split", 1],
     ],
 )
-def test_every_kind_of_set_passes(sound, tmp_path, more):
+def test_every_kind_of_folder_passes(sound, tmp_path, more):
     assert prepare(sound / "in", tmp_path / "out", "--context-size", 64, "--stride", 8, *more) == 0
     assert verify(tmp_path / "out") == 0
 
@@ -157,7 +157,7 @@ def test_each_fault_is_found_by_its_check(sound, tmp_path, capsys, check, fault)
     assert "is damaged" in report.err and "Traceback" not in report.err
 
 
-def test_counts_of_targets_are_those_of_the_definition():
+def test_target_counts_equal_their_definition():
     plan = verification.WindowPlan(16, 4, 8, 8192, 0)
     for length in range(1, 100):
         counts = np.zeros(length, np.int64)
@@ -169,7 +169,7 @@ def test_counts_of_targets_are_those_of_the_definition():
 
 
 @pytest.mark.parametrize("name", ["metadata.json", "workflows.jsonl"])
-def test_a_folder_without_its_files_is_named(sound, tmp_path, capsys, name):
+def test_a_missing_file_is_named(sound, tmp_path, capsys, name):
     shutil.copytree(sound / "out", tmp_path / "out")
     (tmp_path / "out" / name).unlink()
     assert verify(tmp_path / "out") == 2

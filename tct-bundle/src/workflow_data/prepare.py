@@ -258,7 +258,7 @@ def print_share_of_long(train: dict, context_size: int):
         return
     share, seen = train["long_windows"] / train["windows"], train["long_targets"] / train["long_tokens"]
     print(f"{'train windows of long workflows':<36} {share:>14.1%}")
-    print(f"{'windows with each of their tokens':<36} {seen:>11.1f}")
+    print(f"{'windows with each of their tokens':<36} {seen:>14.1f}")
     if train["unseen_tokens"]:
         print(
             f"warning: {train['unseen_tokens']:,} training tokens are in no window: "
