@@ -1,4 +1,4 @@
-"""A prepared folder of random tokens, as small as a test wants it."""
+"""Write small prepared folders of random tokens."""
 
 import json
 from pathlib import Path
@@ -20,8 +20,10 @@ def write_prepared(
     fingerprint="a tokenizer",
     n_states=0,
 ):
-    """Write a prepared folder with one workflow of random tokens for each length, and with schema positions if there
-    are n_states of them. Give the workflows of each split."""
+    """Write a prepared folder with one workflow of random tokens for each length. Return the workflows of each split.
+
+    If n_states is not 0, write random schema positions below it too.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     plan = WindowPlan(context_size, stride, window_step, vocab_size, pad_token=0)

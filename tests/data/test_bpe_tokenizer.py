@@ -1,4 +1,4 @@
-"""The baseline tokenizer: exact, ends its documents, and has the adapter's methods."""
+"""The baseline tokenizers decode exactly, end each document, and have the methods of TCTTokenizer."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Cleaning: what is refused has its reason, and repairs change only what the schema rejects."""
+"""Cleaning: skipped texts have a reason, and repairs change only what the schema rejects."""
 
 import copy
 import functools

@@ -19,14 +19,14 @@ METADATA = {"pad_token": 0, "context_size": C, "stride": 4, "window_step": 4}
 
 
 def numbered_rows(count):
-    """Rows that can be told apart by their position, (count, C + 1)."""
+    """Return rows with different positions, (count, C + 1)."""
     rows = torch.ones(count, C + 1, dtype=torch.int16)
     rows[:, 0] = torch.arange(count)
     return rows
 
 
 def take(loader, batches):
-    """The numbers of the rows in the next batches."""
+    """Return the numbers of the rows in the next batches."""
     return [number for _ in range(batches) for number in next(loader)[0][:, 0].tolist()]
 
 
@@ -189,7 +189,7 @@ def cut(name):
 
 
 def table(name, change):
-    """A change of the tensor in a file: in place, or to what the function returns."""
+    """Return a damage that changes the tensor in a file: in place, or to what the function returns."""
 
     def damage(folder):
         rows = torch.load(folder / name, weights_only=True)
@@ -203,8 +203,8 @@ def value(name, row, column, number):
     return table(name, lambda rows: rows[row].__setitem__(column, number))
 
 
-def says(**changes):
-    """Other values in metadata.json; with a value of None, none."""
+def metadata_with(**changes):
+    """Return a damage that changes values in metadata.json, or removes them if they are None."""
 
     def damage(folder):
         metadata = json.loads((folder / "metadata.json").read_text()) | changes
@@ -214,7 +214,7 @@ def says(**changes):
 
 
 def line(**changes):
-    """Other values in the first line of workflows.jsonl."""
+    """Return a damage that changes values in the first line of workflows.jsonl."""
 
     def damage(folder):
         first, *others = (folder / "workflows.jsonl").read_text().splitlines()
@@ -232,21 +232,27 @@ DAMAGES = {
     "nested without end": (spoil("metadata.json", b"[" * 100_000), "metadata.json is not a JSON object"),
     "not an object": (spoil("metadata.json", b"[]"), "metadata.json is not a JSON object"),
     "no metadata": (lambda folder: (folder / "metadata.json").unlink(), "is not a prepared data folder"),
-    "missing key": (says(stride=None), "lacks stride"),
-    "text for a number": (says(context_size="16"), "has context_size '16', which is not a whole number of at least 1"),
-    "float for a number": (says(vocab_size=64.0), "has vocab_size 64.0"),
-    "boolean for a number": (says(stride=True), "has stride True"),
-    "stride of 0": (says(stride=0), "has stride 0"),
-    "negative padding": (says(pad_token=-1), "has pad_token -1"),
-    "padding outside": (says(pad_token=64), "sizes that do not fit together"),
-    "too many ids": (says(vocab_size=40_000), "sizes that do not fit together"),
-    "wrong step": (says(window_step=6), "a window_step that is not a multiple of stride"),
-    "wrong tokenizer": (says(tokenizer="tct"), "a tokenizer without name and fingerprint"),
-    "wrong splits": (says(splits=[]), "has splits other than"),
-    "unknown split": (says(splits=SPLITS | {"dev": {}}), "has splits other than"),
-    "wrong counts": (says(splits=SPLITS | {"val": {"windows": 3}}), "has a split val in which workflows"),
-    "bytes missing": (says(splits=SPLITS | {"val": SPLITS["val"] | {"json_bytes": 0}}), "has a split val in which"),
-    "wrong states": (says(n_states="many"), "has n_states 'many'"),
+    "missing key": (metadata_with(stride=None), "lacks stride"),
+    "text for a number": (
+        metadata_with(context_size="16"),
+        "has context_size '16', which is not a whole number of at least 1",
+    ),
+    "float for a number": (metadata_with(vocab_size=64.0), "has vocab_size 64.0"),
+    "boolean for a number": (metadata_with(stride=True), "has stride True"),
+    "stride of 0": (metadata_with(stride=0), "has stride 0"),
+    "negative padding": (metadata_with(pad_token=-1), "has pad_token -1"),
+    "padding outside": (metadata_with(pad_token=64), "sizes that do not fit together"),
+    "too many ids": (metadata_with(vocab_size=40_000), "sizes that do not fit together"),
+    "wrong step": (metadata_with(window_step=6), "a window_step that is not a multiple of stride"),
+    "wrong tokenizer": (metadata_with(tokenizer="tct"), "a tokenizer without name and fingerprint"),
+    "wrong splits": (metadata_with(splits=[]), "has splits other than"),
+    "unknown split": (metadata_with(splits=SPLITS | {"dev": {}}), "has splits other than"),
+    "wrong counts": (metadata_with(splits=SPLITS | {"val": {"windows": 3}}), "has a split val in which workflows"),
+    "bytes missing": (
+        metadata_with(splits=SPLITS | {"val": SPLITS["val"] | {"json_bytes": 0}}),
+        "has a split val in which",
+    ),
+    "wrong states": (metadata_with(n_states="many"), "has n_states 'many'"),
     "no table": (lambda folder: (folder / "train.pt").unlink(), "there is no .*train.pt"),
     "not a table": (spoil("train.pt", b"no tensor"), "train.pt cannot be read"),
     "cut table": (cut("train.pt"), "train.pt cannot be read"),
@@ -286,7 +292,7 @@ DAMAGES = {
 
 
 def use(folder):
-    """What training and evaluation read of a prepared folder."""
+    """Read what training and evaluation read of a prepared folder."""
     metadata = read_metadata(folder)
     for split in ("train", "val"):
         loader = packed_data_loader(1, C, split, folder, with_states="n_states" in metadata)
@@ -364,9 +370,9 @@ def test_thinned_windows_may_leave_gaps(sound):
     torch.save(states[kept], sound / "train_states.pt")
     splits = json.loads((sound / "metadata.json").read_text())["splits"]
     splits["train"]["windows"] = 3
-    says(splits=splits, max_windows_per_workflow=3)(sound)
+    metadata_with(splits=splits, max_windows_per_workflow=3)(sound)
     next(packed_data_loader(1, C, "train", sound, with_states=True))
-    says(max_windows_per_workflow=None)(sound)
+    metadata_with(max_windows_per_workflow=None)(sound)
     with pytest.raises(ValueError, match="has the position 10 in row 1"):
         packed_data_loader(1, C, "train", sound)
 

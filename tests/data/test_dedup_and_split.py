@@ -1,4 +1,4 @@
-"""Which workflows are in, and on which side: stable, without leaks, without repetition."""
+"""Duplicates and splits: stable under added files, without leaks, without repetition."""
 
 import json
 
@@ -14,8 +14,8 @@ TRAIN, VAL, TEST = range(3)
 GROUPS = st.lists(st.binary(max_size=8), min_size=1, max_size=60, unique=True)
 
 
-def sides_of(groups, train_split, test_split=0.0, seed=0):
-    """The side of each group, as a dict."""
+def splits_of(groups, train_split, test_split=0.0, seed=0):
+    """Return the split of each group."""
     fractions = np.array([hash_fraction(group, seed) for group in groups])
     return dict(zip(groups, assign_splits(fractions, train_split, test_split).tolist()))
 
@@ -31,32 +31,32 @@ def by_hash(group, train_split, test_split=0.0, seed=0):
 
 @given(GROUPS, GROUPS, st.floats(0.05, 0.6), st.floats(0, 0.35), st.integers(0, 5))
 def test_added_groups_do_not_move_a_group(groups, added, train, test, seed):
-    wanted = {TRAIN, VAL, TEST} if test > 1e-9 else {TRAIN, VAL}
-    before = sides_of(groups, train, test, seed)
-    after = sides_of(added + groups[::-1], train, test, seed)
+    expected = {TRAIN, VAL, TEST} if test > 1e-9 else {TRAIN, VAL}
+    before = splits_of(groups, train, test, seed)
+    after = splits_of(added + groups[::-1], train, test, seed)
     hashed = {group: by_hash(group, train, test, seed) for group in after}
-    if set(hashed.values()) == wanted:
+    if set(hashed.values()) == expected:
         assert after == hashed
-    if {hashed[group] for group in groups} == wanted:
+    if {hashed[group] for group in groups} == expected:
         assert all(after[group] == before[group] for group in groups)
 
 
 @given(GROUPS, st.floats(0, 1), st.floats(0, 1))
 def test_no_split_is_empty_if_groups_suffice(groups, train, rest):
     test = (1 - train) * rest
-    sides = set(sides_of(groups, train, test).values())
-    wanted = {side for side, share in enumerate((train, 1 - test - train, test)) if share >= 1e-9}
-    if len(groups) >= len(wanted):
-        assert wanted <= sides
+    splits = set(splits_of(groups, train, test).values())
+    expected = {split for split, share in enumerate((train, 1 - test - train, test)) if share >= 1e-9}
+    if len(groups) >= len(expected):
+        assert expected <= splits
     if train >= 1e-9:
-        assert TRAIN in sides
+        assert TRAIN in splits
 
 
 def test_a_test_split_takes_from_validation_only():
     groups = [b"%d" % i for i in range(10_000)]
-    two, three = sides_of(groups, 0.8), sides_of(groups, 0.8, 0.1)
+    two, three = splits_of(groups, 0.8), splits_of(groups, 0.8, 0.1)
     assert all((two[group] == TRAIN) == (three[group] == TRAIN) for group in groups)
-    shares = [list(three.values()).count(side) / len(groups) for side in range(len(SPLITS))]
+    shares = [list(three.values()).count(split) / len(groups) for split in range(len(SPLITS))]
     assert np.allclose(shares, [0.8, 0.1, 0.1], atol=0.015)
 
 

@@ -1,4 +1,4 @@
-"""Preparation: every token of every good workflow in a window, nothing leaks, nothing lost without a word."""
+"""Preparation: every token of every valid workflow is in a window, and every skipped file is reported."""
 
 import functools
 import json
@@ -41,7 +41,7 @@ def prepare(source, output, *flags):
 
 def load(output):
     metadata = json.loads((output / "metadata.json").read_text())
-    rows = {side: torch.load(output / f"{side}.pt", mmap=True, weights_only=True) for side in ("train", "val")}
+    rows = {split: torch.load(output / f"{split}.pt", mmap=True, weights_only=True) for split in ("train", "val")}
     skipped = [json.loads(line) for line in (output / "skipped.jsonl").read_text().splitlines()]
     return rows["train"], rows["val"], metadata, skipped
 
@@ -51,14 +51,14 @@ def contents(folder):
 
 
 def names_in(rows):
-    """The names of the workflows whose first window is among the rows."""
+    """Return the names of the workflows whose first window is among the rows."""
     texts = [tct_github_workflow.decode_prefix(row[1:].tolist())[0] for row in rows if row[0] == 0]
     return [json.loads(text)["name"] for text in texts]
 
 
 @pytest.fixture
 def bytes_as_tokens(monkeypatch):
-    """A tokenizer whose lengths a test can set: one token for each byte, as long as there are jobs."""
+    """Use a tokenizer with one token per byte, so that a test can choose lengths. It requires only jobs."""
 
     def encode(text):
         if "jobs" not in json.loads(text):
@@ -87,8 +87,8 @@ def test_added_files_do_not_move_workflows(tmp_path, bytes_as_tokens):
     write_workflows(tmp_path / "in", [f"a{i}/c.json" for i in range(30)])
     prepare(tmp_path / "in", tmp_path / "after", "--context-size", 512)
     before, after = load(tmp_path / "before"), load(tmp_path / "after")
-    for side in (0, 1):
-        assert before[side].shape[0] and set(names_in(before[side])) < set(names_in(after[side]))
+    for split in (0, 1):
+        assert before[split].shape[0] and set(names_in(before[split])) < set(names_in(after[split]))
 
 
 def test_split_by_folder_keeps_folders_together(tmp_path, bytes_as_tokens):
@@ -147,10 +147,10 @@ def test_metadata_describes_the_tensors(tmp_path, bytes_as_tokens):
         "test_split": 0.0,
     }
     assert skipped == []
-    for side, rows in (("train", train), ("val", val)):
-        assert splits[side]["windows"] == len(rows)
-        assert splits[side]["targets"] == int((rows[:, 1:] != 0).sum())
-        assert splits[side]["workflows"] == int((rows[:, 0] == 0).sum()) > 0
+    for split, rows in (("train", train), ("val", val)):
+        assert splits[split]["windows"] == len(rows)
+        assert splits[split]["targets"] == int((rows[:, 1:] != 0).sum())
+        assert splits[split]["workflows"] == int((rows[:, 0] == 0).sum()) > 0
     assert sum(split["tokens"] for split in splits.values()) == total
     assert sum(split["json_bytes"] for split in splits.values()) == total
 
@@ -417,8 +417,10 @@ def test_prepared_rows_decode_to_the_workflows(tmp_path):
 
 @pytest.fixture
 def held(tmp_path, spawn):
-    """Start a preparation with two workers that makes its first chunk, and no other until a file is there; gives the
-    process and the path of that file."""
+    """Start a preparation with two workers that makes only its first chunk until a file exists.
+
+    Return the process and the path of that file.
+    """
     script, released = tmp_path / "held.py", tmp_path / "released"
     script.write_text(f"""
 import sys, time

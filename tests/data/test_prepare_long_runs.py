@@ -1,4 +1,4 @@
-"""Long preparations: killed, resumed, sharded, merged, two at once, on a full disk; the same bytes in the end."""
+"""Long preparations write the same bytes if they are killed, resumed, sharded or merged, or if the disk is full."""
 
 import itertools
 import json
@@ -23,7 +23,7 @@ SCRIPT = SCRIPTS / "prepare_training_data.py"
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    """800 workflows in folders, of which some are long, some duplicates, some bad."""
+    """Write 800 workflows in folders: some are long, some duplicates, some invalid."""
     folder = tmp_path_factory.mktemp("long") / "in"
     chance = random.Random(0)
     for i in range(800):
@@ -36,7 +36,7 @@ def source(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def straight(source):
-    """The bytes of an undisturbed run with one worker."""
+    """Return the bytes of an undisturbed run with one worker."""
     assert prepare(source, source.parent / "straight", "--split-by", "folder") == 0
     return contents(source.parent / "straight")
 
@@ -49,7 +49,7 @@ TOUCHES = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "shutil.rmt
 
 
 def prepare_or_die(arguments: list[str], touches: int):
-    """In a process of its own: prepare, killed when it has touched so many files of its work."""
+    """Prepare, and kill this process when it has touched this many files of its work folder."""
     count = itertools.count(1)
 
     def die(event, details):
@@ -83,7 +83,7 @@ def test_workers_end_with_their_parent(source, straight, tmp_path, held, victims
         os.killpg(process.pid, signal.SIGKILL)
     else:
         process.kill()
-    process.communicate()  # until all have let go of its pipes
+    process.communicate()  # until all its processes have closed its pipes
     assert process.returncode == -signal.SIGKILL
     assert (
         exit_code(prepare_training_data.main, [str(flag) for flag in flags(source, tmp_path / "out", "--resume")]) == 0
@@ -133,7 +133,7 @@ def test_a_shard_can_be_resumed(source, straight, tmp_path, monkeypatch):
 @pytest.mark.parametrize("shard", [False, True])
 @pytest.mark.parametrize("moment", ["_replace", "rmtree"])
 def test_a_kill_during_publishing_loses_nothing(source, straight, tmp_path, monkeypatch, moment, shard):
-    """Before the renames; and after them, when some of the work is removed already."""
+    """Kill before the renames, or after them, when some of the work is already removed."""
     more = [str(f) for f in flags(source, tmp_path / "out", *(["--shard", "1/1"] if shard else []))]
 
     def remove_a_chunk_and_die(folder, **_):
@@ -213,7 +213,7 @@ sys.stdin.read()
 
 
 def test_a_full_disk_keeps_the_work(source, straight, tmp_path):
-    """No file may grow beyond a limit, in a process of its own: as when the disk is full."""
+    """Limit the size of files in a process of its own, which has the effect of a full disk."""
 
     def limited():
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -231,7 +231,7 @@ def test_a_full_disk_keeps_the_work(source, straight, tmp_path):
 
 
 # -----------------------------------------------------------------------------
-# more of what a run can be told
+# more flags
 
 
 def test_a_third_split_and_a_limit_of_windows(source, tmp_path):
@@ -255,9 +255,9 @@ def test_a_third_split_and_a_limit_of_windows(source, tmp_path):
     train, val, metadata, _ = load(tmp_path / "out")
     test = torch.load(tmp_path / "out" / "test.pt", mmap=True, weights_only=True)
     splits = metadata["splits"]
-    assert [splits[side]["windows"] for side in ("train", "val", "test")] == [len(train), len(val), len(test)]
+    assert [splits[split]["windows"] for split in ("train", "val", "test")] == [len(train), len(val), len(test)]
     lines = [json.loads(line) for line in (tmp_path / "out" / "workflows.jsonl").read_text().splitlines()]
-    most = {side: max(line["windows"] for line in lines if line["split"] == side) for side in splits}
+    most = {split: max(line["windows"] for line in lines if line["split"] == split) for split in splits}
     assert most["train"] == 5 and most["val"] > 5 and most["test"] > 5
     assert splits["train"]["unseen_tokens"] > 0 == splits["val"]["unseen_tokens"]
 
@@ -278,12 +278,12 @@ def test_near_duplicates_and_repairs_are_counted(tmp_path):
 def test_a_baseline_learns_from_the_training_split_only(tmp_path, name):
     from workflow_data.tokenizers import BPETokenizer
 
-    write_workflows(tmp_path / "in", [f"{side}{i}.json" for side in "ab" for i in range(30)])
+    write_workflows(tmp_path / "in", [f"{split}{i}.json" for split in "ab" for i in range(30)])
     assert prepare(tmp_path / "in", tmp_path / "tct", "--context-size", 64) == 0
     assert prepare(tmp_path / "in", tmp_path / "bpe", "--context-size", 64, "--tokenizer", name) == 0
     tct, bpe = load(tmp_path / "tct")[2], load(tmp_path / "bpe")[2]
-    for side in ("train", "val"):
-        assert all(tct["splits"][side][what] == bpe["splits"][side][what] for what in ("workflows", "json_bytes"))
+    for split in ("train", "val"):
+        assert all(tct["splits"][split][what] == bpe["splits"][split][what] for what in ("workflows", "json_bytes"))
     tokenizer = BPETokenizer.load(tmp_path / "bpe" / "tokenizer.json")
     assert bpe["tokenizer"] == {"name": name, "fingerprint": tokenizer.fingerprint}
     assert bpe["vocab_size"] == tct["vocab_size"] > tokenizer.get_vocab_size()

@@ -1,4 +1,4 @@
-"""Sources: the same records however they are stored, and nothing lost without a word."""
+"""Sources yield the same records however they are stored, and a fault for each that cannot be read."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Verification: a sound set passes, and each way in which one can be unsound is found and named."""
+"""Verification: a sound folder passes, and each kind of damage is found and named."""
 
 import json
 import random
@@ -17,7 +17,7 @@ from workflow_data.tokenizers import TCTTokenizer
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory):
-    """A prepared folder, with long workflows on both sides."""
+    """Prepare a folder with long workflows in both splits."""
     folder = tmp_path_factory.mktemp("verify")
     for i in range(24):
         path = folder / "in" / f"owner-{i % 6}" / f"{i}.json"
@@ -90,7 +90,7 @@ def longest(entries):
 
 
 def set_value(offset, column, value):
-    """A value in a row of the longest training workflow."""
+    """Return a fault: another value in a row of the longest training workflow."""
 
     def change(rows, entries):
         rows[longest(entries)["first_window"] + offset, column] = value
@@ -109,7 +109,7 @@ def alter_text(name, old, new):
 
 
 def repeat_a_workflow(folder):
-    """The last training workflow is the one before it, over again."""
+    """Replace the last training workflow by the one before it."""
     rows = torch.load(folder / "train.pt", weights_only=True)
     *others, before, last = [entry for entry in lines(folder) if entry["split"] == "train"]
     own = rows[before["first_window"] : last["first_window"]]
@@ -124,7 +124,7 @@ def repeat_a_workflow(folder):
 
 def leak_a_group(folder):
     entries = lines(folder)
-    first = {side: next(entry for entry in entries if entry["split"] == side) for side in ("train", "val")}
+    first = {split: next(entry for entry in entries if entry["split"] == split) for split in ("train", "val")}
     first["val"]["group"] = first["train"]["group"]
     (folder / "workflows.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
 
@@ -202,7 +202,7 @@ def test_the_corpus_by_folder(corpus, tmp_path):
     source = corpus / "workflows"
     assert prepare(source, tmp_path / "out", "--split-by", "folder", "--window-step", 256, "--num_workers", 2) == 0
     assert verify(tmp_path / "out", "--num_workers", 2) == 0
-    sides = {}
+    splits = {}
     for entry in lines(tmp_path / "out"):
-        sides.setdefault(entry["split"], set()).add(entry["file"].split("/")[0])
-    assert len(sides["train"]) > 200 and len(sides["val"]) > 20 and not sides["train"] & sides["val"]
+        splits.setdefault(entry["split"], set()).add(entry["file"].split("/")[0])
+    assert len(splits["train"]) > 200 and len(splits["val"]) > 20 and not splits["train"] & splits["val"]

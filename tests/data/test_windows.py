@@ -1,4 +1,4 @@
-"""Windows: every token in order, the last one too, and tables that are never in memory as a whole."""
+"""Windows hold every token in order, up to the last one, and tables are never in memory as a whole."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""TCTTokenizer is the workflow tokenizer under the names that a training loop calls."""
+"""TCTTokenizer is the workflow tokenizer with the methods that a training loop calls."""
 
 import json
 

@@ -11,40 +11,15 @@ LISTS = ("branches", "branches-ignore", "tags", "tags-ignore", "paths", "paths-i
 NAMED_BY_USERS = ("jobs", "services", "inputs", "outputs", "secrets", "env", "with")  # users choose the keys in them
 # The last keys of the places at which GitHub reads null as the empty text. At most other places it rejects null.
 EMPTY_TEXTS = {
-    ("name",),
-    ("run-name",),
-    ("*", "name"),
-    ("*", "run"),
-    ("*", "if"),
-    ("*", "working-directory"),
-    ("*", "description"),
-    ("*", "default"),
-    ("*", "value"),
-    ("*", "options"),
-    ("container", "options"),
-    ("env", "*"),
-    ("with", "*"),
-    ("outputs", "*"),
-    ("secrets", "*"),
+    tuple(path.split("/"))
+    for path in "name run-name */name */run */if */working-directory */description */default */value */options "
+    "container/options env/* with/* outputs/* secrets/*".split()
 }
 # Keys whose values are not repaired: GitHub reads booleans or numbers there, or texts that are never written as one.
-NEVER_TEXTS = {
-    "background",
-    "cancel-in-progress",
-    "cancel-timeout-minutes",
-    "continue-on-error",
-    "cron",
-    "default",
-    "deployment",
-    "fail-fast",
-    "id",
-    "max-parallel",
-    "required",
-    "timeout-minutes",
-    "type",
-    "types",
-    "wait-all",
-}
+NEVER_TEXTS = set(
+    "background cancel-in-progress cancel-timeout-minutes continue-on-error cron default deployment fail-fast id "
+    "max-parallel required timeout-minutes type types wait-all".split()
+)
 
 
 def apply_repair(workflow: dict, steps: tuple[str | int, ...]) -> str | None:

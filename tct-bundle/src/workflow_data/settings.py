@@ -2,6 +2,7 @@
 
 import os
 from argparse import SUPPRESS
+from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 
@@ -22,41 +23,37 @@ def flag(group: str, help: str, default=None, **options):
     A default of False makes a switch; MISSING makes a flag that must be given.
     """
     if default is False:
-        options["action"] = "store_true"
-    elif default is not None and default is not MISSING and default != []:
+        return field(default=False, metadata={"group": group, "help": help, "action": "store_true"})
+    if default not in (None, MISSING, ()):
         options["type"] = type(default)
         help += f" (default: {default})"
-    if options.get("type") in METAVARS:
-        options.setdefault("metavar", METAVARS[options["type"]])
-    kind = {"default_factory": list} if default == [] else {"default": default}
-    return field(**kind, metadata={"group": group, "help": help, "required": default is MISSING, **options})
+    options = {"metavar": METAVARS.get(options.get("type"), "NAME"), "required": default is MISSING} | options
+    return field(default=default, metadata={"group": group, "help": help, **options})
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareSettings:
     """The settings of one preparation. Raise one ValueError that names every setting that is wrong."""
 
-    input: list[str] = flag(
+    input: Sequence[str] = flag(
         SOURCES,
-        "folders of .json, .yml or .yaml files or of checkouts, or .jsonl or .parquet files",
-        [],
+        "folders of .json, .yml, .yaml files or checkouts; or .jsonl or .parquet files",
+        (),
         nargs="+",
         action="extend",
         metavar="PATH",
     )
-    dataset: str | None = flag(SOURCES, "data set to stream with datasets.load_dataset", metavar="NAME")
+    dataset: str | None = flag(SOURCES, "data set to stream with datasets.load_dataset")
     data_dir: str | None = flag(SOURCES, "folder of the data set, as for datasets.load_dataset", metavar="DIR")
-    split: str = flag(SOURCES, "split of the data set", "train", metavar="NAME")
-    text_column: str = flag(SOURCES, "column of a table with the text of a workflow", "content", metavar="NAME")
-    path_column: str = flag(SOURCES, "column of a table with the path of a workflow", "path", metavar="NAME")
-    path_glob: str | None = flag(
-        SOURCES, "read only paths that end like this, such as '.github/workflows/*'", metavar="GLOB"
-    )
+    split: str = flag(SOURCES, "split of the data set", "train")
+    text_column: str = flag(SOURCES, "column of a table with the text of a workflow", "content")
+    path_column: str = flag(SOURCES, "column of a table with the path of a workflow", "path")
+    path_glob: str | None = flag(SOURCES, "read only paths that end like this: '.github/workflows/*'", metavar="GLOB")
     max_files: int | None = flag(SOURCES, "read only the first N workflows", type=int)
     repair: bool = flag(FILTERS, "fix workflows that GitHub accepts and the schema rejects", False)
     near_dedup: float | None = flag(
         FILTERS,
-        "drop a workflow if an earlier one shares at least this fraction of its steps (without a value: %(const)s)",
+        "drop a workflow if an earlier one shares at least this fraction of its steps (without X: %(const)s)",
         type=float,
         nargs="?",
         const=0.85,
@@ -66,11 +63,8 @@ class PrepareSettings:
         "tct; or a baseline learned from the training split: bpe, or bpe-unsplit, whose merges cross word boundaries; "
         "or the tokenizer.json of an earlier baseline",
         "tct",
-        metavar="NAME",
     )
-    states: bool = flag(
-        WINDOWS, "also write train_states.pt and val_states.pt: the schema position after each token", False
-    )
+    states: bool = flag(WINDOWS, "also write *_states.pt: the schema position after each token", False)
     context_size: int = flag(WINDOWS, "tokens in a window", 512)
     stride: int = flag(WINDOWS, "tokens per step of the position token", 32)
     window_step: int | None = flag(
@@ -86,16 +80,13 @@ class PrepareSettings:
         "what stays in one split: a file, a folder, an owner (of folders OWNER__REPOSITORY), or all rows with the "
         "same value in the column of this name",
         "file",
-        metavar="NAME",
     )
     seed: int = flag(SPLIT, "seed of the split", 0)
     output: Path = flag(RUN, "folder to write; an earlier prepared folder is replaced", MISSING, type=Path)
     num_workers: int = flag(RUN, "processes, by default one per core; the output does not depend on it", CORES)
     resume: bool = flag(RUN, "continue an interrupted run that had the same flags", False)
     shard: str | None = flag(RUN, "process only part I of N, as input for --merge", metavar="I/N")
-    merge: list[Path] | None = flag(
-        RUN, "join the outputs of all shards instead of reading workflows", type=Path, nargs="+", metavar="SHARD"
-    )
+    merge: list[Path] | None = flag(RUN, "join the outputs of these shards", type=Path, nargs="+", metavar="SHARD")
 
     def __post_init__(self):
         if not self.merge:  # else the shards have checked theirs
@@ -105,7 +96,7 @@ class PrepareSettings:
 
     def recorded(self) -> dict:
         """Return the settings that decide what is written. A resumed run and all shards must agree on them."""
-        return {name: getattr(self, name) for name in RECORDED}
+        return {name: getattr(self, name) for name in RECORDED} | {"input": list(self.input)}
 
     def shard_numbers(self) -> tuple[int, int]:
         """Return I and N of --shard I/N, or (1, 1)."""

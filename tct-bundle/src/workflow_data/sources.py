@@ -20,6 +20,7 @@ from tct_github_workflow.files import MAX_BYTES, SUFFIXES, find_files, owner_of
 
 TABLES = (".jsonl", ".parquet")
 CHECKOUT = ".github/workflows"
+FILE_GROUPS = {"file": lambda file: None, "folder": os.path.dirname, "owner": owner_of}  # of a file, by --split-by
 MAX_LINE = 4 * MAX_BYTES  # bytes of a line in a .jsonl file: JSON escapes make a text longer
 
 
@@ -109,16 +110,9 @@ class FolderSource:
         file, fault = listed
         if fault:
             return Record(self.prefix + file, fault=("unreadable", fault))
-        match self.selection.split_by:
-            case "file":
-                group = None
-            case "folder":
-                group = os.path.dirname(file)
-            case "owner":
-                group = owner_of(file)
-            case column:
-                raise ValueError(f"--split-by {column}: files have no columns; use file, folder or owner")
-        return Record(self.prefix + file, group, path=self.folder / file)
+        if self.selection.split_by not in FILE_GROUPS:
+            raise ValueError(f"--split-by {self.selection.split_by}: files have no columns; use file, folder or owner")
+        return Record(self.prefix + file, FILE_GROUPS[self.selection.split_by](file), path=self.folder / file)
 
 
 class TableSource:
@@ -153,14 +147,10 @@ class TableSource:
             return Record(name, fault=("unreadable", f"no text in column {self.selection.text_column!r}"))
         if len(text) > MAX_BYTES:
             return Record(name, fault=("too_large", f"{len(text):,} characters, more than {MAX_BYTES:,}"))
-        match self.selection.split_by:
-            case "file":
-                group = None
-            case "folder":
-                group = os.path.dirname(path or "")
-            case column:
-                group = None if row.get(column) is None else str(row[column])
-        return Record(name, group, text=text)
+        column = self.selection.split_by
+        if column in ("file", "folder"):
+            return Record(name, FILE_GROUPS[column](path or ""), text=text)
+        return Record(name, None if row.get(column) is None else str(row[column]), text=text)
 
 
 # -----------------------------------------------------------------------------
