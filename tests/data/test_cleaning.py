@@ -243,6 +243,7 @@ def places(value, path=()):
         yield from places(value[key], (*path, key))
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(st.sampled_from([KEPT, *SYNTHETIC]), st.data())
 def test_no_repair_changes_a_valid_workflow(workflow, data):
@@ -256,6 +257,7 @@ def test_no_repair_changes_a_valid_workflow(workflow, data):
         assert result.repairs == [] and json.dumps(result.value) == json.dumps(value)
 
 
+@pytest.mark.slow
 def test_no_repair_changes_a_valid_real_workflow(corpus):
     for name in find_files(corpus / "workflows")[::20]:
         record = Record(name, path=corpus / "workflows" / name)

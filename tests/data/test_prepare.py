@@ -388,6 +388,7 @@ def run(*flags):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())  # which one is used depends on the system
 def test_workers_do_not_change_the_bytes(tmp_path, monkeypatch, method):
     write_workflows(tmp_path / "in", [f"{i % 7}/{i}.json" for i in range(60)])
@@ -447,6 +448,7 @@ if __name__ == "__main__":
     return start
 
 
+@pytest.mark.slow
 def test_a_run_resumes_after_ctrl_c(tmp_path, held):
     write_workflows(tmp_path / "in", [f"{i}.json" for i in range(600)])
     process, released = held(tmp_path / "in", tmp_path / "out")

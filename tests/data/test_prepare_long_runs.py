@@ -60,6 +60,7 @@ def prepare_or_die(arguments: list[str], touches: int):
     prepare_training_data.main(arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_random_kills_do_not_change_the_bytes(source, straight, tmp_path, seed):
     chance, codes = random.Random(seed), []
@@ -76,6 +77,7 @@ def test_random_kills_do_not_change_the_bytes(source, straight, tmp_path, seed):
     assert set(codes) == {0, -signal.SIGKILL} and codes.count(0) < 8 and codes[-1] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("victims", ["all", "parent"])
 def test_workers_end_with_their_parent(source, straight, tmp_path, held, victims):  # noqa: F811
     process, _ = held(source, tmp_path / "out", "--split-by", "folder")
@@ -91,6 +93,7 @@ def test_workers_end_with_their_parent(source, straight, tmp_path, held, victims
     assert contents(tmp_path / "out") == straight
 
 
+@pytest.mark.slow
 def test_shards_merge_to_the_same_bytes(source, straight, tmp_path, capsys):
     shards = [tmp_path / f"shard-{i}" for i in (1, 2, 3)]
     for i, shard in enumerate(shards, 1):
@@ -118,6 +121,7 @@ def test_shards_merge_to_the_same_bytes(source, straight, tmp_path, capsys):
     assert contents(tmp_path / "out") == straight
 
 
+@pytest.mark.slow
 def test_a_shard_can_be_resumed(source, straight, tmp_path, monkeypatch):
     shards = [tmp_path / f"shard-{part}" for part in (1, 2)]
     first, second = (flags(source, shard, "--shard", f"{part}/2") for part, shard in enumerate(shards, 1))
@@ -130,6 +134,7 @@ def test_a_shard_can_be_resumed(source, straight, tmp_path, monkeypatch):
     assert contents(tmp_path / "out") == straight
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shard", [False, True])
 @pytest.mark.parametrize("moment", ["_replace", "rmtree"])
 def test_a_kill_during_publishing_loses_nothing(source, straight, tmp_path, monkeypatch, moment, shard):
@@ -212,6 +217,7 @@ sys.stdin.read()
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+@pytest.mark.slow
 def test_a_full_disk_keeps_the_work(source, straight, tmp_path):
     """Limit the size of files in a process of its own, which has the effect of a full disk."""
 
@@ -351,6 +357,7 @@ def test_a_broken_stream_is_resumed(tmp_path, monkeypatch, capsys):
     assert contents(tmp_path / "out") == contents(tmp_path / "straight")
 
 
+@pytest.mark.slow
 def test_a_streamed_data_set_equals_its_file(tmp_path):
     pytest.importorskip("datasets")
     import pyarrow as pa

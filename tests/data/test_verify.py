@@ -53,6 +53,7 @@ def test_a_sound_folder_passes_and_is_shown(sound, capsys):
     assert (sound / "out" / "prepared.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "more",
     [
@@ -176,6 +177,7 @@ def test_a_missing_file_is_named(sound, tmp_path, capsys, name):
     assert name in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_workflow_of_170000_tokens_decodes_from_its_windows(tmp_path):
     chance = random.Random(0)
     value = workflow("long", " ".join(chance.choice(("make", "test", "build", "lint")) for _ in range(170_000)))
@@ -198,6 +200,7 @@ def test_a_workflow_of_170000_tokens_decodes_from_its_windows(tmp_path):
 # the real workflows
 
 
+@pytest.mark.slow
 def test_the_corpus_by_folder(corpus, tmp_path):
     source = corpus / "workflows"
     assert prepare(source, tmp_path / "out", "--split-by", "folder", "--window-step", 256, "--num_workers", 2) == 0
