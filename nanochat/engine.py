@@ -173,11 +173,11 @@ class Engine:
         hidden = self.model.hidden(torch.tensor([line], device=self.model.get_device()), cache)  # (1, N, C)
         last = hidden[0, np.cumsum(counts) - 1]  # (rows shown, C)
         logits = self.model.logits(last)
-        place_of = {slot: place for place, slot in enumerate(shown)}
+        hash_fraction = {slot: place for place, slot in enumerate(shown)}
         for slot, first in twins:
             cache.copy(first, slot)
-            place_of[slot] = place_of[first]
-        return logits[[place_of[slot] for slot in range(len(rows))]] if twins else logits
+            hash_fraction[slot] = hash_fraction[first]
+        return logits[[hash_fraction[slot] for slot in range(len(rows))]] if twins else logits
 
     def _check(
         self, prompt, num_samples, max_tokens, temperature, top_k, top_p, min_p, max_repeats, seed, batch_size, first

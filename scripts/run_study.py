@@ -260,7 +260,7 @@ class Runner:
 
     def learn_merges(self) -> Path:
         """Return a workflow tokenizer whose merges come from the training workflows alone."""
-        from workflow_data.reader import open_tokenizer, read_metadata, read_split  # few studies need it; slow
+        from workflow_data.reader import iter_workflows, open_tokenizer, read_metadata  # few studies need it; slow
 
         artifact = self.work / "own_merges.json"
         if not artifact.exists():
@@ -268,7 +268,7 @@ class Runner:
             metadata = read_metadata(data)
             tokenizer = open_tokenizer(data, metadata)
             corpus = artifact.with_suffix(".corpus")
-            for i, workflow in enumerate(read_split(data, "train", metadata)):
+            for i, workflow in enumerate(iter_workflows(data, "train", metadata)):
                 path = corpus / workflow.group / f"{i:06d}.json"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(tokenizer.decode(workflow.tokens.tolist()), "utf-8")

@@ -22,7 +22,7 @@ from scripts.bench.engines import tiktoken_encoding
 from workflow_data.chunks import sha256
 from workflow_data.cleaning import Workflow, clean
 from workflow_data.sources import Selection, open_source
-from workflow_data.split import choose_sides, place_of
+from workflow_data.split import assign_splits, hash_fraction
 from workflow_data.tokenizers import BPETokenizer, TCTTokenizer
 
 TIKTOKEN = ("o200k_base", "cl100k_base", "r50k_base")
@@ -80,8 +80,8 @@ def read_workflows(args) -> tuple[list[str], list[str]]:
         raise ValueError(f"{', '.join(args.input)}: {len(groups)} valid workflows; two are needed")
     if len(set(groups.values())) == 1:  # a single folder: split by workflow
         groups = dict.fromkeys(groups)
-    places = [place_of((group or sha256(text.encode())).encode(), seed=0) for text, group in groups.items()]
-    sides = choose_sides(np.array(places), train_split=0.8)
+    places = [hash_fraction((group or sha256(text.encode())).encode(), seed=0) for text, group in groups.items()]
+    sides = assign_splits(np.array(places), train_split=0.8)
     return tuple([text for text, side in zip(groups, sides) if side == which] for which in (0, 1))
 
 

@@ -1,4 +1,4 @@
-"""A prepared folder of random tokens, as small as a test wants it."""
+"""Write small prepared folders of random tokens."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from workflow_data.windows import WindowPlan, state_windows, windows
+from workflow_data.windows import WindowPlan, schema_position_windows, windows
 
 
 def write_prepared(
@@ -20,8 +20,10 @@ def write_prepared(
     fingerprint="a tokenizer",
     n_states=0,
 ):
-    """Write a prepared folder with one workflow of random tokens for each length, and with schema positions if there
-    are n_states of them. Give the workflows of each split."""
+    """Write a prepared folder with one workflow of random tokens for each length. Return the workflows of each split.
+
+    If n_states is not 0, write random schema positions below it too.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     plan = WindowPlan(context_size, stride, window_step, vocab_size, pad_token=0)
@@ -33,7 +35,11 @@ def write_prepared(
         save(rows, folder / f"{split}.pt", context_size + 1)
         if n_states:
             states = [random.integers(0, n_states, length + 1).astype(np.int16) for length in lengths]
-            save([state_windows(places, plan) for places in states], folder / f"{split}_states.pt", context_size)
+            save(
+                [schema_position_windows(places, plan) for places in states],
+                folder / f"{split}_states.pt",
+                context_size,
+            )
         first = 0
         for i, (own, length) in enumerate(zip(rows, lengths)):
             entries.append(

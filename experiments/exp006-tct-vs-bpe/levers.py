@@ -36,7 +36,7 @@ from nanochat.optim import build_optimizers, lr_multiplier, set_lrs
 from nanochat.packing import PackedTrainLoader, pack
 from nanochat.process import tune_process
 from tct_packing import packed_data_loader
-from workflow_data.reader import read_metadata, read_split
+from workflow_data.reader import iter_workflows, read_metadata
 from workflow_eval.token_kinds import MaskInterner, annotate_tokens
 
 TABLES = ("before", "head")
@@ -95,7 +95,7 @@ class Data:
             self.masks, self.firsts = [], np.zeros(len(self.loader.rows), np.int64)
             positions = self.loader.rows[:, 0].numpy().astype(np.int64) * metadata["stride"]
             length = 0
-            for workflow in read_split(folder, split, metadata):
+            for workflow in iter_workflows(folder, split, metadata):
                 self.masks.append(annotate_tokens(workflow.tokens.tolist(), table)[2])
                 self.firsts[workflow.first_window :] = length
                 length += len(workflow.tokens)

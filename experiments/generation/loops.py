@@ -5,7 +5,7 @@ python experiments/generation/loops.py PREPARED
 
 from nanochat.sampling import LEAST_LOOP, Loops
 from script_tools.cli import ArgumentParser, cli_errors
-from workflow_data.reader import read_metadata, read_split
+from workflow_data.reader import iter_workflows, read_metadata
 
 
 @cli_errors
@@ -13,7 +13,7 @@ def main(argv=None):
     parser = ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("prepared", help="prepared folder; its validation split is looked at")
     folder = parser.parse_args(argv).prepared
-    workflows = [workflow.tokens.tolist() for workflow in read_split(folder, "val", read_metadata(folder))]
+    workflows = [workflow.tokens.tolist() for workflow in iter_workflows(folder, "val", read_metadata(folder))]
     for times in (2, 3, 4, 5, 8):
         count = sum(goes_into_loop(tokens, times) for tokens in workflows)
         print(

@@ -22,7 +22,7 @@ from nanochat.optim import build_optimizers
 from nanochat.packing import PackedTrainLoader
 from nanochat.trainer import Trainer
 from workflow_data.loaders import open_split
-from workflow_data.reader import load_states
+from workflow_data.reader import load_schema_positions
 from workflow_generator import WorkflowGenerator
 
 CPU = torch.device("cpu")
@@ -169,7 +169,7 @@ def training(dtype, device, args):
     model = GPT(GPTConfig(512, 8192, **size, **FLAGS | {"n_states": metadata["n_states"]})).to(device)
     optimizers = build_optimizers(model, "muon", 0.1, dtype)
     targets = (1 if args.dry_run else 8) * 512
-    states = load_states(str(args.data), "train", metadata)
+    states = load_schema_positions(str(args.data), "train", metadata)
     batches = PackedTrainLoader(rows, targets, metadata, states=states, seed=0, **share)
     return Trainer(model, optimizers, dtype, 1.0, 0, Ranks(0, 1)), batches, targets
 

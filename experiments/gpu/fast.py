@@ -20,7 +20,7 @@ from nanochat.packing import PackedTrainLoader
 from nanochat.trainer import Trainer
 from scripts.bench.train import run as run_bench
 from workflow_data.loaders import open_split
-from workflow_data.reader import load_states
+from workflow_data.reader import load_schema_positions
 
 WARM_UP = 3  # updates; the first compiles
 TIMED_SECONDS, MIN_UPDATES = 1.5, 2
@@ -75,7 +75,7 @@ def build(args, size: str, flags: bool, compiles: bool, rows: int, device):
     train_rows, metadata, share = open_split(preset["context_size"], "train", str(args.data), device,
                                              preset["vocab_size"], None, 0, 1)  # fmt: skip
     fields = {"previous_token": True, "n_states": metadata["n_states"], "state_attention": True} if flags else {}
-    states = load_states(str(args.data), "train", metadata) if flags else None
+    states = load_schema_positions(str(args.data), "train", metadata) if flags else None
     torch.manual_seed(0)
     model = GPT(GPTConfig(**gpt_fields(preset), **fields)).to(device)
     optimizers = build_optimizers(model, "muon", preset["weight_decay"], dtype)

@@ -1,9 +1,10 @@
-"""How fast and how large is preparation? Workflows repeated with other names, from JSON and from YAML.
+"""Measure the time and memory of data preparation, on workflows that are repeated under other names.
 
     python -m scripts.bench.prepare --input workflows/ --files 10000 100000 --output bench.json
 
-For each size and format: seconds of the whole command, files per second and core, and the peak of the memory of all
-its processes together (Linux: proportional set size, sampled), of which the pages of files it maps are a part.
+For each number of files, as JSON and as YAML: seconds of the whole command, files per second and core, and the peak
+memory of all its processes together. Memory is the proportional set size, sampled, on Linux only. It includes the pages
+of files that are mapped.
 """
 
 import json
@@ -18,8 +19,9 @@ from pathlib import Path
 
 from script_tools.cli import ArgumentParser, cli_errors
 from script_tools.files import write_atomic
+from tct_github_workflow.files import find_files, read_file
+from tct_github_workflow.workflow_yaml import load_workflow
 
-SCRIPT = Path(__file__).parent.parent / "tct-bundle/scripts/prepare_training_data.py"
 SAMPLE_EVERY = 0.25  # seconds
 NAME = re.compile(r"(?m)^name:.*$")
 
@@ -32,49 +34,35 @@ def main(argv=None):
         "--files", type=int, nargs="+", default=[10_000, 100_000], metavar="N", help="sizes (default: 10000 100000)"
     )
     parser.add_argument("--formats", nargs="+", default=["json", "yml"], choices=["json", "yml"])
-    parser.add_argument("--num_workers", type=int, default=os.cpu_count(), help="(default: cores)")
-    parser.add_argument("--work", type=Path, metavar="DIR", help="for what is written (default: a temporary folder)")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="the results as JSON")
+    parser.add_argument("--num_workers", type=int, default=os.cpu_count(), metavar="N", help="(default: cores)")
+    parser.add_argument("--work", type=Path, metavar="DIR", help="folder for the data (default: a temporary folder)")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="file for the results as JSON")
     parser.add_argument("flags", nargs="*", metavar="-- FLAG", help="more flags for the preparation")
-    args = parser.parse_args(argv)
+    flags = parser.parse_args(argv)
 
     results = []
-    with tempfile.TemporaryDirectory(dir=args.work) as folder:
-        for suffix in args.formats:
-            for files in args.files:
+    with tempfile.TemporaryDirectory(dir=flags.work) as folder:
+        for suffix in flags.formats:
+            for files in flags.files:
                 source = Path(folder, f"{files}-{suffix}")
-                write_workflows(args.input.expanduser(), source, suffix, files)
-                results.append(
-                    {
-                        "format": suffix,
-                        "files": files,
-                        "num_workers": args.num_workers,
-                        "flags": args.flags,
-                        **measure(source, Path(folder, "out"), args),
-                    }
-                )
+                write_workflows(flags.input.expanduser(), source, suffix, files)
+                result = measure(source, Path(folder, "out"), flags.num_workers, flags.flags)
+                run = {"format": suffix, "files": files, "num_workers": flags.num_workers, "flags": flags.flags}
+                results.append(run | result)
                 print(
-                    "{format:<4} {files:>9,} files {seconds:>8.1f} s {per_core:>8,.0f} files/s and core "
-                    "{peak_mib:>8,.0f} MiB".format(**results[-1]),
+                    f"{suffix:<4} {files:>9,} files {result['seconds']:>8.1f} s {result['per_core']:>8,.0f} files/s "
+                    f"and core {result['peak_mib']:>8,.0f} MiB",
                     flush=True,
                 )
-    if args.output:
-        write_atomic(args.output, json.dumps({"cpu": os.cpu_count(), "results": results}, indent=2).encode() + b"\n")
+    if flags.output:
+        write_atomic(flags.output, json.dumps({"cpu": os.cpu_count(), "results": results}, indent=2).encode() + b"\n")
 
 
 def write_workflows(source: Path, target: Path, suffix: str, files: int):
-    """So many workflows of the source, again and again under other names, no two alike."""
-    from tct_github_workflow.files import find_files, read_file
-    from tct_github_workflow.workflow_yaml import load_workflow
-
+    """Write this many different workflows: those of the source, repeated under other names."""
     texts = {file: read_file(source / file).decode(errors="replace") for file in find_files(source)}
     if suffix == "json":
-        values = {}
-        for file, text in texts.items():
-            try:
-                values[file] = load_workflow(text)
-            except ValueError:
-                continue
+        values = {file: value_of(text) for file, text in texts.items()}
         texts = {file: value for file, value in values.items() if isinstance(value, dict)}
     copies = ((file, number) for number in count() for file in texts)
     for file, number in islice(copies, files):
@@ -89,19 +77,18 @@ def write_workflows(source: Path, target: Path, suffix: str, files: int):
             path.write_text(f"name: {name}\n{texts[file]}", "utf-8")
 
 
-def measure(source: Path, output: Path, args) -> dict:
-    """Seconds and peak memory of one preparation."""
-    command = [
-        sys.executable,
-        SCRIPT,
-        "--input",
-        source,
-        "--output",
-        output,
-        "--num_workers",
-        str(args.num_workers),
-        *args.flags,
-    ]
+def value_of(text: str):
+    """Return the value of a YAML text, or None if it is not valid."""
+    try:
+        return load_workflow(text)
+    except ValueError:
+        return None
+
+
+def measure(source: Path, output: Path, num_workers: int, flags: list[str]) -> dict:
+    """Run one preparation, and return its seconds, its peak memory and the size of its output."""
+    command = [sys.executable, "-m", "workflow_data.prepare", "--input", source, "--output", output]
+    command += ["--num-workers", num_workers, *flags]
     started, peak = time.monotonic(), 0
     process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True)
     while process.poll() is None:
@@ -109,19 +96,19 @@ def measure(source: Path, output: Path, args) -> dict:
         time.sleep(SAMPLE_EVERY)
     seconds = time.monotonic() - started
     if process.returncode:
-        raise ValueError(f"preparation ended with {process.returncode}")
+        raise ValueError(f"preparation failed with exit code {process.returncode}")
     metadata = json.loads((output / "metadata.json").read_bytes())
     return {
         "seconds": round(seconds, 1),
         "peak_mib": round(peak / 2**20),
-        "per_core": round(metadata["total_records"] / seconds / min(args.num_workers, os.cpu_count())),
+        "per_core": round(metadata["total_records"] / seconds / min(num_workers, os.cpu_count())),
         "workflows": metadata["total_workflows"],
         "windows": sum(split["windows"] for split in metadata["splits"].values()),
     }
 
 
 def family(pid: int) -> list[int]:
-    """A process and all that descend from it."""
+    """Return the ids of a process and of all processes that descend from it."""
     try:
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     except OSError:  # it has ended
@@ -130,7 +117,7 @@ def family(pid: int) -> list[int]:
 
 
 def memory(pid: int) -> int:
-    """Bytes of memory of a process; what it shares with others counts in part."""
+    """Return the bytes of memory of a process. Pages that n processes share count as a part 1/n."""
     try:
         return int(re.search(r"Pss:\s+(\d+)", Path(f"/proc/{pid}/smaps_rollup").read_text())[1]) * 1024
     except (OSError, TypeError):

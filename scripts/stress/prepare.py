@@ -1,8 +1,8 @@
-"""Proof that preparation gives the same bytes whatever happens: workers, shards, SIGKILL at random moments.
+"""Prove that data preparation writes the same bytes with any number of workers, in shards, and after random kills.
 
     python -m scripts.stress.prepare --input workflows/ --count 20 -- --split-by folder
 
-What follows -- goes to prepare_training_data.py. One run, with one worker, is what all others are held against.
+Flags after -- go to the preparation. All runs are compared with one undisturbed run with one worker.
 """
 
 import hashlib
@@ -20,7 +20,6 @@ from pathlib import Path
 from script_tools.cli import ArgumentParser, cli_errors
 from workflow_data.work_folder import work_folder
 
-SCRIPT = Path(__file__).parent.parent / "tct-bundle/scripts/prepare_training_data.py"
 SHARDS = 4
 
 
@@ -28,14 +27,16 @@ SHARDS = 4
 def main(argv=None):
     parser = ArgumentParser(prog="python -m scripts.stress.prepare", description=__doc__.split("\n")[0])
     parser.add_argument("--input", required=True, metavar="PATH", help="workflows to prepare")
-    parser.add_argument("--count", type=int, default=20, metavar="N", help="kills (default: 20)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the moments to kill at (default: 0)")
-    parser.add_argument("--work", type=Path, metavar="DIR", help="for what is written (default: a temporary folder)")
+    parser.add_argument("--count", type=int, default=20, metavar="N", help="kills (default: %(default)s)")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="seed of the moments of the kills (default: 0)"
+    )
+    parser.add_argument("--work", type=Path, metavar="DIR", help="folder for the data (default: a temporary folder)")
     parser.add_argument("flags", nargs="*", metavar="-- FLAG", help="more flags for the preparation")
-    args = parser.parse_args(argv)
+    flags = parser.parse_args(argv)
 
-    with tempfile.TemporaryDirectory(dir=args.work) as folder:
-        start = ["--input", args.input, *args.flags]
+    with tempfile.TemporaryDirectory(dir=flags.work) as folder:
+        start = ["--input", flags.input, *flags.flags]
         output = Path(folder, "out")
         begun = time.monotonic()
         prepare(*start, "--output", output, "--num_workers", 1)
@@ -52,19 +53,13 @@ def main(argv=None):
         compare(f"{SHARDS} shards merged", output, expected)
 
         shutil.rmtree(output)
-        die_and_resume(
-            [*start, "--output", output, "--resume", "--num_workers", 2],
-            output,
-            args.count,
-            seconds,
-            random.Random(args.seed),
-            expected,
-        )
+        resumed = [*start, "--output", output, "--resume", "--num_workers", 2]
+        kill_and_resume(resumed, output, flags.count, seconds, random.Random(flags.seed), expected)
 
 
-def die_and_resume(flags: list, output: Path, count: int, seconds: float, chance: random.Random, expected: str):
-    """Kills `count` runs, each resumed after the last; what is finished meanwhile is compared and begun anew."""
-    kills, ends, where = 0, 0, Counter()
+def kill_and_resume(flags: list, output: Path, count: int, seconds: float, chance: random.Random, expected: str):
+    """Kill `count` runs at random moments. Each next run resumes the last one, or starts again if that has finished."""
+    kills, ends, moments = 0, 0, Counter()
     while kills < count:
         process = subprocess.Popen(
             command(*flags), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
@@ -75,34 +70,34 @@ def die_and_resume(flags: list, output: Path, count: int, seconds: float, chance
             kill(process)
             process.wait()
             kills += 1
-            where[place(output)] += 1
+            moments[stage(output)] += 1
         else:
             ends += 1
             compare(f"finished after {kills} kills", output, expected)
             shutil.rmtree(output)
     prepare(*flags)
-    compare(f"{count} kills, {ends + 1} runs that came to their end", output, expected)
-    print("killed " + ", ".join(f"{times} times {stage}" for stage, times in sorted(where.items())))
+    compare(f"{count} kills, {ends + 1} runs that finished", output, expected)
+    print("killed " + ", ".join(f"{times} times {moment}" for moment, times in sorted(moments.items())))
 
 
 def kill(process: subprocess.Popen):
-    """Kills a run and its workers; on Windows these end with it."""
+    """Kill a run and its workers. On Windows the workers end with their parent."""
     if hasattr(os, "killpg"):
         os.killpg(process.pid, signal.SIGKILL)
     else:
         process.kill()
 
 
-def place(output: Path) -> str:
-    """How far the run was that writes the output."""
+def stage(output: Path) -> str:
+    """Return how far the run that writes the output has come."""
     work = work_folder(output)
     if not (work / "chunks").exists():
         return "while starting"
-    return "while assembling" if (work / "records.json").exists() else "while tokenising"
+    return "while writing" if (work / "records.json").exists() else "while tokenizing"
 
 
 def command(*flags) -> list[str]:
-    return [sys.executable, str(SCRIPT), *map(str, flags)]
+    return [sys.executable, "-m", "workflow_data.prepare", *map(str, flags)]
 
 
 def prepare(*flags):
@@ -112,7 +107,7 @@ def prepare(*flags):
 
 
 def hash_folder(folder: Path) -> str:
-    """SHA-256 over names and contents of all files."""
+    """Return a SHA-256 of the names and contents of all files."""
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
         digest.update(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
@@ -121,7 +116,7 @@ def hash_folder(folder: Path) -> str:
 
 def compare(what: str, output: Path, expected: str):
     if hash_folder(output) != expected:
-        raise ValueError(f"{what}: other bytes")
+        raise ValueError(f"{what}: the bytes differ")
     print(f"{what}: the same bytes", flush=True)
 
 

@@ -16,7 +16,7 @@ from nanochat.distributed import Ranks, gather_bytes, process_group, sum_over_ra
 from nanochat.inference import prepare_for_inference
 from nanochat.loss_eval import TokenScores, bootstrap_interval, perplexity, score_batch
 from tct_packing import packed_data_loader
-from workflow_data.reader import check_metadata, load_rows, open_tokenizer, read_metadata, read_split
+from workflow_data.reader import check_metadata, iter_workflows, load_rows, open_tokenizer, read_metadata
 from workflow_eval.completions import compare_continuations, summarize_completions
 from workflow_eval.samples import SampleSet, TrainingIndex, compare_with_real, find_tools
 from workflow_eval.token_kinds import KINDS, MaskInterner, annotate_tokens
@@ -54,7 +54,7 @@ def read_held_out(data_dir, metadata: dict, tokenizer) -> HeldOut:
     """Read the validation split of a prepared folder. Raise ValueError if it is damaged."""
     masks, annotations, workflows, texts = MaskInterner(), [], [], []
     has_kinds, count = hasattr(tokenizer, "matcher"), metadata["splits"]["val"]["workflows"]
-    for workflow in tqdm(read_split(data_dir, "val", metadata), "read", count, unit="workflow", disable=None):
+    for workflow in tqdm(iter_workflows(data_dir, "val", metadata), "read", count, unit="workflow", disable=None):
         workflows.append(workflow)
         try:
             texts.append(tokenizer.decode(workflow.tokens.tolist()))

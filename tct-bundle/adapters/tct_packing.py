@@ -6,7 +6,7 @@ from nanochat.packing import PackedEvalLoader, PackedTrainLoader
 from nanochat.run_start import Process, Start
 from nanochat.training_run import Data
 from workflow_data.loaders import open_split, visited_rows
-from workflow_data.reader import check_metadata, load_states, read_metadata
+from workflow_data.reader import check_metadata, load_schema_positions, read_metadata
 
 
 def packed_data_loader(
@@ -31,7 +31,7 @@ def packed_data_loader(
     """
     rows, metadata, share = open_split(context_size, split, data_dir, device, vocab_size, max_files, rank, world_size)
     if with_states:
-        share["states"] = load_states(data_dir, split, metadata)
+        share["states"] = load_schema_positions(data_dir, split, metadata)
     targets = device_batch_size * context_size
     if split == "train":
         return PackedTrainLoader(rows, targets, metadata, seed=seed, **share)

@@ -1,3 +1,5 @@
-"""The workflow tokenizer with the interface of nanochat's: the documented import, from workflow_data."""
+"""Use the workflow tokenizer with the interface of nanochat's: the documented import, from workflow_data."""
 
-from workflow_data.tokenizers import TCTTokenizer  # noqa: F401
+from workflow_data.tokenizers import TCTTokenizer
+
+__all__ = ["TCTTokenizer"]

@@ -1,4 +1,4 @@
-"""Cleaning: what is refused has its reason, and repairs change only what the schema rejects."""
+"""Cleaning: skipped texts have a reason, and repairs change only what the schema rejects."""
 
 import copy
 import functools
@@ -48,7 +48,7 @@ def judge(text, name="ci.yml", repair=False):
         ("x: &a [1]\ny: *b\n", "syntax", "alias *b has no anchor"),
     ],
 )
-def test_what_is_left_out_has_its_reason(text, reason, detail):
+def test_skipped_texts_have_a_reason(text, reason, detail):
     result = judge(text)
     assert isinstance(result, Skipped) and result.reason == reason and detail in result.detail
     assert "\n" not in result.detail
@@ -62,7 +62,7 @@ def test_what_is_left_out_has_its_reason(text, reason, detail):
         "on: push\njobs: {a: {runs-on: x, steps: [{run: 'echo $default-branch'}]}}\n",
     ],
 )
-def test_what_only_looks_like_a_template_is_a_workflow(text):
+def test_a_workflow_may_look_like_a_template(text):
     assert isinstance(judge(text), Workflow)
 
 
@@ -75,11 +75,11 @@ def test_what_only_looks_like_a_template_is_a_workflow(text):
         ("3:ci.json", '{"on":"push","jobs":{"a":{"runs-on":"x"}}}'),
     ],
 )
-def test_a_text_is_json_or_yaml_by_its_name_or_by_how_it_begins(name, text):
+def test_name_or_first_character_decides_between_json_and_yaml(name, text):
     assert judge(text, name).value == {"on": "push", "jobs": {"a": {"runs-on": "x"}}}
 
 
-def test_bombs_of_aliases_and_of_nesting_are_bounded():
+def test_alias_and_nesting_bombs_are_bounded():
     bomb = "a: &a [x]\n" + "".join(
         f"{chr(98 + i)}: &{chr(98 + i)} [{', '.join([f'*{chr(97 + i)}'] * 9)}]\n" for i in range(20)
     )
@@ -88,7 +88,7 @@ def test_bombs_of_aliases_and_of_nesting_are_bounded():
         assert judge(text).reason == judge(text, "x.json").reason == "syntax"
 
 
-def test_a_file_deleted_meanwhile_is_unreadable():
+def test_a_deleted_file_is_unreadable():
     assert clean(Record("x.yml", path=Path("/nowhere/x.yml"))) == Skipped("unreadable", "No such file or directory")
 
 
@@ -144,7 +144,7 @@ def with_step(**step) -> dict:
         ),
     ],
 )
-def test_each_repair_makes_a_valid_workflow_of_one_that_is_refused(name, value, repaired):
+def test_each_repair_makes_an_invalid_workflow_valid(name, value, repaired):
     schema = jsonschema_rs.validator_for(workflow_schema())
     assert not schema.is_valid(value) and judge(value).reason == "not_schema_valid"
     result = judge(value, repair=True)
@@ -153,7 +153,7 @@ def test_each_repair_makes_a_valid_workflow_of_one_that_is_refused(name, value, 
 
 
 def test_every_repair_is_tested():
-    marks = test_each_repair_makes_a_valid_workflow_of_one_that_is_refused.pytestmark
+    marks = test_each_repair_makes_an_invalid_workflow_valid.pytestmark
     assert {case[0] for case in marks[0].args[1]} == {repair.__name__ for repair in REPAIRS}
 
 
@@ -180,7 +180,7 @@ def test_every_repair_is_tested():
         {"jobs": {"a": {"steps": [1, None, {}]}}},
     ],
 )
-def test_what_github_refuses_or_reads_otherwise_stays_refused(value):
+def test_what_github_refuses_is_not_repaired(value):
     assert judge(value, repair=True).reason == "not_schema_valid"
 
 
@@ -201,12 +201,12 @@ KEPT = {  # valid, and much like what repairs change
 }
 
 
-def test_what_is_like_a_fault_and_valid_is_kept():
+def test_valid_values_that_resemble_faults_are_kept():
     result = judge(KEPT, repair=True)
     assert result.value == KEPT and result.repairs == []
 
 
-def test_a_repair_changes_nothing_but_what_the_schema_rejects():
+def test_a_repair_changes_only_what_the_schema_rejects():
     broken = copy.deepcopy(KEPT)
     broken["jobs"]["broken"] = {"runs-on": "x", "env": {"A": None}, "steps": [{"run": True}]}
     repaired = copy.deepcopy(KEPT)
@@ -221,7 +221,7 @@ def test_a_place_may_need_two_repairs():
     assert result.repairs == ["scalar_as_text", "list_of_one"]
 
 
-def test_a_repair_leaves_the_other_places_of_an_alias():
+def test_a_repair_leaves_other_uses_of_an_alias():
     result = judge(
         "on:\n  workflow_call: {inputs: {x: &x {type: string, default: }}}\n"
         "  workflow_dispatch: {inputs: {x: *x}}\njobs: {a: {runs-on: x}}\n",
@@ -243,6 +243,7 @@ def places(value, path=()):
         yield from places(value[key], (*path, key))
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(st.sampled_from([KEPT, *SYNTHETIC]), st.data())
 def test_no_repair_changes_a_valid_workflow(workflow, data):
@@ -256,6 +257,7 @@ def test_no_repair_changes_a_valid_workflow(workflow, data):
         assert result.repairs == [] and json.dumps(result.value) == json.dumps(value)
 
 
+@pytest.mark.slow
 def test_no_repair_changes_a_valid_real_workflow(corpus):
     for name in find_files(corpus / "workflows")[::20]:
         record = Record(name, path=corpus / "workflows" / name)
@@ -264,12 +266,12 @@ def test_no_repair_changes_a_valid_real_workflow(corpus):
             assert clean(record, repair=True) == plain
 
 
-def test_a_repair_that_does_not_help_leaves_the_reason():
+def test_a_failed_repair_keeps_the_reason():
     result = judge({"on": {"push": {"branches": "main"}}, "jobs": {"a": 1}}, repair=True)
     assert result.reason == "not_schema_valid" and "$.jobs" in result.detail
 
 
-def test_the_repairs_of_one_workflow_are_bounded():
+def test_repairs_per_workflow_are_bounded():
     env = dict.fromkeys(map(str, range(MAX_REPAIRS + 1)))
     assert "$.env" in judge({"env": env, **started_by("push")}, repair=True).detail
     del env["0"]

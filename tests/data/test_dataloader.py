@@ -12,21 +12,21 @@ from prepared_data import write_prepared
 
 from tct_packing import packed_data_loader
 from workflow_data.loaders import TrainLoader, create_dataloader, tokenizing_distributed_data_loader
-from workflow_data.reader import read_metadata, read_split
+from workflow_data.reader import iter_workflows, read_metadata
 
 C = 16
 METADATA = {"pad_token": 0, "context_size": C, "stride": 4, "window_step": 4}
 
 
 def numbered_rows(count):
-    """Rows that can be told apart by their position, (count, C + 1)."""
+    """Return rows with different positions, (count, C + 1)."""
     rows = torch.ones(count, C + 1, dtype=torch.int16)
     rows[:, 0] = torch.arange(count)
     return rows
 
 
 def take(loader, batches):
-    """The numbers of the rows in the next batches."""
+    """Return the numbers of the rows in the next batches."""
     return [number for _ in range(batches) for number in next(loader)[0][:, 0].tolist()]
 
 
@@ -38,7 +38,7 @@ def loader_of(rows=10, batch_size=3, **options):
 # training
 
 
-def test_inputs_start_with_the_position_and_targets_are_one_ahead():
+def test_targets_are_one_ahead_of_inputs():
     row = torch.arange(100, 100 + C + 1, dtype=torch.int16)[None]
     x, y = next(TrainLoader(row, 1, METADATA))
     assert x.dtype == y.dtype == torch.int64
@@ -54,7 +54,7 @@ def test_padding_is_never_a_target():
 
 @settings(max_examples=50)
 @given(rows=st.integers(1, 40), batch_size=st.integers(1, 50), seed=st.integers(0, 2**70))
-def test_every_row_comes_once_in_every_epoch_and_every_batch_is_full(rows, batch_size, seed):
+def test_every_epoch_has_each_row_once(rows, batch_size, seed):
     loader = loader_of(rows, batch_size, seed=seed)
     batches = 3 * rows // batch_size + 1
     numbers = take(loader, batches)
@@ -70,7 +70,7 @@ def test_epochs_and_seeds_have_their_own_order():
     assert len(orders) == 5  # the first epoch of seed 0 is in both
 
 
-def test_the_parts_of_the_ranks_make_the_batch_of_one_process():
+def test_ranks_share_the_batch_of_one_process():
     one = loader_of(batch_size=3)
     ranks = [loader_of(batch_size=3, rank=rank, world_size=2) for rank in range(2)]
     for _ in range(8):  # more than two epochs
@@ -79,7 +79,7 @@ def test_the_parts_of_the_ranks_make_the_batch_of_one_process():
 
 @settings(max_examples=50)
 @given(before=st.integers(0, 20), ranks_before=st.integers(1, 3), ranks_after=st.integers(1, 3))
-def test_a_resumed_loader_continues_the_order_on_any_number_of_ranks(before, ranks_before, ranks_after):
+def test_resuming_continues_the_order_on_any_ranks(before, ranks_before, ranks_after):
     straight = loader_of(batch_size=1, seed=5)
     take(straight, before * ranks_before)
     stopped = loader_of(batch_size=1, seed=5, world_size=ranks_before)
@@ -121,14 +121,14 @@ def test_validation_scores_every_token_once(tmp_path_factory, lengths, window_st
         assert scored == [token for workflow in workflows["val"] for token in workflow]
 
 
-def test_a_scored_token_has_half_a_context_before_it_where_the_windows_allow(tmp_path):
+def test_scored_tokens_have_half_a_context_before_them(tmp_path):
     write_prepared(tmp_path, [1], [70])
     for x, y in tokenizing_distributed_data_loader(1, C, "val", tmp_path):
         if x[0, 0] > 0:
             assert (y[0, : C // 2] == -1).all()
 
 
-def test_max_windows_keeps_whole_workflows_spread_over_the_split(tmp_path):
+def test_max_windows_keeps_whole_workflows(tmp_path):
     workflows = write_prepared(tmp_path, [1], [10] * 100)
     loader = tokenizing_distributed_data_loader(8, C, "val", tmp_path, max_windows=10)
     scored = [token for _, y in loader for token in y[y != -1].tolist()]
@@ -168,7 +168,7 @@ def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
     next(tokenizing_distributed_data_loader(1, C, "train", "~/prepared"))
 
 
-def test_torchrun_says_which_part_is_ours(tmp_path, monkeypatch):
+def test_rank_comes_from_torchrun(tmp_path, monkeypatch):
     write_prepared(tmp_path, [5], [5])
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "4")
@@ -189,7 +189,7 @@ def cut(name):
 
 
 def table(name, change):
-    """A change of the tensor in a file: in place, or to what the function returns."""
+    """Return a damage that changes the tensor in a file: in place, or to what the function returns."""
 
     def damage(folder):
         rows = torch.load(folder / name, weights_only=True)
@@ -203,8 +203,8 @@ def value(name, row, column, number):
     return table(name, lambda rows: rows[row].__setitem__(column, number))
 
 
-def says(**changes):
-    """Other values in metadata.json; with a value of None, none."""
+def metadata_with(**changes):
+    """Return a damage that changes values in metadata.json, or removes them if they are None."""
 
     def damage(folder):
         metadata = json.loads((folder / "metadata.json").read_text()) | changes
@@ -214,7 +214,7 @@ def says(**changes):
 
 
 def line(**changes):
-    """Other values in the first line of workflows.jsonl."""
+    """Return a damage that changes values in the first line of workflows.jsonl."""
 
     def damage(folder):
         first, *others = (folder / "workflows.jsonl").read_text().splitlines()
@@ -231,22 +231,28 @@ DAMAGES = {
     "not UTF-8": (spoil("metadata.json", b"\xff"), "metadata.json is not a JSON object"),
     "nested without end": (spoil("metadata.json", b"[" * 100_000), "metadata.json is not a JSON object"),
     "not an object": (spoil("metadata.json", b"[]"), "metadata.json is not a JSON object"),
-    "no metadata": (lambda folder: (folder / "metadata.json").unlink(), "is not a prepared folder"),
-    "missing key": (says(stride=None), "does not say stride"),
-    "text for a number": (says(context_size="16"), "says context_size '16', which is not a whole number from 1 up"),
-    "float for a number": (says(vocab_size=64.0), "says vocab_size 64.0"),
-    "boolean for a number": (says(stride=True), "says stride True"),
-    "stride of 0": (says(stride=0), "says stride 0"),
-    "negative padding": (says(pad_token=-1), "says pad_token -1"),
-    "padding outside": (says(pad_token=64), "sizes that do not fit together"),
-    "too many ids": (says(vocab_size=40_000), "sizes that do not fit together"),
-    "wrong step": (says(window_step=6), "a window_step that is not a multiple of stride"),
-    "wrong tokenizer": (says(tokenizer="tct"), "a tokenizer without name and fingerprint"),
-    "wrong splits": (says(splits=[]), "says splits other than"),
-    "unknown split": (says(splits=SPLITS | {"dev": {}}), "says splits other than"),
-    "wrong counts": (says(splits=SPLITS | {"val": {"windows": 3}}), "says of the split val no workflows"),
-    "bytes missing": (says(splits=SPLITS | {"val": SPLITS["val"] | {"json_bytes": 0}}), "says of the split val no"),
-    "wrong states": (says(n_states="many"), "says n_states 'many'"),
+    "no metadata": (lambda folder: (folder / "metadata.json").unlink(), "is not a prepared data folder"),
+    "missing key": (metadata_with(stride=None), "lacks stride"),
+    "text for a number": (
+        metadata_with(context_size="16"),
+        "has context_size '16', which is not a whole number of at least 1",
+    ),
+    "float for a number": (metadata_with(vocab_size=64.0), "has vocab_size 64.0"),
+    "boolean for a number": (metadata_with(stride=True), "has stride True"),
+    "stride of 0": (metadata_with(stride=0), "has stride 0"),
+    "negative padding": (metadata_with(pad_token=-1), "has pad_token -1"),
+    "padding outside": (metadata_with(pad_token=64), "sizes that do not fit together"),
+    "too many ids": (metadata_with(vocab_size=40_000), "sizes that do not fit together"),
+    "wrong step": (metadata_with(window_step=6), "a window_step that is not a multiple of stride"),
+    "wrong tokenizer": (metadata_with(tokenizer="tct"), "a tokenizer without name and fingerprint"),
+    "wrong splits": (metadata_with(splits=[]), "has splits other than"),
+    "unknown split": (metadata_with(splits=SPLITS | {"dev": {}}), "has splits other than"),
+    "wrong counts": (metadata_with(splits=SPLITS | {"val": {"windows": 3}}), "has a split val in which workflows"),
+    "bytes missing": (
+        metadata_with(splits=SPLITS | {"val": SPLITS["val"] | {"json_bytes": 0}}),
+        "has a split val in which",
+    ),
+    "wrong states": (metadata_with(n_states="many"), "has n_states 'many'"),
     "no table": (lambda folder: (folder / "train.pt").unlink(), "there is no .*train.pt"),
     "not a table": (spoil("train.pt", b"no tensor"), "train.pt cannot be read"),
     "cut table": (cut("train.pt"), "train.pt cannot be read"),
@@ -259,7 +265,7 @@ DAMAGES = {
     "one dimension": (table("train.pt", lambda rows: rows.flatten()), "train.pt is not an int16 tensor"),
     "fewer rows": (
         table("val.pt", lambda rows: rows[:2].clone()),
-        "val.pt has 2 windows, but its metadata.json says 3",
+        "val.pt has 2 rows, but metadata.json lists 3 windows",
     ),
     "id too large": (value("train.pt", 2, 3, 64), "train.pt has the token id 64, which is not from 0 to 63"),
     "negative id": (value("val.pt", 2, 3, -3), "val.pt has the token id -3, which"),
@@ -275,21 +281,24 @@ DAMAGES = {
     "negative state": (value("val_states.pt", 0, 0, -1), "val_states.pt has the schema position -1, which"),
     "no lines": (lambda folder: (folder / "workflows.jsonl").unlink(), "there is no .*workflows.jsonl"),
     "line not JSON": (spoil("workflows.jsonl", b'{"file": "a.yml"\n'), "workflows.jsonl, line 1, is not a JSON object"),
-    "line without count": (line(tokens="20"), "workflows.jsonl, line 1, does not say first_window, windows, tokens"),
-    "line without split": (line(split="dev"), "workflows.jsonl, line 1, does not say file"),
-    "too many tokens": (line(tokens=40), "says 40 tokens, but its windows hold 20"),
-    "other windows": (line(first_window=1), "that its windows are 1 to 3, but train.pt does not"),
+    "line without count": (
+        line(tokens="20"),
+        "workflows.jsonl, line 1, lacks a whole number for first_window, windows, tokens",
+    ),
+    "line without split": (line(split="dev"), "workflows.jsonl, line 1, lacks a text for file"),
+    "too many tokens": (line(tokens=40), "lists 40 tokens, but its windows hold 20"),
+    "other windows": (line(first_window=1), "has the windows 1 to 3, but not in train.pt"),
 }
 
 
 def use(folder):
-    """What training and evaluation read of a prepared folder."""
+    """Read what training and evaluation read of a prepared folder."""
     metadata = read_metadata(folder)
     for split in ("train", "val"):
         loader = packed_data_loader(1, C, split, folder, with_states="n_states" in metadata)
         for _, batch in zip(range(20), loader):
             assert batch[0].max() < 64
-        list(read_split(folder, split, metadata))
+        list(iter_workflows(folder, split, metadata))
     create_dataloader(folder / "val.pt", 2, shuffle=True)
 
 
@@ -304,7 +313,7 @@ def test_a_sound_folder_can_be_used(sound):
 
 
 @pytest.mark.parametrize("name", DAMAGES)
-def test_each_damage_is_one_sentence_with_the_remedy(sound, name):
+def test_each_damage_has_an_error_with_a_remedy(sound, name):
     damage, message = DAMAGES[name]
     damage(sound)
     with pytest.raises((ValueError, FileNotFoundError), match=message) as error:
@@ -317,7 +326,7 @@ FILES = ("metadata.json", "train.pt", "val.pt", "train_states.pt", "val_states.p
 
 @settings(max_examples=80)
 @given(st.data(), st.sampled_from(FILES), st.booleans())
-def test_damage_anywhere_is_an_error_for_the_user_or_harmless(tmp_path_factory, data, name, cuts):
+def test_random_damage_is_harmless_or_a_user_error(tmp_path_factory, data, name, cuts):
     folder = tmp_path_factory.mktemp("sound")
     write_prepared(folder, [20, 7], [20, 7], n_states=7)
     content = bytearray((folder / name).read_bytes())
@@ -339,7 +348,7 @@ JSON_VALUES = st.recursive(
 
 @settings(max_examples=80)
 @given(st.data(), JSON_VALUES)
-def test_any_value_in_its_json_is_an_error_for_the_user_or_harmless(tmp_path_factory, data, value):
+def test_any_metadata_is_harmless_or_a_user_error(tmp_path_factory, data, value):
     folder = tmp_path_factory.mktemp("sound")
     write_prepared(folder, [20, 7], [20, 7], n_states=7)
     metadata = json.loads((folder / "metadata.json").read_text())
@@ -353,7 +362,7 @@ def test_any_value_in_its_json_is_an_error_for_the_user_or_harmless(tmp_path_fac
         use(folder)
 
 
-def test_windows_that_were_thinned_may_leave_gaps(sound):
+def test_thinned_windows_may_leave_gaps(sound):
     write_prepared(sound, [100], [20], n_states=7)
     rows, states = (torch.load(sound / name, weights_only=True) for name in ("train.pt", "train_states.pt"))
     kept = torch.tensor([0, 10, len(rows) - 1])
@@ -361,9 +370,9 @@ def test_windows_that_were_thinned_may_leave_gaps(sound):
     torch.save(states[kept], sound / "train_states.pt")
     splits = json.loads((sound / "metadata.json").read_text())["splits"]
     splits["train"]["windows"] = 3
-    says(splits=splits, max_windows_per_workflow=3)(sound)
+    metadata_with(splits=splits, max_windows_per_workflow=3)(sound)
     next(packed_data_loader(1, C, "train", sound, with_states=True))
-    says(max_windows_per_workflow=None)(sound)
+    metadata_with(max_windows_per_workflow=None)(sound)
     with pytest.raises(ValueError, match="has the position 10 in row 1"):
         packed_data_loader(1, C, "train", sound)
 

@@ -1,4 +1,4 @@
-"""Preparation: every token of every good workflow in a window, nothing leaks, nothing lost without a word."""
+"""Preparation: every token of every valid workflow is in a window, and every skipped file is reported."""
 
 import functools
 import json
@@ -16,7 +16,7 @@ from helpers import exit_code
 
 import tct_github_workflow
 from workflow_data import prepare as prepare_training_data
-from workflow_data import workers
+from workflow_data import workers, writer
 
 SCRIPTS = Path(__file__).parents[2] / "tct-bundle" / "scripts"
 
@@ -41,7 +41,7 @@ def prepare(source, output, *flags):
 
 def load(output):
     metadata = json.loads((output / "metadata.json").read_text())
-    rows = {side: torch.load(output / f"{side}.pt", mmap=True, weights_only=True) for side in ("train", "val")}
+    rows = {split: torch.load(output / f"{split}.pt", mmap=True, weights_only=True) for split in ("train", "val")}
     skipped = [json.loads(line) for line in (output / "skipped.jsonl").read_text().splitlines()]
     return rows["train"], rows["val"], metadata, skipped
 
@@ -51,14 +51,14 @@ def contents(folder):
 
 
 def names_in(rows):
-    """The names of the workflows whose first window is among the rows."""
+    """Return the names of the workflows whose first window is among the rows."""
     texts = [tct_github_workflow.decode_prefix(row[1:].tolist())[0] for row in rows if row[0] == 0]
     return [json.loads(text)["name"] for text in texts]
 
 
 @pytest.fixture
 def bytes_as_tokens(monkeypatch):
-    """A tokenizer whose lengths a test can set: one token for each byte, as long as there are jobs."""
+    """Use a tokenizer with one token per byte, so that a test can choose lengths. It requires only jobs."""
 
     def encode(text):
         if "jobs" not in json.loads(text):
@@ -81,17 +81,17 @@ def bytes_as_tokens(monkeypatch):
 # the split
 
 
-def test_added_files_move_no_workflow_to_the_other_side(tmp_path, bytes_as_tokens):
+def test_added_files_do_not_move_workflows(tmp_path, bytes_as_tokens):
     write_workflows(tmp_path / "in", [f"b{i}.json" for i in range(30)])
     prepare(tmp_path / "in", tmp_path / "before", "--context-size", 512)
     write_workflows(tmp_path / "in", [f"a{i}/c.json" for i in range(30)])
     prepare(tmp_path / "in", tmp_path / "after", "--context-size", 512)
     before, after = load(tmp_path / "before"), load(tmp_path / "after")
-    for side in (0, 1):
-        assert before[side].shape[0] and set(names_in(before[side])) < set(names_in(after[side]))
+    for split in (0, 1):
+        assert before[split].shape[0] and set(names_in(before[split])) < set(names_in(after[split]))
 
 
-def test_split_by_folder_keeps_a_folder_on_one_side(tmp_path, bytes_as_tokens):
+def test_split_by_folder_keeps_folders_together(tmp_path, bytes_as_tokens):
     write_workflows(tmp_path / "in", [f"owner__{i}/{name}.json" for i in range(12) for name in "abcd"])
     assert prepare(tmp_path / "in", tmp_path / "out", "--split-by", "folder") == 0
     train, val, metadata, _ = load(tmp_path / "out")
@@ -104,7 +104,7 @@ def test_split_by_folder_keeps_a_folder_on_one_side(tmp_path, bytes_as_tokens):
 # the prepared set
 
 
-def test_metadata_says_what_the_tensors_hold(tmp_path, bytes_as_tokens):
+def test_metadata_describes_the_tensors(tmp_path, bytes_as_tokens):
     names = [f"{i}.json" for i in range(20)]
     write_workflows(tmp_path / "in", names)
     assert (
@@ -147,15 +147,15 @@ def test_metadata_says_what_the_tensors_hold(tmp_path, bytes_as_tokens):
         "test_split": 0.0,
     }
     assert skipped == []
-    for side, rows in (("train", train), ("val", val)):
-        assert splits[side]["windows"] == len(rows)
-        assert splits[side]["targets"] == int((rows[:, 1:] != 0).sum())
-        assert splits[side]["workflows"] == int((rows[:, 0] == 0).sum()) > 0
+    for split, rows in (("train", train), ("val", val)):
+        assert splits[split]["windows"] == len(rows)
+        assert splits[split]["targets"] == int((rows[:, 1:] != 0).sum())
+        assert splits[split]["workflows"] == int((rows[:, 0] == 0).sum()) > 0
     assert sum(split["tokens"] for split in splits.values()) == total
     assert sum(split["json_bytes"] for split in splits.values()) == total
 
 
-def test_rows_of_a_workflow_follow_each_other_in_order_of_the_files(tmp_path, bytes_as_tokens):
+def test_rows_are_in_the_order_of_files(tmp_path, bytes_as_tokens):
     names = [f"{i:02}.json" for i in range(8)]
     write_workflows(tmp_path / "in", names)
     prepare(tmp_path / "in", tmp_path / "out", "--context-size", 32, "--stride", 8, "--train-split", 1)
@@ -174,13 +174,13 @@ def test_rows_of_a_workflow_follow_each_other_in_order_of_the_files(tmp_path, by
     assert files == names
 
 
-def test_max_files_takes_the_first_in_sorted_order(tmp_path, bytes_as_tokens):
+def test_max_files_keeps_the_first_files(tmp_path, bytes_as_tokens):
     write_workflows(tmp_path / "in", ["c.json", "a/z.json", "b.json", "a/a.json"])
     prepare(tmp_path / "in", tmp_path / "out", "--max-files", 3, "--train-split", 1)
     assert names_in(load(tmp_path / "out")[0]) == ["a/a.json", "a/z.json", "b.json"]
 
 
-def test_duplicates_are_dropped_whatever_their_format_and_key_order(tmp_path, bytes_as_tokens):
+def test_duplicates_in_other_formats_are_dropped(tmp_path, bytes_as_tokens):
     source = tmp_path / "in"
     write_workflows(source, ["a.json", "b.json"])
     value = workflow("a.json")
@@ -196,7 +196,7 @@ def test_duplicates_are_dropped_whatever_their_format_and_key_order(tmp_path, by
     ]
 
 
-def test_bad_files_among_good_ones_are_counted_with_their_reason(tmp_path, bytes_as_tokens, capsys):
+def test_skipped_files_are_counted_by_reason(tmp_path, bytes_as_tokens, capsys):
     source = tmp_path / "in"
     write_workflows(source, ["good.json", "sub/good.yaml", "tool/.github/workflows/ci.yml", "tool/example.yml"])
     (source / "readme.md").write_text("no workflow")
@@ -247,7 +247,7 @@ def test_bad_files_among_good_ones_are_counted_with_their_reason(tmp_path, bytes
         "unreadable": 4,
     }
     details = {item["file"]: item["detail"] for item in skipped}
-    assert "--stride 8 would do" in details["long.yml"]
+    assert "use --stride 8" in details["long.yml"]
     assert details["other.yml"] == "$: 'jobs' is missing"
     report = capsys.readouterr().out
     assert "skipped: syntax" in report and str(tmp_path / "out") in report
@@ -266,7 +266,7 @@ def test_bad_files_among_good_ones_are_counted_with_their_reason(tmp_path, bytes
         (["--train-split", 1.5, "--max-files", 0], ["--train-split must be from 0 to 1, not 1.5", "--max-files"]),
     ],
 )
-def test_all_bad_numbers_are_named_together(tmp_path, capsys, flags, messages):
+def test_all_wrong_numbers_are_reported_together(tmp_path, capsys, flags, messages):
     write_workflows(tmp_path / "in", ["a.json"])
     assert prepare(tmp_path / "in", tmp_path / "out", *flags) == 2
     error = capsys.readouterr().err
@@ -297,24 +297,24 @@ def test_an_input_without_workflows_is_refused(tmp_path, bytes_as_tokens, capsys
         (
             b'{"content": "a: 1", "path": "docs/x.yml"}\n',
             ["--path_glob", "workflows/*"],
-            "--path_glob takes none of its 1 files or rows",
+            "--path-glob matches none of its 1 files or rows",
         ),
     ],
 )
-def test_a_table_without_rows_says_so(tmp_path, capsys, content, flags, message):
+def test_a_table_without_rows_is_refused(tmp_path, capsys, content, flags, message):
     (tmp_path / "x.jsonl").write_bytes(content)
     assert prepare(tmp_path / "x.jsonl", tmp_path / "out", *flags) == 2
     assert capsys.readouterr().err == f"error: no workflow in the input: {message}\n"
 
 
-def test_a_parquet_file_without_rows_says_so(tmp_path, capsys):
+def test_a_parquet_file_without_rows_is_refused(tmp_path, capsys):
     pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     parquet.write_table(pa.table({"content": pa.array([], pa.string())}), tmp_path / "x.parquet")
     assert prepare(tmp_path / "x.parquet", tmp_path / "out") == 2
     assert capsys.readouterr().err == "error: no workflow in the input: it has no rows\n"
 
 
-def test_an_earlier_prepared_set_is_replaced_and_nothing_else(tmp_path, bytes_as_tokens, capsys):
+def test_only_an_earlier_result_is_replaced(tmp_path, bytes_as_tokens, capsys):
     write_workflows(tmp_path / "in", ["a.json", "b.json"])
     assert prepare(tmp_path / "in", tmp_path / "out", "--seed", 1) == 0
     assert prepare(tmp_path / "in", tmp_path / "out", "--seed", 2) == 0
@@ -327,7 +327,7 @@ def test_an_earlier_prepared_set_is_replaced_and_nothing_else(tmp_path, bytes_as
 
 
 @pytest.mark.parametrize("name", sorted(prepare_training_data.OUTPUTS | prepare_training_data.SHARD_OUTPUTS))
-def test_a_file_of_such_a_name_alone_is_no_earlier_set(tmp_path, bytes_as_tokens, capsys, name):
+def test_one_known_file_is_not_an_earlier_result(tmp_path, bytes_as_tokens, capsys, name):
     write_workflows(tmp_path / "in", ["a.json", "b.json"])
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / name).write_text('{"mine": 1}')
@@ -337,16 +337,16 @@ def test_a_file_of_such_a_name_alone_is_no_earlier_set(tmp_path, bytes_as_tokens
     assert (tmp_path / "out" / name).read_text() == '{"mine": 1}'
 
 
-def test_a_folder_where_the_work_would_be_done_is_left_alone(tmp_path, bytes_as_tokens, capsys):
+def test_a_foreign_work_folder_is_left_alone(tmp_path, bytes_as_tokens, capsys):
     write_workflows(tmp_path / "in", ["a.json", "b.json"])
     (tmp_path / ".out.unfinished").mkdir()
     (tmp_path / ".out.unfinished" / "thesis.txt").write_text("42")
     assert prepare(tmp_path / "in", tmp_path / "out") == 2
-    assert "holds files that are not of an unfinished run" in capsys.readouterr().err
+    assert "holds files that do not belong to an unfinished run" in capsys.readouterr().err
     assert (tmp_path / ".out.unfinished" / "thesis.txt").read_text() == "42"
 
 
-def test_an_output_inside_the_input_is_not_read_as_input(tmp_path, bytes_as_tokens):
+def test_an_output_inside_the_input_is_not_read(tmp_path, bytes_as_tokens):
     write_workflows(tmp_path, ["a.json", "b.json"])
     for _ in range(2):
         assert prepare(tmp_path, tmp_path / "out") == 0
@@ -354,9 +354,7 @@ def test_an_output_inside_the_input_is_not_read_as_input(tmp_path, bytes_as_toke
 
 
 @pytest.mark.parametrize("failure, code", [(KeyboardInterrupt(), 130), (OSError(28, "No space left on device"), 2)])
-def test_a_run_that_ends_early_leaves_the_earlier_set_and_can_be_resumed(
-    tmp_path, bytes_as_tokens, monkeypatch, capsys, failure, code
-):
+def test_a_failed_run_keeps_the_earlier_result(tmp_path, bytes_as_tokens, monkeypatch, capsys, failure, code):
     write_workflows(tmp_path / "in", ["a.json", "b.json"])
     assert prepare(tmp_path / "in", tmp_path / "out", "--seed", 1) == 0
 
@@ -364,7 +362,7 @@ def test_a_run_that_ends_early_leaves_the_earlier_set_and_can_be_resumed(
         raise failure
 
     with monkeypatch.context() as broken:
-        broken.setattr(prepare_training_data, "assemble", fail)
+        broken.setattr(writer, "write_dataset", fail)
         for output in ("out", "fresh"):
             assert prepare(tmp_path / "in", tmp_path / output, "--seed", 2) == code
     assert "Traceback" not in capsys.readouterr().err
@@ -390,8 +388,9 @@ def run(*flags):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())  # which one is used depends on the system
-def test_any_number_of_workers_gives_the_same_bytes(tmp_path, monkeypatch, method):
+def test_workers_do_not_change_the_bytes(tmp_path, monkeypatch, method):
     write_workflows(tmp_path / "in", [f"{i % 7}/{i}.json" for i in range(60)])
     (tmp_path / "in" / "bad.yml").write_text("on: push\njobs: 3\n")
     assert prepare(tmp_path / "in", tmp_path / "one") == 0
@@ -419,18 +418,20 @@ def test_prepared_rows_decode_to_the_workflows(tmp_path):
 
 @pytest.fixture
 def held(tmp_path, spawn):
-    """Start a preparation with two workers that makes its first chunk, and no other until a file is there; gives the
-    process and the path of that file."""
+    """Start a preparation with two workers that makes only its first chunk until a file exists.
+
+    Return the process and the path of that file.
+    """
     script, released = tmp_path / "held.py", tmp_path / "released"
     script.write_text(f"""
 import sys, time
 from pathlib import Path
 from workflow_data import chunks as workflow_chunks, prepare as prepare_training_data
 
-def make_chunk(path, records, options):
+def make_chunk(path, records, settings):
     while path.stem != "000000" and not Path({str(released)!r}).exists():
         time.sleep(0.01)
-    return workflow_chunks.make_chunk(path, records, options)
+    return workflow_chunks.make_chunk(path, records, settings)
 
 prepare_training_data.make_chunk = make_chunk
 if __name__ == "__main__":
@@ -447,14 +448,15 @@ if __name__ == "__main__":
     return start
 
 
-def test_ctrl_c_leaves_what_resume_goes_on_with(tmp_path, held):
+@pytest.mark.slow
+def test_a_run_resumes_after_ctrl_c(tmp_path, held):
     write_workflows(tmp_path / "in", [f"{i}.json" for i in range(600)])
     process, released = held(tmp_path / "in", tmp_path / "out")
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers as well
     released.touch()
     _, error = process.communicate()
     assert process.returncode == 130, error
-    assert "--resume goes on from there" in error and "Traceback" not in error
+    assert "continue with --resume" in error and "Traceback" not in error
     assert not (tmp_path / "out").exists() and (tmp_path / ".out.unfinished/chunks/000000.json").exists()
     (tmp_path / "in" / "new.json").write_text(json.dumps(workflow("new")))  # the listing is that of the beginning
     assert prepare(tmp_path / "in", tmp_path / "out", "--resume") == 0
@@ -464,7 +466,7 @@ def test_ctrl_c_leaves_what_resume_goes_on_with(tmp_path, held):
     assert contents(tmp_path / "out") == contents(tmp_path / "straight")
 
 
-def test_help_names_the_flags_and_bad_flags_exit_with_2():
+def test_help_lists_the_flags():
     result = run("--help")
     assert result.returncode == 0
     for flag in ("--input", "--output", "--context-size", "--stride", "--train-split", "--max-files"):

@@ -1,4 +1,4 @@
-"""Long preparations: killed, resumed, sharded, merged, two at once, on a full disk; the same bytes in the end."""
+"""Long preparations write the same bytes if they are killed, resumed, sharded or merged, or if the disk is full."""
 
 import itertools
 import json
@@ -23,7 +23,7 @@ SCRIPT = SCRIPTS / "prepare_training_data.py"
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    """800 workflows in folders, of which some are long, some duplicates, some bad."""
+    """Write 800 workflows in folders: some are long, some duplicates, some invalid."""
     folder = tmp_path_factory.mktemp("long") / "in"
     chance = random.Random(0)
     for i in range(800):
@@ -36,7 +36,7 @@ def source(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def straight(source):
-    """The bytes of an undisturbed run with one worker."""
+    """Return the bytes of an undisturbed run with one worker."""
     assert prepare(source, source.parent / "straight", "--split-by", "folder") == 0
     return contents(source.parent / "straight")
 
@@ -49,7 +49,7 @@ TOUCHES = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "shutil.rmt
 
 
 def prepare_or_die(arguments: list[str], touches: int):
-    """In a process of its own: prepare, killed when it has touched so many files of its work."""
+    """Prepare, and kill this process when it has touched this many files of its work folder."""
     count = itertools.count(1)
 
     def die(event, details):
@@ -60,8 +60,9 @@ def prepare_or_die(arguments: list[str], touches: int):
     prepare_training_data.main(arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
-def test_kills_at_random_moments_and_resuming_give_the_same_bytes(source, straight, tmp_path, seed):
+def test_random_kills_do_not_change_the_bytes(source, straight, tmp_path, seed):
     chance, codes = random.Random(seed), []
     arguments = [str(flag) for flag in flags(source, tmp_path / "out", "--resume", "--num_workers", "1")]
     for touches in [*(chance.randint(1, 50) for _ in range(12)), 0]:
@@ -76,14 +77,15 @@ def test_kills_at_random_moments_and_resuming_give_the_same_bytes(source, straig
     assert set(codes) == {0, -signal.SIGKILL} and codes.count(0) < 8 and codes[-1] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("victims", ["all", "parent"])
-def test_workers_end_with_their_parent_and_their_work_is_resumed(source, straight, tmp_path, held, victims):  # noqa: F811
+def test_workers_end_with_their_parent(source, straight, tmp_path, held, victims):  # noqa: F811
     process, _ = held(source, tmp_path / "out", "--split-by", "folder")
     if victims == "all":
         os.killpg(process.pid, signal.SIGKILL)
     else:
         process.kill()
-    process.communicate()  # until all have let go of its pipes
+    process.communicate()  # until all its processes have closed its pipes
     assert process.returncode == -signal.SIGKILL
     assert (
         exit_code(prepare_training_data.main, [str(flag) for flag in flags(source, tmp_path / "out", "--resume")]) == 0
@@ -91,10 +93,11 @@ def test_workers_end_with_their_parent_and_their_work_is_resumed(source, straigh
     assert contents(tmp_path / "out") == straight
 
 
-def test_shards_in_any_order_merge_to_the_same_bytes(source, straight, tmp_path, capsys):
+@pytest.mark.slow
+def test_shards_merge_to_the_same_bytes(source, straight, tmp_path, capsys):
     shards = [tmp_path / f"shard-{i}" for i in (1, 2, 3)]
     for i, shard in enumerate(shards, 1):
-        assert exit_code(prepare_training_data.main, [str(f) for f in flags(source, shard, "--shard", f"{i}/3")]) == 0
+        assert exit_code(prepare_training_data.main, flags(source, shard, "--shard", f"{i}/3")) == 0
 
     def merge(*shards):
         return exit_code(prepare_training_data.main, ["--merge", *map(str, shards), "--output", str(tmp_path / "out")])
@@ -111,38 +114,31 @@ def test_shards_in_any_order_merge_to_the_same_bytes(source, straight, tmp_path,
         (shards[:2], "shard 3/3 is missing"),
         ([*shards, shards[0]], "is shard 1/3, and so is"),
         ([*shards[:2], other], "made with other flags"),
-        ([*shards[:2], source], "no finished output of --shard"),
+        ([*shards[:2], source], "not a finished output of --shard"),
     ):
         assert merge(*given) == 2
         assert message in capsys.readouterr().err
     assert contents(tmp_path / "out") == straight
 
 
-def test_a_shard_is_resumed_too(source, straight, tmp_path, monkeypatch):
-    def flags_of(part):
-        return [str(f) for f in flags(source, tmp_path / f"shard-{part}", "--shard", f"{part}/2")]
-
+@pytest.mark.slow
+def test_a_shard_can_be_resumed(source, straight, tmp_path, monkeypatch):
+    shards = [tmp_path / f"shard-{part}" for part in (1, 2)]
+    first, second = (flags(source, shard, "--shard", f"{part}/2") for part, shard in enumerate(shards, 1))
     with monkeypatch.context() as broken:
         broken.setattr(prepare_training_data, "run_in_processes", stop_after(2))
-        assert exit_code(prepare_training_data.main, flags_of(1)) == 130
-    assert (
-        exit_code(prepare_training_data.main, [*flags_of(1), "--resume"])
-        == exit_code(prepare_training_data.main, flags_of(2))
-        == 0
-    )
-    assert (
-        prepare_training_data.main(
-            ["--merge", str(tmp_path / "shard-1"), str(tmp_path / "shard-2"), "--output", str(tmp_path / "out")]
-        )
-        == 0
-    )
+        assert exit_code(prepare_training_data.main, first) == 130
+    assert exit_code(prepare_training_data.main, [*first, "--resume"]) == 0
+    assert exit_code(prepare_training_data.main, second) == 0
+    assert exit_code(prepare_training_data.main, ["--merge", *shards, "--output", tmp_path / "out"]) == 0
     assert contents(tmp_path / "out") == straight
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shard", [False, True])
 @pytest.mark.parametrize("moment", ["_replace", "rmtree"])
-def test_a_kill_while_the_result_is_published_loses_nothing(source, straight, tmp_path, monkeypatch, moment, shard):
-    """Before the renames; and after them, when some of the work is removed already."""
+def test_a_kill_during_publishing_loses_nothing(source, straight, tmp_path, monkeypatch, moment, shard):
+    """Kill before the renames, or after them, when some of the work is already removed."""
     more = [str(f) for f in flags(source, tmp_path / "out", *(["--shard", "1/1"] if shard else []))]
 
     def remove_a_chunk_and_die(folder, **_):
@@ -167,7 +163,7 @@ def test_a_kill_while_the_result_is_published_loses_nothing(source, straight, tm
     assert contents(tmp_path / ("all" if shard else "out")) == straight
 
 
-def test_a_chunk_that_is_missing_is_noticed(source, tmp_path, capsys):
+def test_a_missing_chunk_is_reported(source, tmp_path, capsys):
     assert (
         exit_code(prepare_training_data.main, [str(f) for f in flags(source, tmp_path / "shard", "--shard", "1/1")])
         == 0
@@ -177,7 +173,7 @@ def test_a_chunk_that_is_missing_is_noticed(source, tmp_path, capsys):
         exit_code(prepare_training_data.main, ["--merge", str(tmp_path / "shard"), "--output", str(tmp_path / "out")])
         == 2
     )
-    assert "3 chunks of 4 are there" in capsys.readouterr().err
+    assert "only 3 of 4 chunks exist" in capsys.readouterr().err
 
 
 def stop_after(chunks):
@@ -189,11 +185,11 @@ def stop_after(chunks):
     return run_some
 
 
-def test_resuming_with_other_flags_is_refused_and_loses_nothing(source, tmp_path, monkeypatch, capsys):
+def test_resuming_with_other_flags_is_refused(source, tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as broken:
         broken.setattr(prepare_training_data, "run_in_processes", stop_after(2))
         assert prepare(source, tmp_path / "out") == 130
-    assert "--resume goes on from there" in capsys.readouterr().err
+    assert "continue with --resume" in capsys.readouterr().err
     assert prepare(source, tmp_path / "out", "--resume", "--seed", 7, "--stride", 64) == 2
     error = capsys.readouterr().err
     assert "stride was 32, is 64" in error and "seed was 0, is 7" in error
@@ -203,19 +199,15 @@ def test_resuming_with_other_flags_is_refused_and_loses_nothing(source, tmp_path
 def test_a_second_run_into_one_folder_is_refused(source, tmp_path, capsys):
     work = tmp_path / ".out.unfinished"
     work.mkdir()
-    holder = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            (
-                "import fcntl, sys; lock = open(sys.argv[1], 'w'); fcntl.lockf(lock, fcntl.LOCK_EX); print(flush=True); "
-                "sys.stdin.read()"
-            ),
-            work / "lock",
-        ],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
+    hold = """
+import fcntl, sys
+lock = open(sys.argv[1], "w")
+fcntl.lockf(lock, fcntl.LOCK_EX)
+print(flush=True)
+sys.stdin.read()
+"""
+    command = [sys.executable, "-c", hold, work / "lock"]
+    holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     holder.stdout.readline()
     for more in ([], ["--resume"]):
         assert prepare(source, tmp_path / "out", *more) == 2
@@ -225,8 +217,9 @@ def test_a_second_run_into_one_folder_is_refused(source, tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_a_disk_that_is_full_is_one_line_and_the_work_is_kept(source, straight, tmp_path):
-    """No file may grow beyond a limit, in a process of its own: as when the disk is full."""
+@pytest.mark.slow
+def test_a_full_disk_keeps_the_work(source, straight, tmp_path):
+    """Limit the size of files in a process of its own, which has the effect of a full disk."""
 
     def limited():
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -237,14 +230,14 @@ def test_a_disk_that_is_full_is_one_line_and_the_work_is_kept(source, straight, 
     assert result.returncode == 2, result.stderr
     assert "File too large" in result.stderr or "disk full" in result.stderr
     assert "Traceback" not in result.stderr and len(result.stderr.strip().splitlines()) == 1
-    assert "--resume goes on from there" in result.stderr
+    assert "continue with --resume" in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == [".out.unfinished"]
     assert run(*flags(source, tmp_path / "out", "--resume")).returncode == 0
     assert contents(tmp_path / "out") == straight
 
 
 # -----------------------------------------------------------------------------
-# more of what a run can be told
+# more flags
 
 
 def test_a_third_split_and_a_limit_of_windows(source, tmp_path):
@@ -268,9 +261,9 @@ def test_a_third_split_and_a_limit_of_windows(source, tmp_path):
     train, val, metadata, _ = load(tmp_path / "out")
     test = torch.load(tmp_path / "out" / "test.pt", mmap=True, weights_only=True)
     splits = metadata["splits"]
-    assert [splits[side]["windows"] for side in ("train", "val", "test")] == [len(train), len(val), len(test)]
+    assert [splits[split]["windows"] for split in ("train", "val", "test")] == [len(train), len(val), len(test)]
     lines = [json.loads(line) for line in (tmp_path / "out" / "workflows.jsonl").read_text().splitlines()]
-    most = {side: max(line["windows"] for line in lines if line["split"] == side) for side in splits}
+    most = {split: max(line["windows"] for line in lines if line["split"] == split) for split in splits}
     assert most["train"] == 5 and most["val"] > 5 and most["test"] > 5
     assert splits["train"]["unseen_tokens"] > 0 == splits["val"]["unseen_tokens"]
 
@@ -288,15 +281,15 @@ def test_near_duplicates_and_repairs_are_counted(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["bpe", "bpe-unsplit"])
-def test_a_baseline_learns_from_the_training_split_only_and_can_be_loaded(tmp_path, name):
+def test_a_baseline_learns_from_the_training_split_only(tmp_path, name):
     from workflow_data.tokenizers import BPETokenizer
 
-    write_workflows(tmp_path / "in", [f"{side}{i}.json" for side in "ab" for i in range(30)])
+    write_workflows(tmp_path / "in", [f"{split}{i}.json" for split in "ab" for i in range(30)])
     assert prepare(tmp_path / "in", tmp_path / "tct", "--context-size", 64) == 0
     assert prepare(tmp_path / "in", tmp_path / "bpe", "--context-size", 64, "--tokenizer", name) == 0
     tct, bpe = load(tmp_path / "tct")[2], load(tmp_path / "bpe")[2]
-    for side in ("train", "val"):
-        assert all(tct["splits"][side][what] == bpe["splits"][side][what] for what in ("workflows", "json_bytes"))
+    for split in ("train", "val"):
+        assert all(tct["splits"][split][what] == bpe["splits"][split][what] for what in ("workflows", "json_bytes"))
     tokenizer = BPETokenizer.load(tmp_path / "bpe" / "tokenizer.json")
     assert bpe["tokenizer"] == {"name": name, "fingerprint": tokenizer.fingerprint}
     assert bpe["vocab_size"] == tct["vocab_size"] > tokenizer.get_vocab_size()
@@ -320,7 +313,7 @@ def test_a_baseline_learns_from_the_training_split_only_and_can_be_loaded(tmp_pa
     assert metadata["vocab_size"] == tokenizer.get_vocab_size() and metadata["tokenizer"] == bpe["tokenizer"]
 
 
-def test_several_inputs_of_any_kind_are_one_set(tmp_path, monkeypatch):
+def test_several_inputs_make_one_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_workflows(tmp_path / "in", ["a.json", "same.json"])
     (tmp_path / "x.jsonl").write_text(
@@ -344,7 +337,7 @@ def test_several_inputs_of_any_kind_are_one_set(tmp_path, monkeypatch):
     assert metadata["total_records"] == 5
 
 
-def test_a_stream_that_breaks_off_is_resumed(tmp_path, monkeypatch, capsys):
+def test_a_broken_stream_is_resumed(tmp_path, monkeypatch, capsys):
     rows = [json.dumps({"content": json.dumps(workflow(f"W{i}"))}) + "\n" for i in range(700)]
     (tmp_path / "x.jsonl").write_text("".join(rows))
     whole = prepare_training_data.TableSource.__iter__
@@ -358,13 +351,14 @@ def test_a_stream_that_breaks_off_is_resumed(tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as context:
         context.setattr(prepare_training_data.TableSource, "__iter__", broken)
         assert prepare(tmp_path / "x.jsonl", tmp_path / "out") == 2
-    assert "connection reset; what is done so far is kept: --resume" in capsys.readouterr().err
+    assert "connection reset; finished work is kept: continue with --resume" in capsys.readouterr().err
     assert prepare(tmp_path / "x.jsonl", tmp_path / "out", "--resume") == 0
     assert prepare(tmp_path / "x.jsonl", tmp_path / "straight") == 0
     assert contents(tmp_path / "out") == contents(tmp_path / "straight")
 
 
-def test_a_data_set_that_is_streamed_gives_what_its_file_gives(tmp_path):
+@pytest.mark.slow
+def test_a_streamed_data_set_equals_its_file(tmp_path):
     pytest.importorskip("datasets")
     import pyarrow as pa
     from pyarrow import parquet
@@ -393,17 +387,17 @@ def test_a_data_set_that_is_streamed_gives_what_its_file_gives(tmp_path):
     [
         (["--shard", "5/4"], "--shard must be I/N"),
         (["--tokenizer", "nowhere.json"], "No such file or directory: 'nowhere.json'"),
-        (["--train-split", 0.9, "--test-split", 0.2], "are more than all"),
+        (["--train-split", 0.9, "--test-split", 0.2], "is more than 1"),
         (["--near-dedup", 2], "--near-dedup must be from 0 to 1"),
         (["--max_windows_per_workflow", 0], "--max-windows-per-workflow must be at least 1"),
     ],
 )
-def test_what_cannot_be_is_named(tmp_path, capsys, more, message):
+def test_wrong_flags_are_named(tmp_path, capsys, more, message):
     write_workflows(tmp_path / "in", ["a.json"])
     assert prepare(tmp_path / "in", tmp_path / "out", *more) == 2
     assert message in capsys.readouterr().err and [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
-def test_a_source_is_needed(tmp_path, capsys):
+def test_a_source_is_required(tmp_path, capsys):
     assert exit_code(prepare_training_data.main, ["--output", str(tmp_path / "out")]) == 2
     assert "--input or --dataset is needed" in capsys.readouterr().err

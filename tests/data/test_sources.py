@@ -1,4 +1,4 @@
-"""Sources: the same records however they are stored, and nothing lost without a word."""
+"""Sources yield the same records however they are stored, and a fault for each that cannot be read."""
 
 import json
 import os
@@ -38,14 +38,14 @@ def read(location, **selection):
 # folders
 
 
-def test_a_folder_gives_its_files_sorted_with_their_folder_as_group(tmp_path):
+def test_files_are_sorted_and_grouped_by_folder(tmp_path):
     write_files(tmp_path, ["b.yml", "a/z.json", "a/b.yaml", "c.txt", "D.YML"])
     assert names(read(tmp_path)) == ["D.YML", "a/b.yaml", "a/z.json", "b.yml"]
     assert [record.group for record in read(tmp_path, split_by="folder")] == ["", "a", "a", ""]
     assert {record.group for record in read(tmp_path)} == {None}
 
 
-def test_of_checkouts_only_what_github_runs_is_taken_and_the_rest_counted(tmp_path):
+def test_only_workflows_of_checkouts_are_read(tmp_path):
     write_files(
         tmp_path,
         [
@@ -76,13 +76,13 @@ def test_a_checkout_itself_may_be_the_input(tmp_path):
     assert names(read(tmp_path)) == [".github/workflows/ci.yml"]
 
 
-def test_path_glob_says_what_to_take(tmp_path):
+def test_path_glob_selects_files(tmp_path):
     write_files(tmp_path, ["r/.github/workflows/ci.yml", "r/docs/a.yml", "b/docs/c.yml"])
     assert names(read(tmp_path, path_glob="docs/*.yml")) == ["b/docs/c.yml", "r/docs/a.yml"]
     assert len(read(tmp_path, path_glob="*")) == 3
 
 
-def test_a_folder_that_cannot_be_listed_is_a_fault(tmp_path, monkeypatch):
+def test_an_unreadable_folder_is_a_fault(tmp_path, monkeypatch):
     write_files(tmp_path, ["a.yml", "closed/b.yml"])
     scandir = os.scandir
 
@@ -106,7 +106,7 @@ def test_files_have_no_columns(tmp_path):
 @pytest.mark.parametrize(
     "name, message", [("nowhere", "does not exist"), ("table.csv", "neither a folder nor a .jsonl or .parquet file")]
 )
-def test_what_is_no_source_is_named(tmp_path, name, message):
+def test_other_inputs_are_refused(tmp_path, name, message):
     write(tmp_path, **{"table.csv": ""})
     with pytest.raises((ValueError, OSError), match=message):
         read(tmp_path / name)
@@ -125,7 +125,7 @@ def write_jsonl(path, rows):
     path.write_text("".join(f"{row if isinstance(row, str) else json.dumps(row)}\n" for row in rows))
 
 
-def test_rows_are_named_by_number_and_path_and_grouped_by_a_column(tmp_path):
+def test_rows_are_grouped_by_a_column(tmp_path):
     write_jsonl(tmp_path / "x.jsonl", ROWS)
     records = read(tmp_path / "x.jsonl", split_by="repo", path_glob=".github/workflows/*")
     assert [record.name for record in records[:2]] == ["2:.github/workflows/1.yml", "3:.github/workflows/2.yml"]
@@ -133,7 +133,7 @@ def test_rows_are_named_by_number_and_path_and_grouped_by_a_column(tmp_path):
     assert len(records) == 13 and all(isinstance(clean(record), Workflow) for record in records)
 
 
-def test_a_bad_line_is_a_fault_with_its_number_and_the_others_are_read(tmp_path):
+def test_a_bad_line_does_not_stop_reading(tmp_path):
     write_jsonl(
         tmp_path / "x.jsonl",
         [
@@ -172,14 +172,14 @@ def test_a_byte_order_mark_loses_no_record(tmp_path):
 @pytest.mark.parametrize(
     "selection, message",
     [
-        ({"text_column": "code"}, "no such column: --text_column code; there are content, path, repo"),
+        ({"text_column": "code"}, "columns are missing: --text-column code; the table has content, path, repo"),
         ({"split_by": "owner"}, "--split-by owner"),
-        ({"path_column": "file", "path_glob": "*"}, "--path_column file"),
-        ({"path_column": "file", "split_by": "folder"}, "--path_column file"),
+        ({"path_column": "file", "path_glob": "*"}, "--path-column file"),
+        ({"path_column": "file", "split_by": "folder"}, "--path-column file"),
     ],
 )
 @pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
-def test_a_column_that_is_missing_is_named_with_its_flag(tmp_path, selection, message, suffix):
+def test_a_missing_column_is_named_with_its_flag(tmp_path, selection, message, suffix):
     path = tmp_path / f"x.{suffix}"
     write_parquet(path, ROWS) if suffix == "parquet" else write_jsonl(path, ROWS)
     with pytest.raises(ValueError, match=message):
@@ -194,7 +194,7 @@ def write_parquet(path, rows):
 
 
 @pytest.mark.parametrize("split_by", ["file", "folder", "repo"])
-def test_parquet_jsonl_and_a_streamed_data_set_give_the_same_records(tmp_path, split_by):
+def test_all_kinds_of_tables_have_the_same_records(tmp_path, split_by):
     pytest.importorskip("datasets")
     rows = ROWS + [{"content": None, "path": "a/.github/workflows/none.yml", "repo": None}]
     (tmp_path / "data").mkdir()
@@ -212,14 +212,14 @@ def test_parquet_jsonl_and_a_streamed_data_set_give_the_same_records(tmp_path, s
     assert all(other == first for other in others)
 
 
-def test_a_parquet_file_that_is_none_is_named(tmp_path):
+def test_a_damaged_parquet_file_is_named(tmp_path):
     pytest.importorskip("pyarrow")
     (tmp_path / "x.parquet").write_bytes(b"PAR1 but not really")
     with pytest.raises((ValueError, OSError), match="x.parquet"):
         read(tmp_path / "x.parquet")
 
 
-def test_a_data_set_that_cannot_be_had_is_one_line(tmp_path):
+def test_an_unavailable_data_set_is_a_user_error(tmp_path):
     pytest.importorskip("datasets")
     (tmp_path / "data").mkdir()
     with pytest.raises(ValueError, match="--dataset parquet: ") as error:

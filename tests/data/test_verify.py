@@ -1,4 +1,4 @@
-"""Verification: a sound set passes, and each way in which one can be unsound is found and named."""
+"""Verification: a sound folder passes, and each kind of damage is found and named."""
 
 import json
 import random
@@ -10,13 +10,14 @@ import torch
 from helpers import exit_code
 from test_prepare import prepare, workflow
 
+from workflow_data import verification
 from workflow_data import verify as verify_prepared_data
 from workflow_data.tokenizers import TCTTokenizer
 
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory):
-    """A prepared folder, with long workflows on both sides."""
+    """Prepare a folder with long workflows in both splits."""
     folder = tmp_path_factory.mktemp("verify")
     for i in range(24):
         path = folder / "in" / f"owner-{i % 6}" / f"{i}.json"
@@ -44,14 +45,15 @@ def verify(folder, *more):
     return exit_code(verify_prepared_data.main, ["--data_dir", str(folder), "--num_workers", "1", *map(str, more)])
 
 
-def test_a_sound_set_passes_and_is_shown(sound, capsys):
+def test_a_sound_folder_passes_and_is_shown(sound, capsys):
     assert verify(sound / "out", "--show", 3) == 0
     report = capsys.readouterr().out
-    assert report.count("ok    ") == len(verify_prepared_data.CHECKS) and "FAIL" not in report
+    assert report.count("ok    ") == len(verification.CHECKS) and "FAIL" not in report
     assert report.count("position ") >= 3 and "<jobs:>" in report and "of padding" in report
     assert (sound / "out" / "prepared.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "more",
     [
@@ -63,7 +65,7 @@ def test_a_sound_set_passes_and_is_shown(sound, capsys):
         ["--repair", "--train-split", 1],
     ],
 )
-def test_every_kind_of_set_passes(sound, tmp_path, more):
+def test_every_kind_of_folder_passes(sound, tmp_path, more):
     assert prepare(sound / "in", tmp_path / "out", "--context-size", 64, "--stride", 8, *more) == 0
     assert verify(tmp_path / "out") == 0
 
@@ -89,7 +91,7 @@ def longest(entries):
 
 
 def set_value(offset, column, value):
-    """A value in a row of the longest training workflow."""
+    """Return a fault: another value in a row of the longest training workflow."""
 
     def change(rows, entries):
         rows[longest(entries)["first_window"] + offset, column] = value
@@ -108,7 +110,7 @@ def alter_text(name, old, new):
 
 
 def repeat_a_workflow(folder):
-    """The last training workflow is the one before it, over again."""
+    """Replace the last training workflow by the one before it."""
     rows = torch.load(folder / "train.pt", weights_only=True)
     *others, before, last = [entry for entry in lines(folder) if entry["split"] == "train"]
     own = rows[before["first_window"] : last["first_window"]]
@@ -123,7 +125,7 @@ def repeat_a_workflow(folder):
 
 def leak_a_group(folder):
     entries = lines(folder)
-    first = {side: next(entry for entry in entries if entry["split"] == side) for side in ("train", "val")}
+    first = {split: next(entry for entry in entries if entry["split"] == split) for split in ("train", "val")}
     first["val"]["group"] = first["train"]["group"]
     (folder / "workflows.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
 
@@ -137,7 +139,7 @@ FAULTS = {
     ],
     "positions": [set_value(1, 0, 7), alter_text("metadata.json", '"stride": 8', '"stride": 4')],
     "tokens": [set_value(0, 5, 0), set_value(0, 5, 8192), set_value(0, 5, -3)],
-    "stitch": [
+    "decoding": [
         set_value(0, 5, 300),
         set_value(1, 64, 300),
         alter_text("workflows.jsonl", '"sha256": "', '"sha256": "x'),
@@ -152,29 +154,30 @@ def test_each_fault_is_found_by_its_check(sound, tmp_path, capsys, check, fault)
     fault(tmp_path / "out")
     assert verify(tmp_path / "out") == 2
     report = capsys.readouterr()
-    assert f"FAIL  {verify_prepared_data.CHECKS[check]}" in report.out
-    assert "is not sound" in report.err and "Traceback" not in report.err
+    assert f"FAIL  {verification.CHECKS[check]}" in report.out
+    assert "is damaged" in report.err and "Traceback" not in report.err
 
 
-def test_counts_of_targets_are_those_of_the_definition():
-    plan = verify_prepared_data.WindowPlan(16, 4, 8, 8192, 0)
+def test_target_counts_equal_their_definition():
+    plan = verification.WindowPlan(16, 4, 8, 8192, 0)
     for length in range(1, 100):
         counts = np.zeros(length, np.int64)
         for start in plan.starts(length):
             counts[start : start + 16] += 1
-        assert verify_prepared_data.check_counts(counts, plan, None) is None
+        assert verification.check_counts(counts, plan, None) is None
         counts[length // 2] += 1
-        assert f"token {length // 2} is in" in verify_prepared_data.check_counts(counts, plan, None)
+        assert f"token {length // 2} is in" in verification.check_counts(counts, plan, None)
 
 
 @pytest.mark.parametrize("name", ["metadata.json", "workflows.jsonl"])
-def test_a_folder_without_its_files_is_named(sound, tmp_path, capsys, name):
+def test_a_missing_file_is_named(sound, tmp_path, capsys, name):
     shutil.copytree(sound / "out", tmp_path / "out")
     (tmp_path / "out" / name).unlink()
     assert verify(tmp_path / "out") == 2
     assert name in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_workflow_of_170000_tokens_decodes_from_its_windows(tmp_path):
     chance = random.Random(0)
     value = workflow("long", " ".join(chance.choice(("make", "test", "build", "lint")) for _ in range(170_000)))
@@ -197,11 +200,12 @@ def test_a_workflow_of_170000_tokens_decodes_from_its_windows(tmp_path):
 # the real workflows
 
 
+@pytest.mark.slow
 def test_the_corpus_by_folder(corpus, tmp_path):
     source = corpus / "workflows"
     assert prepare(source, tmp_path / "out", "--split-by", "folder", "--window-step", 256, "--num_workers", 2) == 0
     assert verify(tmp_path / "out", "--num_workers", 2) == 0
-    sides = {}
+    splits = {}
     for entry in lines(tmp_path / "out"):
-        sides.setdefault(entry["split"], set()).add(entry["file"].split("/")[0])
-    assert len(sides["train"]) > 200 and len(sides["val"]) > 20 and not sides["train"] & sides["val"]
+        splits.setdefault(entry["split"], set()).add(entry["file"].split("/")[0])
+    assert len(splits["train"]) > 200 and len(splits["val"]) > 20 and not splits["train"] & splits["val"]

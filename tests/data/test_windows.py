@@ -1,4 +1,4 @@
-"""Windows: every token in order, the last one too, and tables that are never in memory as a whole."""
+"""Windows hold every token in order, up to the last one, and tables are never in memory as a whole."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from workflow_data.windows import WindowPlan, windows
 
 
 @given(st.integers(1, 400), st.integers(1, 40), st.integers(1, 4), st.integers(1, 40))
-def test_windows_hold_every_token_in_order_and_end_with_the_last(length, stride, steps, extra):
+def test_windows_hold_all_tokens_in_order(length, stride, steps, extra):
     plan = WindowPlan(stride * steps + extra, stride, stride * steps, 8192, 0)
     tokens = np.arange(1, length + 1, dtype=np.int16)
     rows = windows(tokens, plan)
@@ -27,7 +27,7 @@ def test_windows_hold_every_token_in_order_and_end_with_the_last(length, stride,
 
 
 @given(st.integers(1, 5000), st.integers(1, 8), st.integers(1, 3))
-def test_a_sequence_fits_exactly_when_its_positions_do_and_else_the_remedy_works(length, stride, steps):
+def test_the_remedy_makes_a_long_sequence_fit(length, stride, steps):
     plan = WindowPlan(32, stride, stride * steps, 100, 0)
     assert plan.fits(length) == (windows(np.ones(length, np.int16), plan)[-1, 0] < 100)
     if not plan.fits(length):
@@ -42,7 +42,7 @@ def test_a_workflow_of_170655_tokens_has_positions_up_to_5317():
 
 
 @given(st.integers(1, 3000), st.integers(1, 12), st.integers(1, 40))
-def test_a_limit_keeps_windows_evenly_spread_with_the_first_and_the_last(length, limit, stride):
+def test_a_limit_keeps_evenly_spread_windows(length, limit, stride):
     plan = WindowPlan(64, stride, stride, 8192, 0)
     every, kept = plan.starts(length), plan.starts(length, limit)
     assert every.tolist() == [i * stride for i in range(plan.count(length))]
@@ -55,7 +55,7 @@ def test_a_limit_keeps_windows_evenly_spread_with_the_first_and_the_last(length,
 
 
 @given(st.lists(st.integers(1, 2000), min_size=1))
-def test_many_lengths_are_counted_as_one_by_one(lengths):
+def test_many_lengths_are_counted_like_single_ones(lengths):
     plan = WindowPlan(64, 8, 16, 100, 0)
     assert plan.count(np.array(lengths)).tolist() == [plan.count(length) for length in lengths]
     assert plan.fits(np.array(lengths)).tolist() == [plan.fits(length) for length in lengths]
@@ -66,7 +66,7 @@ def test_many_lengths_are_counted_as_one_by_one(lengths):
 
 
 @pytest.mark.parametrize("rows", [0, 1, 1000])
-def test_a_table_written_in_pieces_is_what_torch_loads(tmp_path, rows):
+def test_torch_loads_a_table_written_in_pieces(tmp_path, rows):
     values = np.random.default_rng(0).integers(-(2**15), 2**15, (rows, 17)).astype(np.int16)
     with new_table(tmp_path / "train.pt", rows, 17) as table:
         for start in range(0, rows, 7):
@@ -77,14 +77,14 @@ def test_a_table_written_in_pieces_is_what_torch_loads(tmp_path, rows):
     assert [path.name for path in tmp_path.iterdir()] == ["train.pt"]
 
 
-def test_a_table_larger_than_any_memory_is_begun_at_once(tmp_path):
+def test_a_table_may_be_larger_than_memory(tmp_path):
     with new_table(tmp_path / "train.pt", 10**9, 513) as table:
         table.seek(2 * 513 * 10**9, 1)
     rows = open_table(tmp_path / "train.pt")
     assert rows.shape == (10**9, 513) and not rows[10**9 - 1].any()
 
 
-def test_a_table_that_is_not_filled_is_our_fault(tmp_path):
+def test_an_unfilled_table_is_a_bug(tmp_path):
     with pytest.raises(AssertionError, match="has 1.0 rows, not 2"):
         with new_table(tmp_path / "train.pt", 2, 3) as table:
             table.write(np.zeros(3, np.int16))

@@ -218,7 +218,9 @@ def test_a_model_of_other_states_is_refused(prepared):
     metadata = read_metadata(prepared)
     check_metadata(metadata, prepared, n_states=tct.n_states())
     for theirs, told in (metadata, tct.n_states()), ({**metadata, "n_states": 0}, "no"):
-        with pytest.raises(ValueError, match=f"is prepared with {told} states but the model knows 7: prepare again"):
+        with pytest.raises(
+            ValueError, match=f"is prepared with {told} schema positions but the model has 7: prepare again"
+        ):
             check_metadata(theirs, prepared, n_states=7)
 
 

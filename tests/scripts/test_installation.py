@@ -1,9 +1,14 @@
-"""What is installed: any recent version for a user, the same versions for the two set-up commands."""
+"""Installation: requirements, the two wheels, and the bundle without nanochat."""
 
+import ast
 import re
 import shutil
 import subprocess
+import sys
+import sysconfig
 import tomllib
+import zipfile
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -13,18 +18,29 @@ from packaging.version import Version
 ROOT = Path(__file__).parents[2]
 FILES = ["pyproject.toml", "tct-bundle/pyproject.toml", "constraints.txt", "scripts/install.sh"]
 OURS = {"tct-github-workflow"}
-EXACT = {"check-jsonschema"}  # whose schema the committed tokenizer is compiled from
+EXACT = {"check-jsonschema"}  # the committed tokenizer is compiled from its schema
+# Each distribution: the folder of its pyproject.toml, and the folders that its wheel has.
+DISTRIBUTIONS = {
+    "nanochat-tct": (ROOT, [ROOT / "nanochat", ROOT / "scripts", ROOT / "tct-bundle/adapters"]),
+    "tct-github-workflow": (ROOT / "tct-bundle", [ROOT / "tct-bundle/src"]),
+}
+MAX_MODULES = 6  # at the top level of site-packages, besides packages
 
 
 def canonical(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
+def project(name: str) -> dict:
+    return tomllib.loads((DISTRIBUTIONS[name][0] / "pyproject.toml").read_text())["project"]
+
+
 def requirements():
-    """Those of both distributions with what the tests need, without our own."""
-    projects = [tomllib.loads((ROOT / file).read_text())["project"] for file in FILES[:2]]
-    extras = projects[0]["optional-dependencies"]["test"] + projects[1]["optional-dependencies"]["data"]
-    lines = [line for project in projects for line in project["dependencies"]] + extras
+    """Return the requirements of both distributions and of the tests, without our own distributions."""
+    root, bundle = map(project, DISTRIBUTIONS)
+    lines = [*root["dependencies"], *bundle["dependencies"]]
+    extras = [root["optional-dependencies"]["test"], *bundle["optional-dependencies"].values()]
+    lines += [line for extra in extras for line in extra]
     return [found for found in map(Requirement, lines) if found.name not in OURS]
 
 
@@ -41,15 +57,111 @@ def test_a_user_may_have_any_later_version(requirement):
 
 
 @pytest.mark.parametrize("requirement", requirements(), ids=str)
-def test_the_set_up_commands_install_one_version_that_will_do(requirement):
+def test_constraints_meet_the_requirements(requirement):
     (constraint,) = constraints()[canonical(requirement.name)].specifier
     assert constraint.operator == ("~=" if requirement.name == "torch" else "==")
     assert Version(constraint.version) in requirement.specifier
 
 
+def imported_packages(folders: list[Path]) -> set[str]:
+    """Return the top-level names of all imports in the folders, other than of Python and of this repository."""
+    names, files = set(), [path for folder in folders for path in folder.rglob("*.py")]
+    for path in files:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                names.add(node.module.split(".")[0])
+    own = {path.name for path in (ROOT / "tct-bundle/src").iterdir()} | {"nanochat", "scripts"}
+    own |= {path.stem for path in (ROOT / "tct-bundle/adapters").iterdir()}
+    return names - sys.stdlib_module_names - own
+
+
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+def test_dependencies_are_what_the_code_imports(name):
+    owners = packages_distributions()
+    imported = {canonical(owners.get(package, [package])[0]) for package in imported_packages(DISTRIBUTIONS[name][1])}
+    needed = {canonical(Requirement(line).name) for line in project(name)["dependencies"]} - OURS
+    extras = [line for lines in project(name)["optional-dependencies"].values() for line in lines]
+    optional = {canonical(Requirement(line).name) for line in extras}
+    assert needed - imported == set()
+    assert imported - needed - optional == set()
+
+
+# -----------------------------------------------------------------------------
+# wheels
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory) -> dict[str, zipfile.ZipFile]:
+    """Build the wheels of both distributions."""
+    pytest.importorskip("hatchling")
+    found = {}
+    for name, (folder, _) in DISTRIBUTIONS.items():
+        target = tmp_path_factory.mktemp("wheel")
+        command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", target]
+        subprocess.run(command, cwd=folder, check=True, capture_output=True)
+        found[name] = zipfile.ZipFile(next(target.glob("*.whl")))
+    return found
+
+
+def top_level(wheel: zipfile.ZipFile) -> tuple[set[str], set[str]]:
+    """Return the names of the packages and of the single modules in a wheel."""
+    paths = [Path(name) for name in wheel.namelist() if ".dist-info/" not in name]
+    packages = {path.parts[0] for path in paths if len(path.parts) > 1}
+    return packages, {path.stem for path in paths if len(path.parts) == 1}
+
+
+@pytest.mark.slow
+def test_the_bundle_wheel_has_the_libraries(wheels):
+    packages, modules = top_level(wheels["tct-github-workflow"])
+    assert packages == {path.name for path in (ROOT / "tct-bundle/src").iterdir() if (path / "__init__.py").exists()}
+    assert not modules
+    assert "tct_github_workflow/github_workflow.json" in wheels["tct-github-workflow"].namelist()
+
+
+@pytest.mark.slow
+def test_the_root_wheel_has_the_documented_imports(wheels):
+    packages, modules = top_level(wheels["nanochat-tct"])
+    assert packages == {"nanochat", "scripts"}
+    assert {"model_config", "tct_dataloader", "tct_tokenizer_adapter"} <= modules
+    assert len(modules) <= MAX_MODULES
+
+
+ALONE = """
+import sys
+sys.path[:] = [sys.argv[1], *sys.path, *sys.argv[2].split(":")]
+sys.modules["nanochat"] = sys.modules["scripts"] = None  # an import of these fails
+import tct_github_workflow as tct
+from workflow_data.prepare import main
+assert tct.__file__.startswith(sys.argv[1])
+text = '{"on":"push","jobs":{"a":{"runs-on":"x"}}}'
+assert tct.decode(tct.encode(text))[0] == text
+main(["--input", sys.argv[3], "--output", sys.argv[4], "--num-workers", "1"])
+"""
+
+
+@pytest.mark.slow
+def test_the_bundle_prepares_data_without_nanochat(wheels, tmp_path):
+    wheels["tct-github-workflow"].extractall(tmp_path / "site")
+    (tmp_path / "in").mkdir()
+    for i in range(8):
+        (tmp_path / f"in/{i}.yml").write_text(f"name: w{i}\non: push\njobs: {{a: {{runs-on: x}}}}\n")
+    libraries = ":".join({sysconfig.get_path(name) for name in ("purelib", "platlib")})
+    # -I and -S: without the current folder, PYTHONPATH and the .pth files of editable installations
+    command = [sys.executable, "-I", "-S", "-c", ALONE, tmp_path / "site", libraries, tmp_path / "in", tmp_path / "out"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out/train.pt").is_file()
+
+
+# -----------------------------------------------------------------------------
+# scripts/install.sh
+
+
 @pytest.fixture
 def checkout(tmp_path):
-    """A checkout whose python only notes its arguments, in the file calls."""
+    """A checkout whose python only records its arguments, in the file calls."""
     for file in FILES:
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / file, tmp_path / file)
@@ -62,21 +174,21 @@ def checkout(tmp_path):
 
 
 def install(checkout) -> list[str]:
-    """What python was asked to do, up to now."""
+    """Install, and return all calls of python so far."""
     subprocess.run(
         ["bash", "-euc", "source scripts/install.sh; install test"], cwd=checkout, check=True, capture_output=True
     )
     return (checkout / "calls").read_text().splitlines()
 
 
-def test_an_installation_keeps_to_the_constraints_and_is_made_once(checkout):
+def test_installation_uses_the_constraints_and_runs_once(checkout):
     calls = install(checkout)
     assert install(checkout) == calls and len(calls) == 1
     assert "-c constraints.txt" in calls[0]
 
 
 @pytest.mark.parametrize("file", FILES[:3])
-def test_what_is_wanted_is_installed_again_once_it_changes(checkout, file):
+def test_changed_requirements_are_installed_again(checkout, file):
     install(checkout)
     with open(checkout / file, "a") as text:
         text.write("# another line\n")

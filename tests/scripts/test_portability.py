@@ -1,4 +1,4 @@
-"""Nothing that a user runs needs Unix."""
+"""Users need no Unix."""
 
 import subprocess
 import sys
@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 
-def test_the_main_job_runs_without_unix(tmp_path):
-    pytest.importorskip("fcntl")  # the script plays a lock of Windows with that of Unix
+@pytest.mark.slow
+def test_the_main_commands_run_without_unix(tmp_path):
+    pytest.importorskip("fcntl")  # the script replaces the lock of Windows by that of Unix
     script = Path(__file__).with_name("without_unix.py")
     run = subprocess.run([sys.executable, script, tmp_path], capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr

@@ -1,8 +1,8 @@
-"""Show the modules of this repository a Python without what only Unix has; libraries see the real one.
+"""Run this repository in a Python without the modules and functions that only Unix has. Libraries keep them.
 
-    python tests/without_unix.py FOLDER
+    python tests/scripts/without_unix.py FOLDER
 
-Imports all modules, then runs the main job in the folder.
+Import all modules, then prepare, train, generate and evaluate in the folder.
 """
 
 import builtins
@@ -30,7 +30,7 @@ SOURCES = [
     )
 ]
 MODULES = {"fcntl", "resource", "termios", "tty", "pty", "pwd", "grp", "syslog", "posix", "readline", "curses"}
-SIGNALS = {"SIGINT", "SIGTERM", "SIGABRT", "SIGFPE", "SIGILL", "SIGSEGV", "SIG_DFL", "SIG_IGN"}  # that Windows has
+SIGNALS = {"SIGINT", "SIGTERM", "SIGABRT", "SIGFPE", "SIGILL", "SIGSEGV", "SIG_DFL", "SIG_IGN"}  # that exist on Windows
 UNIX = {
     "fork",
     "forkpty",
@@ -69,7 +69,7 @@ UNIX = {
 
 
 def without(module, **changed):
-    """What Windows has of a module."""
+    """Return a copy of a module with what exists on Windows."""
     view = types.ModuleType(module.__name__)
     for name, value in vars(module).items():
         if name not in UNIX and (name in SIGNALS or not name.startswith("SIG")):
@@ -108,7 +108,7 @@ def is_ours(file: str) -> bool:
     return any(folder in Path(file).resolve().parents for folder in SOURCES)
 
 
-def import_as_there(name, globals=None, locals=None, fromlist=(), level=0):
+def import_as_on_windows(name, globals=None, locals=None, fromlist=(), level=0):
     file, top = (globals or {}).get("__file__"), name.split(".")[0]
     if level == 0 and file and is_ours(file):
         if top in MODULES:
@@ -120,7 +120,7 @@ def import_as_there(name, globals=None, locals=None, fromlist=(), level=0):
 
 def main(folder: Path):
     sys.path[:0] = [str(ROOT), *(str(path) for path in SOURCES[2:])]
-    builtins.__import__ = import_as_there
+    builtins.__import__ = import_as_on_windows
     for path in sorted(path for source in SOURCES for path in source.rglob("*.py") if "examples" not in path.parts):
         base = next((source for source in SOURCES[2:] if source in path.parents), ROOT)
         name = ".".join(path.relative_to(base).with_suffix("").parts).removesuffix(".__init__")

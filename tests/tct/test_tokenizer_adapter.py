@@ -1,4 +1,4 @@
-"""TCTTokenizer is the workflow tokenizer under the names that a training loop calls."""
+"""TCTTokenizer is the workflow tokenizer with the methods that a training loop calls."""
 
 import json
 
@@ -15,14 +15,14 @@ TEXTS = [
 ]
 
 
-def test_decode_inverts_encode_for_one_text_and_for_several():
+def test_decode_inverts_encode():
     tokenizer = TCTTokenizer()
     assert tokenizer.decode(tokenizer.encode(TEXTS[0])) == TEXTS[0]
     assert [tokenizer.decode(ids) for ids in tokenizer.encode(TEXTS)] == TEXTS
     assert [list(ids) for ids in tokenizer.encode_batch(TEXTS)] == tokenizer.encode(TEXTS)
 
 
-def test_padding_is_ignored_and_anything_else_after_the_document_is_refused():
+def test_only_padding_may_follow_the_document():
     tokenizer = TCTTokenizer()
     ids = tokenizer.encode(TEXTS[0])
     assert tokenizer.decode(ids + [tokenizer.pad_token] * 3) == TEXTS[0]
@@ -32,7 +32,7 @@ def test_padding_is_ignored_and_anything_else_after_the_document_is_refused():
         tokenizer.decode(ids[:-1])
 
 
-def test_its_facts_are_those_of_the_tokenizer():
+def test_it_agrees_with_the_module():
     tokenizer = TCTTokenizer()
     assert tokenizer.get_vocab_size() == 8192
     assert tokenizer.get_pad_token_id() == tokenizer.pad_token == 0

@@ -1,4 +1,4 @@
-"""Errors for users, argument parsing and stop signals: what every command line needs."""
+"""Handle errors, arguments and stop signals of a command line."""
 
 import argparse
 import functools
@@ -11,27 +11,27 @@ from pathlib import Path
 
 
 def cli_errors(main):
-    """Decorator for a script's main: turn an error of the user into one sentence and exit code 2.
+    """Decorate the main function of a script: report a user's error in one sentence and exit with code 2.
 
     ValueError and OSError carry a message for the user. Any other exception is our bug and keeps its traceback.
-    Ctrl-C exits with 130. The processes of one torchrun print a message once, and after an error that a restart
-    cannot change they end at once when torchrun starts them again.
+    Ctrl-C exits with code 130. Under torchrun only one process prints the message. If a restart cannot help, the
+    processes that torchrun restarts end at once.
     """
 
     @functools.wraps(main)
     def guarded(argv=None):
-        hopeless = torchrun_file("hopeless")
-        if hopeless and hopeless.exists():
+        failed = torchrun_file("failed")
+        if failed and failed.exists():
             raise SystemExit(2)
         try:
             return main(argv)
         except (ValueError, OSError) as error:
             print_once(f"error: {format_error(error)}")
-            if hopeless and isinstance(error, (ValueError, FileNotFoundError, FileExistsError)):
+            if failed and isinstance(error, (ValueError, FileNotFoundError, FileExistsError)):
                 with suppress(OSError):
-                    hopeless.touch()
+                    failed.touch()
             raise SystemExit(2) from None
-        except KeyboardInterrupt as interrupt:  # its message says what was kept
+        except KeyboardInterrupt as interrupt:  # its message names the files that were kept
             print_once(f"interrupted; {interrupt}" if interrupt.args else "interrupted")
             raise SystemExit(130) from None
 
@@ -39,36 +39,36 @@ def cli_errors(main):
 
 
 def print_once(text: str):
-    """Print to stderr, unless a process of the same torchrun has printed the same before."""
-    said = torchrun_file(f"said-{hashlib.sha256(text.encode(errors='replace')).hexdigest()[:16]}")
-    if said:
+    """Print to stderr, unless another process of the same torchrun has printed the same text."""
+    mark = torchrun_file(f"said-{hashlib.sha256(text.encode(errors='replace')).hexdigest()[:16]}")
+    if mark:
         try:
-            said.touch(exist_ok=False)
+            mark.touch(exist_ok=False)
         except FileExistsError:
             return
-        except OSError:  # twice is better than not at all
+        except OSError:  # better to print twice than not at all
             pass
     print(text, file=sys.stderr)
 
 
 def torchrun_file(name: str) -> Path | None:
-    """The path of a file that all processes and restarts of one torchrun on this machine share; None without it."""
+    """Return the path of a file that all processes and restarts of one torchrun share; None without torchrun."""
     error_file = os.environ.get("TORCHELASTIC_ERROR_FILE")  # FOLDER/attempt_N/RANK/error.json
     folder = Path(error_file).absolute().parents[2] if error_file else None
     return folder / name if folder and folder.is_dir() else None
 
 
 def format_error(error: Exception) -> str:
-    """The message of an error without "[Errno 2]"."""
+    """Return the message of an error, without "[Errno 2]"."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return str(error)
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """Parse arguments without abbreviations, with --data-dir and --data_dir as one flag.
+    """Parse arguments without abbreviations. Accept --data-dir for --data_dir and the reverse.
 
-    A wrong argument raises ValueError, which cli_errors reports.
+    Raise ValueError for a wrong argument; cli_errors reports it.
     """
 
     def __init__(self, **options):
@@ -90,14 +90,16 @@ def _dashed(name: str) -> str:
 
 
 def print0(*args):
-    """Print from rank 0 only, at once."""
+    """Print at once, and from rank 0 only."""
     if int(os.environ.get("RANK", "0")) == 0:
         print(*args, flush=True)
 
 
 class StopSignals:
-    """Once `catch` is called, and until the with-block ends, Ctrl-C and SIGTERM only set `.signal` to their
-    number: whoever loops looks at it, and leaves in good order."""
+    """Note Ctrl-C and SIGTERM in `.signal` instead of stopping, from `catch` to the end of the with-block.
+
+    The loop in the block reads `.signal` (0, or the number of the signal) and leaves when its work is saved.
+    """
 
     def __init__(self):
         self.signal = 0

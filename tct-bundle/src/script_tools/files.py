@@ -1,15 +1,15 @@
-"""Write files atomically, and never over a file that is not ours."""
+"""Write files atomically, and never replace a file that the command did not write."""
 
 import os
 from pathlib import Path
 
-# -----------------------------------------------------------------------------
-# files
-
 
 def write_atomic(path, content):
-    """Write bytes, or what content(file) writes to a binary file, so that a crash at any moment leaves the
-    old file or the new one, whole: a temporary file next to it, fsync, rename. OSError if that fails."""
+    """Write a file so that a crash at any moment leaves either the old file or the whole new one.
+
+    `content` is bytes, or a function that writes to the binary file it receives. The file is written under another
+    name, synced and renamed. Raise OSError if that fails.
+    """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.tmp")
     try:
@@ -18,10 +18,10 @@ def write_atomic(path, content):
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        if hasattr(os, "O_DIRECTORY"):  # Windows opens no folder
+        if hasattr(os, "O_DIRECTORY"):  # Windows cannot open a folder
             folder = os.open(path.parent, os.O_DIRECTORY)
             try:
-                os.fsync(folder)  # the rename itself
+                os.fsync(folder)  # makes the rename itself durable
             finally:
                 os.close(folder)
     except OSError as error:
@@ -31,20 +31,24 @@ def write_atomic(path, content):
 
 
 def write_new_files(folder, files: dict[str, bytes]):
-    """Write files, by their paths in a folder, but none of them if one is there already with other content, which
-    may be somebody's work: then FileExistsError. Other OSErrors as in write_atomic."""
-    for name, content in files.items():
-        path = Path(folder, name)
+    """Write files, given by their paths in a folder, but replace none that has other content.
+
+    Raise FileExistsError, before anything is written, if such a file exists, and OSError if a write fails.
+    """
+    paths = {Path(folder, name): content for name, content in files.items()}
+    for path, content in paths.items():
         if path.exists() and not (path.is_file() and path.read_bytes() == content):
             raise FileExistsError(f"{path} exists with other content and was not replaced: name a new folder")
-    for name, content in files.items():
-        Path(folder, name).parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(Path(folder, name), content)
+    for path, content in paths.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, content)
 
 
 def refuse_to_replace(folder, names):
-    """FileExistsError if the folder has a file of one of these names. For a folder without earlier results of ours,
-    which alone may be replaced."""
+    """Raise FileExistsError if the folder has a file of one of these names.
+
+    Call it for a folder that holds no earlier result of the command: only such a result may be replaced.
+    """
     for path in (Path(folder, name) for name in names):
         if path.exists():
             raise FileExistsError(

@@ -1,18 +1,20 @@
-"""Tables as Markdown and as aligned text."""
+"""Format tables as Markdown and as aligned text."""
 
 import re
 from itertools import zip_longest
 
 
 def table(header: tuple, rows) -> str:
+    """Return a Markdown table."""
     rule = ["---"] * len(header)
     lines = [[str(cell).replace("|", r"\|") for cell in line] for line in (header, rule, *rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def columns(rows) -> str:
-    """The rows as plain text: columns as wide as they need with two blanks between, the first to the left and the
-    others to the right. An empty row is an empty line.
+    """Return the rows as aligned text: the first column to the left, all others to the right.
+
+    An empty row becomes an empty line.
 
     >>> print(columns([("", "first", "second"), ("a", 12.5, ""), (), ("longer", 1, "2 to 3")]))
             first  second
@@ -22,16 +24,14 @@ def columns(rows) -> str:
     """
     rows = [list(map(str, row)) for row in rows]
     widths = [max(map(len, column)) for column in zip_longest(*rows, fillvalue="")]
-    lines = (
-        "  ".join(
-            [cell.rjust(width) if place else cell.ljust(width) for place, (cell, width) in enumerate(zip(row, widths))]
-        )
-        for row in rows
-    )
-    return "\n".join(line.rstrip() for line in lines)
+    lines = []
+    for row in rows:
+        cells = [cell.rjust(width) for cell, width in zip(row, widths)]
+        lines.append("  ".join([row[0].ljust(widths[0]), *cells[1:]] if row else []).rstrip())
+    return "\n".join(lines)
 
 
 def fenced(text: str, language: str = "") -> str:
-    """A code block, its fence longer than any in the text."""
+    """Return a Markdown code block. Its fence is longer than any run of backquotes in the text."""
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
     return f"{fence}{language}\n{text.rstrip()}\n{fence}"

@@ -1,15 +1,16 @@
-"""Records by the chunk: the unit in which workflows are tokenised by many processes, kept, resumed and sharded.
+"""Encode records in chunks: the unit that worker processes handle, and that is kept, resumed and sharded.
 
-A chunk on disk is NNNNNN.bin, the tokens of its workflows (int16) or, for a tokenizer still to be trained, their
-compact JSON; NNNNNN.states, the states of the tokens where they are asked for; NNNNNN.npy, their MinHash signatures where
-near duplicates are looked for; and NNNNNN.json, written last, which has for each record what became of it. Its number says its place in the order of the input.
+Chunk NNNNNN of the input becomes these files:
+  NNNNNN.bin     the tokens of its workflows (int16), or their compact JSON if the tokenizer is trained later
+  NNNNNN.states  with --states: the schema positions of the tokens (int16)
+  NNNNNN.npy     with --near-dedup: the MinHash signatures of the workflows
+  NNNNNN.json    the outcome of each record; written last, so it marks a finished chunk
 """
 
 import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
@@ -17,53 +18,48 @@ import numpy as np
 
 import tct_github_workflow as tct
 from script_tools.files import write_atomic
-from workflow_data.cleaning import Skipped, Workflow, clean, compact_json
+from workflow_data.cleaning import Skipped, Workflow, canonical_json, clean
 from workflow_data.dedup import signature
+from workflow_data.settings import PrepareSettings
 from workflow_data.sources import Record
 
-RECORDS = 256  # of a chunk, at most ...
-CHARACTERS = 4 << 20  # ... of text that comes with them, and at least this many end it
+MAX_RECORDS = 256  # in a chunk
+MAX_CHARACTERS = 4 << 20  # a chunk ends when its texts reach this size
 
 
-@dataclass(frozen=True)
-class ChunkOptions:
-    """What becomes of a record."""
-
-    repair: bool = False
-    keep_text: bool = False  # instead of tokens
-    with_signatures: bool = False
-    with_states: bool = False
-
-
-def cut(records: Iterable[Record]) -> Iterator[list[Record]]:
-    """The chunks of a stream of records."""
+def split_into_chunks(records: Iterable[Record]) -> Iterator[list[Record]]:
+    """Yield the records of a stream in chunks."""
     chunk, characters = [], 0
     for record in records:
         chunk.append(record)
         characters += len(record.text or "")
-        if len(chunk) == RECORDS or characters >= CHARACTERS:
+        if len(chunk) == MAX_RECORDS or characters >= MAX_CHARACTERS:
             yield chunk
             chunk, characters = [], 0
     if chunk:
         yield chunk
 
 
-def make_chunk(stem: Path, records: list[Record], options: ChunkOptions) -> int:
-    """Cleans and tokenises records and writes the chunk NNNNNN; gives their number. Runs in a worker process."""
-    entries, payload, signatures, states = [], [], [], []
+def make_chunk(stem: Path, records: list[Record], settings: PrepareSettings) -> int:
+    """Clean and encode records, write the files of a chunk, and return the number of records.
+
+    Runs in a worker process.
+    """
+    entries, payload, signatures, positions = [], [], [], []
     for record in records:
-        result = clean(record, options.repair)
-        entries.append(entry(record, result))
+        result = clean(record, settings.repair)
+        entries.append(record_entry(record, result))
         if isinstance(result, Workflow):
-            payload.append(result.text.encode() if options.keep_text else np.array(result.tokens, np.int16).tobytes())
-            if options.with_signatures:
+            is_encoded = settings.tokenizer == "tct"
+            payload.append(np.array(result.tokens, np.int16).tobytes() if is_encoded else result.text.encode())
+            if settings.near_dedup is not None:
                 signatures.append(signature(result.value))
-            if options.with_states:
-                states.append(np.array(tct.states_of(result.tokens), np.int16).tobytes())
+            if settings.states:
+                positions.append(np.array(tct.states_of(result.tokens), np.int16).tobytes())
     write_atomic(stem.with_suffix(".bin"), b"".join(payload))
-    if options.with_states:
-        write_atomic(stem.with_suffix(".states"), b"".join(states))
-    if options.with_signatures:
+    if settings.states:
+        write_atomic(stem.with_suffix(".states"), b"".join(positions))
+    if settings.near_dedup is not None:
         file = BytesIO()
         np.save(file, np.array(signatures, np.uint32))
         write_atomic(stem.with_suffix(".npy"), file.getvalue())
@@ -71,15 +67,15 @@ def make_chunk(stem: Path, records: list[Record], options: ChunkOptions) -> int:
     return len(records)
 
 
-def entry(record: Record, result: Workflow | Skipped) -> dict:
-    """What a chunk has of a record."""
+def record_entry(record: Record, result: Workflow | Skipped) -> dict:
+    """Return what a chunk stores about a record."""
     if isinstance(result, Skipped):
         return {"file": record.name, "reason": result.reason, "detail": result.detail}
     text = result.text.encode()
     return {
         "file": record.name,
         "group": record.group,
-        "digest": sha256(compact_json(result.value, sort_keys=True).encode()),  # equal whatever the key order
+        "digest": sha256(canonical_json(result.value).encode()),  # does not depend on the order of keys
         "sha256": sha256(text),
         "tokens": len(result.tokens),
         "json_bytes": len(text),
@@ -97,11 +93,11 @@ def chunk_path(folder: Path, index: int) -> Path:
 
 
 def find_chunks(folder: Path) -> list[Path]:
-    """The finished chunks in a folder, in order."""
-    return sorted(
-        (path for path in folder.iterdir() if re.fullmatch(r"\d{6,}\.json", path.name)), key=lambda path: int(path.stem)
-    )
+    """Return the paths of the finished chunks in a folder, in the order of the input."""
+    chunks = [path for path in folder.iterdir() if re.fullmatch(r"\d{6,}\.json", path.name)]
+    return sorted(chunks, key=lambda path: int(path.stem))
 
 
-def read_entries(chunk: Path) -> list[dict]:
+def read_chunk(chunk: Path) -> list[dict]:
+    """Return the entries of a chunk: one for each of its records."""
     return json.loads(chunk.read_bytes())

@@ -1,4 +1,4 @@
-"""From a record to a clean workflow, or to the reason why it is left out."""
+"""Turn a record into a valid workflow, or into the reason why it is skipped."""
 
 import json
 import re
@@ -6,15 +6,16 @@ from dataclasses import dataclass, field
 
 import tct_github_workflow as tct
 from tct.errors import SchemaValidationError
+from tct.tokenizer import compact
 from tct_github_workflow.files import FileTooLargeError, load_text, read_file
 from tct_github_workflow.workflow_yaml import WorkflowSyntaxError
 from workflow_data.repairs import MAX_REPAIRS, apply_repair
 from workflow_data.sources import Record
 
-# Text of a template engine: a line that begins with a tag, or a value that does, or a statement. Looked for only
-# in what is no workflow as it stands, for `${{ }}`, and `{{version}}` in a string, are fine in one.
+# The text of a template engine: a line or a value that begins with a tag, or a statement. Only searched for in files
+# that are not valid, because a valid workflow may contain `${{ }}`, or `{{version}}` in a string.
 TEMPLATE = re.compile(r"(?m)^[ \t]*(\{\{|\{%|<%|\[%)|^[^#\n]*[:-][ \t]+\{\{|\{%-?[ \t]*[a-z]+")
-# What GitHub puts a value for when a starter workflow is used: $default-branch, $cron-daily
+# Placeholders of starter workflows, such as $default-branch or $cron-daily. GitHub replaces them.
 PLACEHOLDER = re.compile(r'"(\$[a-z]+(?:-[a-z]+)+)"')
 
 
@@ -30,12 +31,14 @@ class Workflow:
 
 @dataclass(frozen=True)
 class Skipped:
+    """The reason why a record is not used, and the detail that skipped.jsonl lists."""
+
     reason: str
     detail: str
 
 
 def clean(record: Record, repair: bool = False) -> Workflow | Skipped:
-    """Reads and judges a record; with `repair`, rewrites what GitHub accepts and the schema rejects."""
+    """Read and validate a record. With `repair`, fix what GitHub accepts and the schema rejects."""
     if record.fault:
         return Skipped(*record.fault)
     try:
@@ -47,8 +50,8 @@ def clean(record: Record, repair: bool = False) -> Workflow | Skipped:
     try:
         value = load_text(source, record.name)
         if not isinstance(value, dict) or value.keys().isdisjoint(("on", "jobs")):
-            return Skipped("not_a_workflow", describe(value))
-        if found := PLACEHOLDER.search(compact_json(value)):
+            return Skipped("not_a_workflow", describe_value(value))
+        if found := PLACEHOLDER.search(compact(value)):
             return Skipped("template", f"placeholder {found[1]}")
         return encode(value, repair)
     except RecursionError:
@@ -60,10 +63,10 @@ def clean(record: Record, repair: bool = False) -> Workflow | Skipped:
 
 
 def encode(value: dict, repair: bool) -> Workflow:
-    """The workflow that a value is; SchemaValidationError if the schema rejects it and no repair helps."""
+    """Encode a workflow. Raise SchemaValidationError if the schema rejects it and no repair helps."""
     repairs = []
     while True:
-        text = compact_json(value)
+        text = compact(value)
         try:
             return Workflow(value, text, tct.encode(text), repairs)
         except SchemaValidationError as error:
@@ -78,13 +81,14 @@ def is_template(source: str | bytes) -> bool:
     return TEMPLATE.search(text.removeprefix("\ufeff")) is not None
 
 
-def describe(value) -> str:
-    """What stands in place of a workflow."""
+def describe_value(value) -> str:
+    """Describe a value that is not a workflow."""
     if not isinstance(value, dict):
         return f"not a mapping but {json.dumps(value, ensure_ascii=False)[:40]}"
     keys = ", ".join(list(value)[:5])
     return f"neither 'on' nor 'jobs' among its keys: {keys}"
 
 
-def compact_json(value, sort_keys: bool = False) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=sort_keys)
+def canonical_json(value) -> str:
+    """Return compact JSON with sorted keys: equal values have equal texts."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)

@@ -1,65 +1,40 @@
-"""Repairs: values that GitHub accepts and the schema rejects, changed to what GitHub reads."""
+"""Repair values that GitHub accepts and the schema rejects: replace them with what GitHub reads.
+
+Each repair changes the value holder[key], which the schema rejects at a place with this shape, and returns whether it
+did. @actions/workflow-parser returns the same for the repaired file as for the original.
+"""
 
 from copy import copy
 
-# -----------------------------------------------------------------------------
-# repairs: each changes the value holder[key] that the schema rejects at a place, and says whether it did. It
-# writes what GitHub reads there: @actions/workflow-parser gives the same for the file as it was.
-
-MAX_REPAIRS = 100  # of one workflow: each takes another walk through it
+MAX_REPAIRS = 100  # of one workflow: each needs another pass over it
 LISTS = ("branches", "branches-ignore", "tags", "tags-ignore", "paths", "paths-ignore", "types", "workflows")
-NAMED_BY_USERS = ("jobs", "services", "inputs", "outputs", "secrets", "env", "with")  # the keys in them are
-# How the places end at which GitHub takes null for the empty text. It refuses null at most others.
+NAMED_BY_USERS = ("jobs", "services", "inputs", "outputs", "secrets", "env", "with")  # users choose the keys in them
+# The last keys of the places at which GitHub reads null as the empty text. At most other places it rejects null.
 EMPTY_TEXTS = {
-    ("name",),
-    ("run-name",),
-    ("*", "name"),
-    ("*", "run"),
-    ("*", "if"),
-    ("*", "working-directory"),
-    ("*", "description"),
-    ("*", "default"),
-    ("*", "value"),
-    ("*", "options"),
-    ("container", "options"),
-    ("env", "*"),
-    ("with", "*"),
-    ("outputs", "*"),
-    ("secrets", "*"),
+    tuple(path.split("/"))
+    for path in "name run-name */name */run */if */working-directory */description */default */value */options "
+    "container/options env/* with/* outputs/* secrets/*".split()
 }
-# What GitHub reads as a boolean or number, or as a text that is never one.
-NEVER_TEXTS = {
-    "background",
-    "cancel-in-progress",
-    "cancel-timeout-minutes",
-    "continue-on-error",
-    "cron",
-    "default",
-    "deployment",
-    "fail-fast",
-    "id",
-    "max-parallel",
-    "required",
-    "timeout-minutes",
-    "type",
-    "types",
-    "wait-all",
-}
+# Keys whose values are not repaired: GitHub reads booleans or numbers there, or texts that are never written as one.
+NEVER_TEXTS = set(
+    "background cancel-in-progress cancel-timeout-minutes continue-on-error cron default deployment fail-fast id "
+    "max-parallel required timeout-minutes type types wait-all".split()
+)
 
 
 def apply_repair(workflow: dict, steps: tuple[str | int, ...]) -> str | None:
-    """Repairs the value at the end of a path, which the schema rejects; gives the repair's name, or None."""
+    """Repair the value at the end of a path, which the schema rejects. Return the name of the repair, or None."""
     if not steps:
         return None
     holder = workflow
-    for step in steps[:-1]:  # copied, because an alias may stand for the same object at another place
+    for step in steps[:-1]:  # copied, because an alias may use the same object elsewhere
         holder[step] = holder = copy(holder[step])
     shape = shape_of(steps)
     return next((repair.__name__ for repair in REPAIRS if repair(holder, steps[-1], shape)), None)
 
 
 def shape_of(steps: tuple[str | int, ...]) -> tuple[str, ...]:
-    """A path with * in place of indices, and of keys that users choose.
+    """Return a path with * instead of indices and of keys that users choose.
 
     >>> shape_of(("jobs", "env", "steps", 0, "env", "run"))
     ('jobs', '*', 'steps', '*', 'env', '*')
@@ -72,7 +47,7 @@ def shape_of(steps: tuple[str | int, ...]) -> tuple[str, ...]:
 
 
 def list_of_one(holder, key, shape) -> bool:
-    """`branches: main` if the schema requires a list."""
+    """Make a list of `branches: main`, if the schema requires one."""
     is_filter = shape[0] == "on" and len(shape) == 3 and key in LISTS
     if fits := is_filter and isinstance(holder[key], str) and holder[key] != "":
         holder[key] = [holder[key]]
@@ -80,7 +55,7 @@ def list_of_one(holder, key, shape) -> bool:
 
 
 def deprecated_event(holder, key, shape) -> bool:
-    """`pull_request_comment`, which GitHub replaced by `issue_comment`; left alone if both have filters."""
+    """Replace `pull_request_comment` by `issue_comment`, as GitHub did; not if both have filters."""
     old, new = "pull_request_comment", "issue_comment"
     if shape == ("on", old) and new not in holder:
         events = {new if event == old else event: filters for event, filters in holder.items()}
@@ -96,21 +71,21 @@ def deprecated_event(holder, key, shape) -> bool:
 
 
 def empty_secret(holder, key, shape) -> bool:
-    """A secret of a called workflow that is named and not described."""
+    """Describe a secret of a called workflow, which has only a name, by an empty object."""
     if fits := shape == ("on", "workflow_call", "secrets", "*") and holder[key] is None:
         holder[key] = {}
     return fits
 
 
 def empty_needs(holder, key, shape) -> bool:
-    """`needs: []`, which says nothing."""
+    """Remove `needs: []`, which has no effect."""
     if fits := shape == ("jobs", "*", "needs") and holder[key] == []:
         del holder[key]
     return fits
 
 
 def strategy_without_matrix(holder, key, shape) -> bool:
-    """A strategy that has nothing to apply to."""
+    """Remove a strategy that has no matrix to apply to."""
     is_strategy = shape == ("jobs", "*", "strategy") and isinstance(holder[key], dict)
     if fits := is_strategy and "matrix" not in holder[key]:
         del holder[key]
@@ -118,14 +93,14 @@ def strategy_without_matrix(holder, key, shape) -> bool:
 
 
 def workflow_description(holder, key, shape) -> bool:
-    """`description` of the whole workflow: a text that changes nothing about its runs."""
+    """Remove the `description` of the whole workflow, which does not change its runs."""
     if fits := shape == ("description",) and is_scalar(holder[key]) and "${{" not in str(holder[key]):
         del holder[key]
     return fits
 
 
 def scalar_as_text(holder, key, shape) -> bool:
-    """`run: true` is the text `true`, and an `env` without a value the empty text."""
+    """Read `run: true` as the text `true`, and an `env` without a value as the empty text."""
     value = holder[key]
     if value is None:
         is_boolean = shape[-1] == "default" and holder.get("type") == "boolean"
@@ -154,14 +129,14 @@ def is_scalar(value) -> bool:
 
 
 def text_of(value) -> str | None:
-    """What GitHub makes of a scalar that stands for a text; None if it is one, or a number it might round.
+    """Return the text that GitHub reads from a scalar. Return None for a text, or a number that it might round.
 
     >>> text_of(True), text_of(3.10), text_of(None), text_of(1e20)
     ('true', '3.1', '', None)
     """
     if value is None or isinstance(value, bool):
         return {None: "", True: "true", False: "false"}[value]
-    if isinstance(value, str) or abs(value) >= 1e15:  # it keeps 15 digits
+    if isinstance(value, str) or abs(value) >= 1e15:  # GitHub keeps 15 digits
         return None
     text = f"{value:.15g}"
     return text if float(text) == value and "e" not in text and text != "-0" else None

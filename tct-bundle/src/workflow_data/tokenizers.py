@@ -1,6 +1,7 @@
-"""The baselines: byte-level BPE over compact JSON, with the methods of TCTTokenizer.
+"""The workflow tokenizer as an object, and the baselines with the same methods: byte-level BPE over compact JSON.
 
-Merges of "bpe" stay within the pieces that a pattern splits the text into; those of "bpe-unsplit" cross any boundary.
+"bpe" splits the text with a pattern before merging (pre-tokenization). "bpe-unsplit" does not, so its merges cross word
+boundaries.
 """
 
 import hashlib
@@ -12,22 +13,21 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 import tct_github_workflow as tct
 from script_tools.files import write_atomic
 from tct.symbols import PAD
-from tct_github_workflow import extract_window, vocab_size
 
 NAMES = ("bpe", "bpe-unsplit")
-PAD_TEXT, END_TEXT = "<pad>", "<end>"  # tokens 0 and 1; such text in a document is text
+PAD_TEXT, END_TEXT = "<pad>", "<end>"  # tokens 0 and 1; in a document these texts are ordinary text
 END = 1
-MOST_TOKENS = 2**15  # windows are int16
-# Where GPT-4's tokenizer (tiktoken's cl100k_base) splits text before merging.
+MAX_TOKENS = 2**15  # windows are int16
+# The pattern of GPT-4's tokenizer (cl100k_base of tiktoken).
 SPLIT = (
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*"
     r"|\s*[\r\n]|\s+(?!\S)|\s+"
 )
-STRETCH = 1000  # bytes; what is not split learns from so much at a time: the library's training is slow in long pieces
+PIECE_BYTES = 1000  # "bpe-unsplit" learns from pieces of this size, because the library is slow on long ones
 
 
 class BPETokenizer:
-    """Compact JSON text to token ids and back; each document ends with the token END.
+    """Encode compact JSON text as token ids, and decode them. Each document ends with the token END.
 
     >>> tokenizer = BPETokenizer.train(['{"on":"push"}'] * 9)
     >>> tokenizer.decode(tokenizer.encode('{"on":"push"}'))
@@ -38,43 +38,43 @@ class BPETokenizer:
 
     def __init__(self, tokenizer: Tokenizer):
         self.library = tokenizer  # an object of the tokenizers library
-        self.library.encode_special_tokens = True  # "<end>" in a text is no end
+        self.library.encode_special_tokens = True  # "<end>" in a text is not the end
 
     @classmethod
     def train(cls, texts: Iterable[str], size: int | None = None, name: str = "bpe") -> "BPETokenizer":
-        """Learns merges from texts until there are `size` tokens (as many as the workflow tokenizer has) or no
-        more merges; `name` is one of NAMES."""
+        """Learn merges from texts until there are `size` tokens or no more merges. `name` is one of NAMES.
+
+        The default size is that of the workflow tokenizer.
+        """
         tokenizer, to_bytes = Tokenizer(models.BPE()), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
         if name == "bpe":
             split = pre_tokenizers.Split(Regex(SPLIT), "isolated")
             tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, to_bytes])
         else:
             tokenizer.pre_tokenizer = to_bytes
-            texts = (stretch for text in texts for stretch in stretches(text, STRETCH))
+            texts = (piece for text in texts for piece in pieces(text, PIECE_BYTES))
         tokenizer.decoder = decoders.ByteLevel()
-        tokenizer.train_from_iterator(
-            texts,
-            trainers.BpeTrainer(
-                vocab_size=size or vocab_size(),
-                special_tokens=[PAD_TEXT, END_TEXT],
-                show_progress=False,
-                initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            ),
+        trainer = trainers.BpeTrainer(
+            vocab_size=size or tct.vocab_size(),
+            special_tokens=[PAD_TEXT, END_TEXT],
+            show_progress=False,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         )
+        tokenizer.train_from_iterator(texts, trainer)
         return cls(tokenizer)
 
     @classmethod
     def load(cls, path: str | Path) -> "BPETokenizer":
-        """A tokenizer that `save` wrote. OSError or ValueError where there is none."""
+        """Load a tokenizer that `save` wrote. Raise OSError or ValueError if the file is not one."""
         content = Path(path).expanduser().read_bytes()
         try:
             tokenizer = Tokenizer.from_str(content.decode())
-        except Exception as error:  # the library raises Exception itself
-            raise ValueError(f"{path} is no tokenizer of the tokenizers library: {error}") from None
+        except Exception as error:  # the library raises plain Exception
+            raise ValueError(f"{path} is not a tokenizer of the tokenizers library: {error}") from None
         if (tokenizer.token_to_id(PAD_TEXT), tokenizer.token_to_id(END_TEXT)) != (PAD, END):
-            raise ValueError(f"{path} has not {PAD_TEXT} and {END_TEXT} as its tokens {PAD} and {END}")
-        if tokenizer.get_vocab_size() > MOST_TOKENS:
-            raise ValueError(f"{path} has {tokenizer.get_vocab_size():,} tokens; int16 holds {MOST_TOKENS:,}")
+            raise ValueError(f"{path} must have {PAD_TEXT} and {END_TEXT} as tokens {PAD} and {END}")
+        if tokenizer.get_vocab_size() > MAX_TOKENS:
+            raise ValueError(f"{path} has {tokenizer.get_vocab_size():,} tokens, but int16 holds {MAX_TOKENS:,}")
         return cls(tokenizer)
 
     def save(self, path: str | Path):
@@ -82,12 +82,12 @@ class BPETokenizer:
 
     @property
     def name(self) -> str:
-        """Which of NAMES it is."""
+        """One of NAMES."""
         return NAMES[isinstance(self.library.pre_tokenizer, pre_tokenizers.ByteLevel)]
 
     @property
     def fingerprint(self) -> str:
-        """Identifies the vocabulary; data and checkpoints made with another one do not fit."""
+        """A hash of the vocabulary: data and checkpoints must have the same."""
         return hashlib.sha256(self.library.to_str().encode()).hexdigest()[:16]
 
     def get_vocab_size(self) -> int:
@@ -97,17 +97,17 @@ class BPETokenizer:
         return self.pad_token
 
     def encode(self, text: str | list[str]) -> list:
-        """The ids of one text and END, or a list for each of several."""
+        """Return the ids of one text, with END, or a list of ids for each of several."""
         if isinstance(text, str):
             return [*self.library.encode(text).ids, END]
         return self.encode_batch(text)
 
     def encode_batch(self, texts: list[str], num_threads: int | None = None) -> list[list[int]]:
-        """The same in bulk; the library takes its number of threads from RAYON_NUM_THREADS."""
+        """Encode in bulk. The library reads its number of threads from RAYON_NUM_THREADS."""
         return [[*encoding.ids, END] for encoding in self.library.encode_batch_fast(texts)]
 
     def decode(self, ids) -> str:
-        """The text before the token END; ValueError where there is none, or more than padding follows."""
+        """Return the text before END. Raise ValueError if there is no END, or if more than padding follows it."""
         ids = list(ids)
         if END not in ids:
             raise ValueError("the document is not complete: it has no end token")
@@ -117,50 +117,50 @@ class BPETokenizer:
         return self.decode_prefix(ids[:end])
 
     def decode_prefix(self, ids) -> str:
-        """The text of tokens before the first END, if there is one. A character that is cut becomes U+FFFD."""
+        """Return the text up to the first END, if there is one. An incomplete character becomes U+FFFD."""
         ids = list(ids)
         end = ids.index(END) if END in ids else len(ids)
         return self.library.decode(ids[:end], skip_special_tokens=False)
 
     def encode_prefix(self, text: str) -> list[int]:
-        """The ids of a text that goes on: no END."""
+        """Return the ids of the beginning of a text, without END."""
         return self.library.encode(text).ids
 
     def id_to_token(self, token: int) -> str:
-        """A readable name of a token."""
+        """Return a readable name of a token."""
         if token in (PAD, END):
             return (PAD_TEXT, END_TEXT)[token]
         return self.library.decode([token], skip_special_tokens=False)
 
     def extract_window(self, ids, start: int, end: int, stride: int = 1) -> list[int]:
-        """[start // stride] + ids[start:end], the shape of a training row."""
-        return extract_window(ids, start, end, stride)
+        """Return [start // stride] + ids[start:end], as in a training window."""
+        return tct.extract_window(ids, start, end, stride)
 
 
-def stretches(text: str, size: int) -> Iterator[str]:
-    """The text in pieces of at most `size` bytes, at least 4, of whole characters.
+def pieces(text: str, size: int) -> Iterator[str]:
+    """Cut a text between characters into pieces of at most `size` bytes, which must be at least 4.
 
-    >>> list(stretches("naïve", 4))
+    >>> list(pieces("naïve", 4))
     ['naï', 've']
     """
     data, start = text.encode(), 0
     while start < len(data):
         end = min(start + size, len(data))
-        while end < len(data) and data[end] & 0xC0 == 0x80:  # within a character
+        while end < len(data) and data[end] & 0xC0 == 0x80:  # inside a character
             end -= 1
         yield data[start:end].decode()
         start = end
 
 
 class TCTTokenizer:
-    """Compact JSON text to token ids and back.
+    """Encode compact JSON text as token ids, and decode them.
 
         >>> tokenizer = TCTTokenizer()
         >>> ids = tokenizer.encode('{"on":"push","jobs":{"a":{"runs-on":"ubuntu-latest"}}}')
         >>> tokenizer.decode(ids)
         '{"on":"push","jobs":{"a":{"runs-on":"ubuntu-latest"}}}'
 
-    There are no begin or end tokens: a document ends where its root object closes.
+    There are no begin and end tokens: a document ends when its root object closes.
     """
 
     name = tct.NAME
@@ -171,7 +171,7 @@ class TCTTokenizer:
 
     @property
     def fingerprint(self) -> str:
-        """Identifies the vocabulary; data and checkpoints made with another one do not fit."""
+        """A hash of the vocabulary: data and checkpoints must have the same."""
         return tct.fingerprint()
 
     def get_vocab_size(self) -> int:
@@ -181,17 +181,17 @@ class TCTTokenizer:
         return tct.pad_token()
 
     def encode(self, text: str | list[str]) -> list:
-        """The ids of one JSON text, or a list for each of several; ValueError where one is not valid."""
+        """Return the ids of one JSON text, or of each of several. Raise ValueError if one is not valid."""
         if isinstance(text, str):
             return tct.encode(text)
         return [tct.encode(item) for item in text]
 
     def encode_batch(self, texts: list[str], num_threads: int | None = None) -> list:
-        """An array of ids for each JSON text."""
+        """Return an array of ids for each JSON text."""
         return tct.encode_batch(texts, num_threads)
 
     def decode(self, ids) -> str:
-        """The document that the ids spell; ValueError where it is incomplete or more than padding follows."""
+        """Return the document. Raise ValueError if it is incomplete, or if more than padding follows it."""
         ids = list(ids)
         text, consumed, total = tct.decode(ids)
         if any(token != tct.pad_token() for token in ids[consumed:]):
@@ -199,17 +199,17 @@ class TCTTokenizer:
         return text
 
     def id_to_token(self, token: int) -> str:
-        """A readable name of a token."""
+        """Return a readable name of a token."""
         return tct.id_to_token(token)
 
     def extract_window(self, ids, start: int, end: int, stride: int = 1) -> list[int]:
-        """[start // stride] + ids[start:end], the shape of a training row."""
+        """Return [start // stride] + ids[start:end], as in a training window."""
         return tct.extract_window(ids, start, end, stride)
 
     def decode_prefix(self, ids) -> str:
-        """What the first ids of a workflow say, closed into JSON that parses."""
+        """Return the beginning of a workflow from its first ids, closed to valid JSON."""
         return tct.decode_prefix(ids)[0]
 
     def matcher(self):
-        """A fresh matcher that tells which tokens may come next."""
+        """Return a new matcher, which knows the tokens that are allowed next."""
         return tct.matcher()

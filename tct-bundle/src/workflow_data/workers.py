@@ -1,4 +1,4 @@
-"""Run calls in worker processes, in order, and stop in good order."""
+"""Run calls in worker processes, and stop them cleanly."""
 
 import contextlib
 import itertools
@@ -10,21 +10,20 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 
-# -----------------------------------------------------------------------------
-# processes
-
 
 def run_in_processes(function: Callable, calls: Iterable[tuple], num_workers: int) -> Iterator:
-    """The results of function(*call), as they come, from num_workers processes (1: from this one). No more calls
-    are drawn than keep the workers busy."""
+    """Yield the results of function(*call) as they finish, from num_workers processes, or from this one if it is 1.
+
+    Calls are taken from the iterable only as fast as the workers need them.
+    """
     if num_workers == 1:
         yield from itertools.starmap(function, calls)
         return
-    executor = ProcessPoolExecutor(num_workers, initializer=set_up_worker)
+    executor = ProcessPoolExecutor(num_workers, initializer=prepare_worker)
     pending = set()
     try:
-        with ctrl_c_held_back():  # the workers start here, and never hear it: this process answers for all
-            executor.submit(int)  # before a source that is read begins threads, which no fork should split
+        with block_sigint():  # the workers start here and inherit the block: only this process handles Ctrl-C
+            executor.submit(int)  # starts them before a source starts threads, which a fork would break
         for call in calls:
             if len(pending) >= 2 * num_workers:
                 done, pending = wait(pending, return_when=FIRST_COMPLETED)
@@ -32,15 +31,17 @@ def run_in_processes(function: Callable, calls: Iterable[tuple], num_workers: in
             pending.add(executor.submit(function, *call))
         yield from (future.result() for future in pending)
     except BrokenProcessPool:
-        raise OSError("a worker process was killed, perhaps for memory; try fewer --num_workers") from None
+        raise OSError("a worker process was killed, perhaps for lack of memory; try fewer --num-workers") from None
     finally:
         executor.shutdown(cancel_futures=True)
 
 
 @contextlib.contextmanager
-def ctrl_c_held_back():
-    """Delivers SIGINT after the block; threads and processes that start in it hold it back for good. On Windows, which
-    has nothing like that, a worker may show a traceback if it comes at once."""
+def block_sigint():
+    """Deliver SIGINT only after the block. Threads and processes that start in the block keep it blocked.
+
+    Windows cannot block signals: there, a worker may print a traceback if Ctrl-C comes at once.
+    """
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -51,12 +52,12 @@ def ctrl_c_held_back():
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
-def set_up_worker():
-    """Leaves Ctrl-C to the parent, and ends this worker when that is killed; it would wait for work forever."""
+def prepare_worker():
+    """Make a worker ignore Ctrl-C, and exit when its parent is killed instead of waiting for work forever."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=exit_with_parent, daemon=True).start()
 
-    def wait_for_end():
-        multiprocessing.parent_process().join()
-        os._exit(1)
 
-    threading.Thread(target=wait_for_end, daemon=True).start()
+def exit_with_parent():
+    multiprocessing.parent_process().join()
+    os._exit(1)

@@ -1,4 +1,4 @@
-"""Chunks to the prepared set: duplicates dropped, sides chosen, windows written."""
+"""Write a prepared folder from chunks: drop duplicates, assign splits, write windows."""
 
 import contextlib
 import itertools
@@ -8,250 +8,282 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TextIO
+from typing import NamedTuple, TextIO
 
 import numpy as np
 from tqdm import tqdm
 
 import tct_github_workflow as tct
-from workflow_data.chunks import read_entries
+from workflow_data.chunks import read_chunk
 from workflow_data.cleaning import Skipped
 from workflow_data.dedup import Duplicates
-from workflow_data.split import SIDES, choose_sides, place_of
+from workflow_data.settings import PrepareSettings
+from workflow_data.split import SPLITS, assign_splits, hash_fraction
 from workflow_data.table_file import new_table
 from workflow_data.tokenizers import NAMES, BPETokenizer, TCTTokenizer
-from workflow_data.windows import WindowPlan, state_windows, windows
+from workflow_data.windows import WindowPlan, schema_position_windows, windows
 
-TOTALS = (
-    "workflows",
-    "windows",
-    "tokens",
-    "targets",
-    "json_bytes",
-    "characters",
-    "long_workflows",
-    "long_windows",
-    "long_tokens",
-    "long_targets",
-    "unseen_tokens",
-)
+TRAIN = SPLITS.index("train")
+LONG = ("workflows", "windows", "tokens", "targets")  # counted again for workflows longer than the context
+TOTALS = (*LONG, "json_bytes", "characters", *(f"long_{name}" for name in LONG), "unseen_tokens")
 
 
-def assemble(flags, chunks: list[Path], records: dict, work: Path, new: Path) -> dict:
-    """Writes the prepared set to the folder `new`; gives its metadata."""
-    tokenizer, folder = TCTTokenizer(), None
+def write_dataset(settings: PrepareSettings, chunks: list[Path], counts: dict, work: Path, new: Path) -> dict:
+    """Write the prepared folder `new` and return its metadata. `counts` are those of all records in the input."""
+    tokenizer = TCTTokenizer()
     plan = WindowPlan(
-        flags.context_size,
-        flags.stride,
-        flags.window_step or flags.stride,
+        settings.context_size,
+        settings.stride,
+        settings.window_step or settings.stride,
         tokenizer.get_vocab_size(),
         tokenizer.get_pad_token_id(),
     )
-    with open(new / "skipped.jsonl", "w", encoding="utf-8", newline="\n") as skipped:
-        index = index_workflows(flags, chunks, plan, work, skipped)
-        sides = np.full(len(index.kept), -1, np.int8)
-        sides[index.kept] = choose_sides(index.places[index.kept], flags.train_split, flags.test_split)
-        if flags.tokenizer != "tct":
-            folder = work / "bpe"
-            tokenizer = encode_bpe(flags.tokenizer, chunks, index, sides == 0, folder)
+    with open(new / "skipped.jsonl", "w", encoding="utf-8", newline="\n") as file:
+        skipped = SkippedRecords(file)
+        index = index_workflows(settings, chunks, plan, work, skipped)
+        if settings.tokenizer != "tct":
+            tokenizer = encode_bpe(settings.tokenizer, index, work / "bpe")
             tokenizer.save(new / "tokenizer.json")
-            if flags.tokenizer not in NAMES:  # else it has as many tokens as ours, should some of them go unused
+            if settings.tokenizer not in NAMES:  # one learned here is padded to the size of the workflow tokenizer
                 plan = replace(plan, vocab_size=tokenizer.get_vocab_size())
-            leave_out_too_long(chunks, index, plan, skipped)
+            skip_too_long(index, plan, skipped)
     if not index.kept.any():
-        raise ValueError(describe_failure(index.reasons, records["left_alone"], new / "skipped.jsonl"))
-    splits, repairs = write_windows(flags, chunks, folder, index, sides, plan, new)
+        raise ValueError(describe_failure(skipped.reasons, counts["left_alone"], new / "skipped.jsonl"))
+    splits, repairs = write_splits(settings, index, plan, new)
     metadata = {
         "context_size": plan.context_size,
         "stride": plan.stride,
         "window_step": plan.window_step,
-        "max_windows_per_workflow": flags.max_windows_per_workflow,
+        "max_windows_per_workflow": settings.max_windows_per_workflow,
         "vocab_size": plan.vocab_size,
         "pad_token": plan.pad_token,
-        **({"n_states": tct.n_states()} if flags.states else {}),
+        **({"n_states": tct.n_states()} if settings.states else {}),
         "tokenizer": {"name": tokenizer.name, "fingerprint": tokenizer.fingerprint},
-        "total_records": records["records"],
+        "total_records": counts["records"],
         "total_workflows": int(index.kept.sum()),
         "splits": splits,
-        "skipped": dict(sorted(index.reasons.items())),
-        "left_alone": records["left_alone"],
+        "skipped": dict(sorted(skipped.reasons.items())),
+        "left_alone": counts["left_alone"],
         "repairs": dict(sorted(repairs.items())),
-        "seed": flags.seed,
-        "split_by": flags.split_by,
-        "train_split": flags.train_split,
-        "test_split": flags.test_split,
+        **{name: getattr(settings, name) for name in ("seed", "split_by", "train_split", "test_split")},
     }
     (new / "metadata.json").write_text(json.dumps(metadata, indent=2) + "\n", "utf-8", newline="\n")
     return metadata
 
 
+class SkippedRecords:
+    """Count and list in skipped.jsonl the records that are not used."""
+
+    def __init__(self, file: TextIO):
+        self.file, self.reasons = file, Counter()
+
+    def add(self, entry: dict, why: Skipped):
+        self.reasons[why.reason] += 1
+        write_line(self.file, {"file": entry["file"], "reason": why.reason, "detail": why.detail})
+
+
+# -----------------------------------------------------------------------------
+# all workflows, by their number in the order of the input
+
+
 @dataclass
-class Index:
-    """What has to be in memory of all workflows in the chunks, in their order: some twenty bytes of each."""
+class WorkflowIndex:
+    """All workflows in the chunks, about twenty bytes of memory for each."""
 
-    kept: np.ndarray  # bool (N,), False for duplicates
-    places: np.ndarray  # float64 (N,) of their groups in [0, 1)
-    lengths: np.ndarray  # int64 (N,) tokens
-    reasons: Counter  # why records are left out
+    chunks: list[Path]
+    kept: np.ndarray  # bool (N,), False for duplicates and workflows that are too long
+    splits: np.ndarray  # int8 (N,), an index into SPLITS, -1 for duplicates
+    lengths: np.ndarray  # int64 (N,), tokens
+    tokens_folder: Path | None = None  # the tokens of a baseline; if None, tokens are next to the chunks
+
+    def read(self, task: str) -> Iterator[tuple[Path, list[tuple[int, dict]]]]:
+        """Yield each chunk with its numbered workflows. `task` names the progress bar."""
+        number = itertools.count()
+        for chunk in tqdm(self.chunks, task, unit="chunk", disable=None):
+            yield chunk, [(next(number), entry) for entry in read_chunk(chunk) if "reason" not in entry]
 
 
-def index_workflows(flags, chunks: list[Path], plan: WindowPlan, work: Path, skipped: TextIO) -> Index:
-    """Looks through all chunks for duplicates, and for what is too long; writes what is left out up to here."""
-    kept, places, lengths, reasons = array("b"), array("d"), array("q"), Counter()
-    duplicates = Duplicates(work / "digests.sqlite", flags.near_dedup)
+def index_workflows(settings, chunks: list[Path], plan: WindowPlan, work: Path, skipped: SkippedRecords):
+    """Find duplicates and workflows that are too long, assign splits, and return the WorkflowIndex."""
+    kept, fractions, lengths = array("b"), array("d"), array("q")
+    duplicates = Duplicates(work / "digests.sqlite", settings.near_dedup)
     for chunk in tqdm(chunks, "compare", unit="chunk", disable=None):
-        signatures = iter(np.load(chunk.with_suffix(".npy")) if flags.near_dedup is not None else ())
-        for entry in read_entries(chunk):
+        signatures = iter(np.load(chunk.with_suffix(".npy")) if settings.near_dedup is not None else ())
+        for entry in read_chunk(chunk):
             if "reason" in entry:
-                found = Skipped(entry["reason"], entry["detail"])
+                why = Skipped(entry["reason"], entry["detail"])
             else:
                 signature = next(signatures, None)
-                if flags.tokenizer == "tct" and not plan.fits(entry["tokens"]):
-                    found = Skipped("too_long", plan.remedy(entry["tokens"]))
+                if settings.tokenizer == "tct" and not plan.fits(entry["tokens"]):
+                    why = Skipped("too_long", plan.remedy(entry["tokens"]))
                 else:
-                    found = duplicates.find(entry["file"], entry["digest"], signature)
-                kept.append(found is None)
-                places.append(place_of(group_of(entry), flags.seed))
+                    why = duplicates.find(entry["file"], entry["digest"], signature)
+                kept.append(why is None)
+                fractions.append(hash_fraction(group_of(entry), settings.seed))
                 lengths.append(entry["tokens"])
-            if found:
-                reasons[found.reason] += 1
-                write_line(skipped, {"file": entry["file"], "reason": found.reason, "detail": found.detail})
+            if why:
+                skipped.add(entry, why)
     duplicates.close()
-    return Index(np.array(kept, bool), np.array(places), np.array(lengths), reasons)
+    kept = np.array(kept, bool)
+    splits = np.full(len(kept), -1, np.int8)
+    splits[kept] = assign_splits(np.array(fractions)[kept], settings.train_split, settings.test_split)
+    return WorkflowIndex(chunks, kept, splits, np.array(lengths))
 
 
 def group_of(entry: dict) -> bytes:
-    """What never stands on both sides: the folder or column of a workflow, or else its value."""
+    """Return what must stay in one split: the folder, owner or column of a workflow, or else its own value."""
     if entry["group"] is None:
         return bytes.fromhex(entry["digest"])
     return entry["group"].encode(errors="surrogateescape")
 
 
-def numbered_workflows(chunks: list[Path], task: str) -> Iterator[tuple[Path, list[tuple[int, dict]]]]:
-    """Each chunk with its workflows, numbered through all chunks. `task` is for the progress bar."""
-    number = itertools.count()
-    for chunk in tqdm(chunks, task, unit="chunk", disable=None):
-        yield chunk, [(next(number), entry) for entry in read_entries(chunk) if "reason" not in entry]
+# -----------------------------------------------------------------------------
+# baseline tokenizers, which are learned from the training split
 
 
-def encode_bpe(which: str, chunks: list[Path], index: Index, trains: np.ndarray, folder: Path) -> BPETokenizer:
-    """Trains a BPE tokenizer on the workflows that `trains` (N,) marks, or loads one, and writes to the folder the
-    tokens of the workflows that are kept; their lengths go to the index."""
+def encode_bpe(name: str, index: WorkflowIndex, folder: Path) -> BPETokenizer:
+    """Train or load a BPE tokenizer, and write the tokens of all kept workflows to the folder.
+
+    Their lengths replace those in the index.
+    """
     folder.mkdir(exist_ok=True)
-    if which in NAMES:
-        texts = (
-            text
-            for chunk, workflows in numbered_workflows(chunks, "learn merges")
-            for (number, _), text in zip(workflows, read_texts(chunk, workflows))
-            if trains[number]
-        )
-        tokenizer = BPETokenizer.train(texts, name=which)
-    else:
-        tokenizer = BPETokenizer.load(which)
+    is_new = name in NAMES
+    tokenizer = BPETokenizer.train(training_texts(index), name=name) if is_new else BPETokenizer.load(name)
     index.lengths[:] = 0
-    for chunk, workflows in numbered_workflows(chunks, "encode"):
-        kept = [
-            (number, text) for (number, _), text in zip(workflows, read_texts(chunk, workflows)) if index.kept[number]
-        ]
+    for chunk, workflows in index.read("encode"):
+        texts = zip(workflows, read_texts(chunk, workflows))
+        kept = [(number, text) for (number, _), text in texts if index.kept[number]]
         ids = tokenizer.encode_batch([text for _, text in kept])
         for (number, _), tokens in zip(kept, ids):
             index.lengths[number] = len(tokens)
         np.array(list(itertools.chain.from_iterable(ids)), np.int16).tofile(folder / f"{chunk.stem}.bin")
+    index.tokens_folder = folder
     return tokenizer
 
 
+def training_texts(index: WorkflowIndex) -> Iterator[str]:
+    for chunk, workflows in index.read("learn merges"):
+        for (number, _), text in zip(workflows, read_texts(chunk, workflows)):
+            if index.splits[number] == TRAIN:
+                yield text
+
+
 def read_texts(chunk: Path, workflows: list[tuple[int, dict]]) -> Iterator[str]:
-    """The compact JSON of the workflows of a chunk."""
+    """Yield the compact JSON of each workflow of a chunk."""
     data = chunk.with_suffix(".bin").read_bytes()
-    return (part.decode() for part in cut_up(data, [entry["json_bytes"] for _, entry in workflows]))
+    return (part.decode() for part in cut(data, [entry["json_bytes"] for _, entry in workflows]))
 
 
-def cut_up(data: Sequence, lengths: Iterable[int]) -> Iterator[Sequence]:
-    """The parts of data that have these lengths."""
+def cut(data: Sequence, lengths: Iterable[int]) -> Iterator[Sequence]:
+    """Yield consecutive parts of the data with these lengths."""
     end = 0
     for length in lengths:
         yield data[end : (end := end + length)]
 
 
-def leave_out_too_long(chunks, index: Index, plan: WindowPlan, skipped: TextIO):
-    """What is too long in another tokenizer than ours: its lengths are known last."""
+def skip_too_long(index: WorkflowIndex, plan: WindowPlan, skipped: SkippedRecords):
+    """Skip workflows that are too long in a baseline's tokens: their lengths are known only now."""
     too_long = index.kept & ~plan.fits(index.lengths)
     if too_long.any():
-        for _, workflows in numbered_workflows(chunks, "leave out"):
+        for _, workflows in index.read("skip"):
             for number, entry in workflows:
                 if too_long[number]:
-                    index.kept[number] = False
-                    index.reasons["too_long"] += 1
-                    write_line(
-                        skipped,
-                        {
-                            "file": entry["file"],
-                            "reason": "too_long",
-                            "detail": plan.remedy(int(index.lengths[number])),
-                        },
-                    )
+                    skipped.add(entry, Skipped("too_long", plan.remedy(int(index.lengths[number]))))
+        index.kept &= ~too_long
 
 
-def write_windows(flags, chunks, folder: Path | None, index: Index, sides: np.ndarray, plan: WindowPlan, new: Path):
-    """Writes the tables and workflows.jsonl; gives (totals of each side, how often each repair was made). Tokens
-    are in the folder, or beside the chunks."""
-    chosen = SIDES if flags.test_split else SIDES[:2]
-    limit = {"train": flags.max_windows_per_workflow}
-    splits, repairs = {side: Counter(dict.fromkeys(TOTALS, 0)) for side in chosen}, Counter()
+# -----------------------------------------------------------------------------
+# windows
+
+
+class KeptWorkflow(NamedTuple):
+    """A workflow that is written to a split."""
+
+    split: int  # an index into SPLITS
+    entry: dict  # what its chunk stores about it
+    tokens: np.ndarray  # int16 (T,)
+    positions: np.ndarray | None  # schema positions, int16 (T + 1,)
+
+
+def kept_workflows(index: WorkflowIndex, with_positions: bool) -> Iterator[KeptWorkflow]:
+    """Yield the workflows to write, in the order of the input."""
+    for chunk, workflows in index.read("write"):
+        path = index.tokens_folder / f"{chunk.stem}.bin" if index.tokens_folder else chunk.with_suffix(".bin")
+        lengths = [index.lengths[number] for number, _ in workflows]
+        positions = itertools.repeat(None)
+        if with_positions:
+            positions = cut(np.fromfile(chunk.with_suffix(".states"), np.int16), [length + 1 for length in lengths])
+        for (number, entry), tokens, own in zip(workflows, cut(np.fromfile(path, np.int16), lengths), positions):
+            if index.kept[number]:
+                yield KeptWorkflow(index.splits[number], entry, tokens, own)
+
+
+class SplitWriter:
+    """Write the tables of one split, row by row, and count what is in them.
+
+    lengths (n,) are the token counts of the split's workflows. The tables are closed with the stack.
+    """
+
+    def __init__(self, split: str, lengths, plan: WindowPlan, settings: PrepareSettings, folder: Path, stack):
+        self.split, self.plan = split, plan
+        self.max_windows = settings.max_windows_per_workflow if split == "train" else None
+        counts = plan.count(lengths)
+        rows = int(np.minimum(counts, self.max_windows or counts).sum())
+        self.windows = stack.enter_context(new_table(folder / f"{split}.pt", rows, plan.context_size + 1))
+        if settings.states:
+            path = folder / f"{split}_states.pt"
+            self.positions = stack.enter_context(new_table(path, rows, plan.context_size))
+        self.totals = Counter(dict.fromkeys(TOTALS, 0))
+        self.repairs = Counter()
+
+    def add(self, workflow: KeptWorkflow) -> dict:
+        """Write the windows of a workflow, and return its line of workflows.jsonl."""
+        entry, tokens = workflow.entry, workflow.tokens
+        rows = windows(tokens, self.plan, self.max_windows)
+        self.windows.write(rows)
+        if workflow.positions is not None:
+            self.positions.write(schema_position_windows(workflow.positions, self.plan, self.max_windows))
+        first_window = self.totals["windows"]
+        self.totals.update(totals_of(rows, tokens, entry, self.plan))
+        self.repairs.update(entry["repairs"])
+        return {
+            "file": entry["file"],
+            "split": self.split,
+            "first_window": first_window,
+            "windows": len(rows),
+            "tokens": len(tokens),
+            "sha256": entry["sha256"],
+            "group": entry["group"],
+            "repairs": entry["repairs"],
+        }
+
+
+def write_splits(settings: PrepareSettings, index: WorkflowIndex, plan: WindowPlan, folder: Path):
+    """Write the tables and workflows.jsonl. Return the totals of each split, and the number of each repair."""
     with contextlib.ExitStack() as stack:
-        tables = {}
-        for side, name in enumerate(chosen):
-            counts = plan.count(index.lengths[index.kept & (sides == side)])
-            rows = int(np.minimum(counts, limit.get(name) or counts).sum())
-            tables[name] = stack.enter_context(new_table(new / f"{name}.pt", rows, plan.context_size + 1))
-            if flags.states:
-                tables[f"{name}_states"] = stack.enter_context(
-                    new_table(new / f"{name}_states.pt", rows, plan.context_size)
-                )
-        out = stack.enter_context(open(new / "workflows.jsonl", "w", encoding="utf-8", newline="\n"))
-        for chunk, workflows in numbered_workflows(chunks, "write"):
-            path = folder / f"{chunk.stem}.bin" if folder else chunk.with_suffix(".bin")
-            lengths = [index.lengths[number] for number, _ in workflows]
-            parts = cut_up(np.fromfile(path, np.int16), lengths)
-            states = itertools.repeat(None)
-            if flags.states:
-                states = cut_up(np.fromfile(chunk.with_suffix(".states"), np.int16), [n + 1 for n in lengths])
-            for (number, entry), tokens, places in zip(workflows, parts, states):
-                if not index.kept[number]:
-                    continue
-                side = chosen[sides[number]]
-                rows = windows(tokens, plan, limit.get(side))
-                tables[side].write(rows)
-                if flags.states:
-                    tables[f"{side}_states"].write(state_windows(places, plan, limit.get(side)))
-                write_line(
-                    out,
-                    {
-                        "file": entry["file"],
-                        "split": side,
-                        "first_window": splits[side]["windows"],
-                        "windows": len(rows),
-                        "tokens": len(tokens),
-                        "sha256": entry["sha256"],
-                        "group": entry["group"],
-                        "repairs": entry["repairs"],
-                    },
-                )
-                splits[side].update(measure(rows, tokens, entry, plan))
-                repairs.update(entry["repairs"])
-    return {side: dict(total) for side, total in splits.items()}, repairs
+        writers = []
+        for split, name in enumerate(SPLITS if settings.test_split else SPLITS[:2]):
+            lengths = index.lengths[index.kept & (index.splits == split)]
+            writers.append(SplitWriter(name, lengths, plan, settings, folder, stack))
+        lines = stack.enter_context(open(folder / "workflows.jsonl", "w", encoding="utf-8", newline="\n"))
+        for workflow in kept_workflows(index, settings.states):
+            write_line(lines, writers[workflow.split].add(workflow))
+    totals = {writer.split: dict(writer.totals) for writer in writers}
+    return totals, sum((writer.repairs for writer in writers), Counter())
 
 
-def measure(rows: np.ndarray, tokens: np.ndarray, entry: dict, plan: WindowPlan) -> dict[str, int]:
-    """What one workflow adds to the TOTALS of its side. Long ones are longer than the context; targets count a
-    token in each window that holds it; unseen tokens are in none."""
+def totals_of(rows: np.ndarray, tokens: np.ndarray, entry: dict, plan: WindowPlan) -> dict[str, int]:
+    """Return what one workflow adds to the TOTALS of its split.
+
+    Targets count a token in each window that holds it. Unseen tokens are in no window.
+    """
     starts = rows[:, 0].astype(np.int64) * plan.stride
     ends = np.minimum(starts + plan.context_size, len(tokens))
-    here = {"workflows": 1, "windows": len(rows), "tokens": len(tokens), "targets": int((ends - starts).sum())}
+    totals = {"workflows": 1, "windows": len(rows), "tokens": len(tokens), "targets": int((ends - starts).sum())}
     if len(tokens) > plan.context_size:
-        here |= {f"long_{key}": value for key, value in here.items()}
-        here["unseen_tokens"] = int(np.maximum(0, np.append(starts[1:], len(tokens)) - ends).sum())
-    return here | {"json_bytes": entry["json_bytes"], "characters": entry["characters"]}
+        totals |= {f"long_{name}": value for name, value in totals.items()}
+        totals["unseen_tokens"] = int(np.maximum(0, np.append(starts[1:], len(tokens)) - ends).sum())
+    return totals | {"json_bytes": entry["json_bytes"], "characters": entry["characters"]}
 
 
 def write_line(file: TextIO, value: dict):
@@ -259,9 +291,9 @@ def write_line(file: TextIO, value: dict):
 
 
 def describe_failure(reasons: Counter, left_alone: int, skipped: Path) -> str:
-    """Why there is nothing to prepare."""
+    """Return the error message if there is nothing to prepare."""
     if not reasons and left_alone:
-        return f"no workflow in the input: --path_glob takes none of its {left_alone:,} files or rows"
+        return f"no workflow in the input: --path-glob matches none of its {left_alone:,} files or rows"
     if not reasons:
         return "no workflow in the input: it has no rows"
     counts = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))

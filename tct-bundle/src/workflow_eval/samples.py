@@ -13,7 +13,7 @@ from tqdm import tqdm
 from tct.tokenizer import read_json
 from tct_github_workflow import workflow_schema
 from tct_github_workflow.workflow_yaml import dump_workflow
-from workflow_data.reader import read_split
+from workflow_data.reader import iter_workflows
 from workflow_eval.actionlint import Linter, find_linter
 from workflow_eval.features import action_name, actions, canonical, compare_features
 from workflow_eval.github_parser import GitHubParser, find_parser
@@ -41,7 +41,7 @@ class TrainingIndex:
         """Read a prepared folder. Raise ValueError if its windows omit tokens."""
         total = metadata["splits"]["train"]["workflows"]
         count = min(total, MAX_TRAINING)
-        workflows = islice(read_split(data_dir, "train", metadata), count)
+        workflows = islice(iter_workflows(data_dir, "train", metadata), count)
         tokens = [
             workflow.tokens for workflow in tqdm(workflows, "read training", count, unit="workflow", disable=None)
         ]
