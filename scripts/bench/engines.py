@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tct import Tokenizer
-from tct.tokenizer import compact
+from tct.json_text import compact
 from tct_github_workflow import ARTIFACT, workflow_schema
 
 Codec = tuple[Callable[[str], list[int]], Callable[[list[int]], str]]

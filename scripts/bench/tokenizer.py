@@ -51,7 +51,7 @@ def main(argv=None):
 
     import tct_github_workflow
     from scripts.bench.engines import train_bpe
-    from tct.tokenizer import compact
+    from tct.json_text import compact
 
     reader = tct_github_workflow.tokenizer()
     workflows = read_workflows(args.input, args.documents, args.seed, reader)

@@ -8,7 +8,7 @@ import random
 from collections import defaultdict
 from typing import Any
 
-from tct.tokenizer import compact
+from tct.json_text import compact
 
 AGAIN = "\u0000"  # before a key: stands for the same key once more, until the document is text
 STRANGE = (

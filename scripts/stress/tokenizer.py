@@ -75,7 +75,7 @@ def load_tokenizer(schema: Path | None, artifact: Path | None):
 def check_corpus(args, tokenizer, judge) -> int:
     from tqdm import tqdm
 
-    from tct.tokenizer import compact
+    from tct.json_text import compact
     from tct_github_workflow.files import find_files, load_file
 
     files = find_files(args.input)

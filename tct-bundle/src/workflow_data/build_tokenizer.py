@@ -85,7 +85,7 @@ def read_documents(corpus: Path, machine):
     from tqdm import tqdm
 
     from tct.codec import Encoder
-    from tct.tokenizer import compact
+    from tct.json_text import compact
     from tct_github_workflow.files import find_files, load_file, owner_of
 
     files = find_files(corpus)

@@ -17,7 +17,8 @@ import numpy as np
 
 import tct_github_workflow as tct
 from script_tools.files import write_atomic
-from workflow_data.cleaning import Skipped, Workflow, clean, compact_json
+from tct.json_text import compact
+from workflow_data.cleaning import Skipped, Workflow, clean
 from workflow_data.dedup import signature
 from workflow_data.sources import Record
 
@@ -79,7 +80,7 @@ def entry(record: Record, result: Workflow | Skipped) -> dict:
     return {
         "file": record.name,
         "group": record.group,
-        "digest": sha256(compact_json(result.value, sort_keys=True).encode()),  # equal whatever the key order
+        "digest": sha256(compact(result.value, sort_keys=True).encode()),  # equal whatever the key order
         "sha256": sha256(text),
         "tokens": len(result.tokens),
         "json_bytes": len(text),

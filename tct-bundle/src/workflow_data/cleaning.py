@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import tct_github_workflow as tct
 from tct.errors import SchemaValidationError
+from tct.json_text import compact
 from tct_github_workflow.files import FileTooLargeError, load_text, read_file
 from tct_github_workflow.workflow_yaml import WorkflowSyntaxError
 from workflow_data.repairs import MAX_REPAIRS, apply_repair
@@ -48,7 +49,7 @@ def clean(record: Record, repair: bool = False) -> Workflow | Skipped:
         value = load_text(source, record.name)
         if not isinstance(value, dict) or value.keys().isdisjoint(("on", "jobs")):
             return Skipped("not_a_workflow", describe(value))
-        if found := PLACEHOLDER.search(compact_json(value)):
+        if found := PLACEHOLDER.search(compact(value)):
             return Skipped("template", f"placeholder {found[1]}")
         return encode(value, repair)
     except RecursionError:
@@ -63,7 +64,7 @@ def encode(value: dict, repair: bool) -> Workflow:
     """The workflow that a value is; SchemaValidationError if the schema rejects it and no repair helps."""
     repairs = []
     while True:
-        text = compact_json(value)
+        text = compact(value)
         try:
             return Workflow(value, text, tct.encode(text), repairs)
         except SchemaValidationError as error:
@@ -84,7 +85,3 @@ def describe(value) -> str:
         return f"not a mapping but {json.dumps(value, ensure_ascii=False)[:40]}"
     keys = ", ".join(list(value)[:5])
     return f"neither 'on' nor 'jobs' among its keys: {keys}"
-
-
-def compact_json(value, sort_keys: bool = False) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=sort_keys)

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from workflow_data.cleaning import Skipped, compact_json
+from tct.json_text import compact
+from workflow_data.cleaning import Skipped
 from workflow_data.sources import import_extra
 
 PERMUTATIONS = 128  # of a MinHash: a likeness is known to about +- 0.04
@@ -69,7 +70,7 @@ def steps(workflow: dict) -> set[str]:
     """What a workflow does: the steps of its jobs, and the jobs that call a workflow, as canonical JSON."""
     parts = [part for job in workflow["jobs"].values() for part in job.get("steps") or [job]]
     unnamed = ({key: value for key, value in part.items() if key not in ("name", "id")} for part in parts)
-    return {compact_json(part, sort_keys=True) for part in unnamed}
+    return {compact(part, sort_keys=True) for part in unnamed}
 
 
 def new_minhash(hashvalues: np.ndarray | None = None):

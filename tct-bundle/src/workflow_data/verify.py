@@ -18,8 +18,8 @@ import numpy as np
 from tqdm import tqdm
 
 from script_tools.cli import ArgumentParser, cli_errors
+from tct.json_text import compact
 from workflow_data.chunks import sha256
-from workflow_data.cleaning import compact_json
 from workflow_data.reader import open_tokenizer, read_entries
 from workflow_data.table_file import open_table
 from workflow_data.windows import WindowPlan
@@ -162,7 +162,7 @@ def check_workflow(rows: np.ndarray, entry: dict, plan: WindowPlan, limit: int |
         return [("stitch", str(error))], None
     if sha256(text.encode()) != entry["sha256"]:
         return [("stitch", "decodes to another text")], None
-    return [], sha256(compact_json(json.loads(text), sort_keys=True).encode())
+    return [], sha256(compact(json.loads(text), sort_keys=True).encode())
 
 
 def check_counts(counts: np.ndarray, plan: WindowPlan, limit: int | None) -> str | None:

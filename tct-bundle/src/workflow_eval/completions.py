@@ -2,7 +2,7 @@
 
 import json
 
-from tct.tokenizer import compact
+from tct.json_text import compact
 from workflow_eval.samples import parse
 
 # -----------------------------------------------------------------------------

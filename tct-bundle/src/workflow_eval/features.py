@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from statistics import mean, median
 
+from tct.json_text import compact
+
 NONE = "(none)"  # the category of a workflow that says nothing of a field
 DRAWS = 20  # of real workflows, for the noise floor
 
@@ -85,7 +87,7 @@ def canonical(value) -> str:
     >>> canonical({"run": "make", "name": "Build"})
     '{"name":"Build","run":"make"}'
     """
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+    return compact(value, sort_keys=True)
 
 
 def plain(value) -> str:

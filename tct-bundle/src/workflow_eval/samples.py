@@ -9,7 +9,7 @@ import jsonschema_rs
 import numpy as np
 from tqdm import tqdm
 
-from tct.tokenizer import read_json
+from tct.json_text import read_json
 from tct_github_workflow import workflow_schema
 from tct_github_workflow.workflow_yaml import dump_workflow
 from workflow_data.reader import read_split

@@ -1,0 +1,52 @@
+"""JSON text: the one reader and the one writer of this project."""
+
+import json
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+
+class DuplicateKeys(dict):
+    """What `read_json` returns in place of an object that has the key `repeated` more than once."""
+
+    def __init__(self, members: list[tuple[str, Any]], repeated: str):
+        super().__init__(members)
+        self.repeated = repeated
+
+
+def read_json(text: str, on_repeated: Callable = DuplicateKeys, parse_float: Callable | None = None) -> Any:
+    """Parse JSON text. Reject NaN and infinities.
+
+    An object that repeats a key becomes on_repeated(members, key), which may raise. By default it is marked, so that
+    the encoder can report its JSON path. `parse_float` also reads NaN and infinities. Raises ValueError.
+    """
+    try:
+        return json.loads(
+            text,
+            object_pairs_hook=partial(_object, on_repeated),
+            parse_float=parse_float,
+            parse_constant=parse_float or _reject_constant,
+        )
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def compact(value: Any, sort_keys: bool = False) -> str:
+    """Return compact JSON text. Keys keep their order unless sorted; no character is escaped without need.
+
+    >>> compact({"b": "é", "a": [1, None]})
+    '{"b":"é","a":[1,null]}'
+    """
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=sort_keys)
+
+
+def _object(on_repeated: Callable, members: list[tuple[str, Any]]) -> dict:
+    value = dict(members)
+    if len(value) == len(members):
+        return value
+    seen: set[str] = set()
+    return on_repeated(members, next(key for key, _ in members if key in seen or seen.add(key)))
+
+
+def _reject_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON number")
