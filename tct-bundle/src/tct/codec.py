@@ -127,9 +127,11 @@ class Encoder:
             if outcome is None:
                 raise _error(path, f"the string {_short(value)} does not fit here")
             return outcome
-        if value in node.choices:
-            return self._choice(node, value)
-        raise _error(path, _unfit(node, value))
+        if value not in node.choices:
+            raise _error(path, _unfit(node, value))
+        symbol, outcome = node.choices[value]
+        self.out.append(symbol)
+        return outcome
 
     def scalar(self, node: ValueNode, value: Any, path: Path) -> Outcome:
         if value is None:
@@ -147,13 +149,9 @@ class Encoder:
                 self.out += [_spelled(value, path), END_NUMBER]
                 return outcome
             if exact(value) in node.choices:
-                return self._choice(node, exact(value))
+                self.out.append(node.choices[exact(value)][0])
+                return outcome
         raise _error(path, _unfit(node, value))
-
-    def _choice(self, node: ValueNode, value: str | int | float) -> Outcome:
-        symbol, outcome = node.choices[value]
-        self.out.append(symbol)
-        return outcome
 
     def _text(self, text: str, path: Path) -> None:
         if not text.isascii():
@@ -223,12 +221,14 @@ class Decoder:
             if symbol <= END_STRING and node.has_free_text:
                 return self.string(node)
             self.at += 1
-            opening = node.openings(depth_left).get(symbol)
+            opening = node.openings.get(symbol)
             if opening is None:
                 raise self.error(symbol)
             if opening.follows is None:
                 return opening.value, opening.outcome
             type = opening.follows
+            if type not in node.types_within(depth_left):
+                raise self.error(symbol)
         if type == "object":
             return self.object(node.object, depth_left)
         return self.array(node.array, depth_left) if type == "array" else self.number(node)

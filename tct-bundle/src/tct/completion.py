@@ -56,7 +56,7 @@ def _value(node: ValueNode, wanted: ValueNode) -> Completion:
     depth = wanted.least_depth
     if node.implied_type is not None:
         return _after_opening(wanted, node.implied_type, depth)
-    openings = node.openings(depth).items()
+    openings = node.openings.items()
     options = [[symbol] for symbol, opening in openings if opening.outcome in wanted.accepted]
     types = wanted.types_within(depth)
     if "string" in types and node.has_free_text:

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 
@@ -20,13 +19,14 @@ def read_json(text: str, on_repeated: Callable = DuplicateKeys, parse_float: Cal
     An object that repeats a key becomes on_repeated(members, key), which may raise. By default it is marked, so that
     the encoder can report its JSON path. `parse_float` also reads NaN and infinities. Raises ValueError.
     """
+
+    def to_object(members: list[tuple[str, Any]]) -> dict:
+        value = dict(members)
+        return value if len(value) == len(members) else on_repeated(members, _first_repeated(members))
+
+    constants = parse_float or _reject_constant
     try:
-        return json.loads(
-            text,
-            object_pairs_hook=partial(_object, on_repeated),
-            parse_float=parse_float,
-            parse_constant=parse_float or _reject_constant,
-        )
+        return json.loads(text, object_pairs_hook=to_object, parse_float=parse_float, parse_constant=constants)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
@@ -40,12 +40,9 @@ def compact(value: Any, sort_keys: bool = False) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=sort_keys)
 
 
-def _object(on_repeated: Callable, members: list[tuple[str, Any]]) -> dict:
-    value = dict(members)
-    if len(value) == len(members):
-        return value
+def _first_repeated(members: list[tuple[str, Any]]) -> str:
     seen: set[str] = set()
-    return on_repeated(members, next(key for key, _ in members if key in seen or seen.add(key)))
+    return next(key for key, _ in members if key in seen or seen.add(key))
 
 
 def _reject_constant(name: str) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any
 
 from tct.assertions import TYPES, Items, Members, Number, Pattern, Present, Text
 from tct.errors import UnsupportedSchemaError
@@ -87,7 +87,8 @@ class Member:
     symbol: int | None = None  # of its key, if the schema names the key
 
 
-class Opening(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Opening:
     """What the first symbol of a value determines: the whole value, or the type of the value that follows it."""
 
     outcome: Outcome | None = None
@@ -134,19 +135,21 @@ class ValueNode:
             return self.types[0]
         return "number" if self.types == ("number",) and self.has_free_numbers else None
 
-    @memoised
-    def openings(self, depth_left: int) -> dict[int, Opening]:
-        """Return what each first symbol of the value determines. Bytes of free text are not among them."""
-        types = self.types_within(depth_left)
+    @cached_property
+    def openings(self) -> dict[int, Opening]:
+        """What each first symbol of the value determines. Bytes of free text are not among the symbols.
+
+        The type that follows must also be one of `types_within`.
+        """
         table = {symbol: Opening(outcome, value) for value, (symbol, outcome) in self.choices.items()}
-        if "null" in types:
+        if "null" in self.types:
             table[NULL] = Opening(self.null)
         for value, outcome in self.booleans.items():
             table[TRUE if value else FALSE] = Opening(outcome, value)
         if self.has_free_numbers:
             table[NUMBER] = Opening(follows="number")
         for type, symbol in (("object", OBJECT), ("array", ARRAY)):
-            if type in types:
+            if type in self.types:
                 table[symbol] = Opening(follows=type)
         return table
 

@@ -19,5 +19,5 @@ class memoised:
 
     def __get__(self, instance, owner: type | None = None) -> Callable:
         remembering = lru_cache(self._maxsize)(MethodType(self._method, instance))
-        instance.__dict__[self._name] = remembering  # later look-ups find this first
+        setattr(instance, self._name, remembering)  # later look-ups find this first; __dict__[...] would slow them down
         return remembering

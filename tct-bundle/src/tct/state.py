@@ -66,7 +66,7 @@ def start(machine: TypeMachine) -> State:
 def enter(node: ValueNode, depth_left: int, outer: State | None) -> State:
     """Return the state before the first symbol of a value."""
     type = node.implied_type
-    return State(ValueFrame(node, depth_left) if type is None else _open(node, type, depth_left), outer)
+    return State(ValueFrame(node, depth_left), outer) if type is None else _open(node, type, depth_left, outer)
 
 
 def finish(outcome: Outcome, outer: State | None) -> State:
@@ -74,11 +74,11 @@ def finish(outcome: Outcome, outer: State | None) -> State:
     return DONE if outer is None else State(outer.frame.resume(outcome), outer.outer)
 
 
-def _open(node: ValueNode, type: str, depth_left: int) -> "Frame":
-    """Return the frame at the start of an object, array or number."""
+def _open(node: ValueNode, type: str, depth_left: int, outer: State | None) -> State:
+    """Return the state at the start of an object, array or number."""
     if type == "object":
-        return ObjectFrame(node.object, _NO_KEYS, _NO_KEYS, depth_left)
-    return ArrayFrame(node.array, 0, depth_left) if type == "array" else NumberFrame(node, "")
+        return State(ObjectFrame(node.object, _NO_KEYS, _NO_KEYS, depth_left), outer)
+    return State(ArrayFrame(node.array, 0, depth_left) if type == "array" else NumberFrame(node, ""), outer)
 
 
 class DoneFrame(Frame):
@@ -110,12 +110,13 @@ class ValueFrame(Frame):
         node = self.node
         if symbol <= END_STRING:
             return TextFrame(node.text, 0).step(symbol, outer) if node.has_free_text else None
-        opening = node.openings(self.depth_left).get(symbol)
+        opening = node.openings.get(symbol)
         if opening is None:
             return None
-        if opening.follows is None:
+        type = opening.follows
+        if type is None:
             return finish(opening.outcome, outer)
-        return State(_open(node, opening.follows, self.depth_left), outer)
+        return _open(node, type, self.depth_left, outer) if type in node.types_within(self.depth_left) else None
 
     def run(self, text: bytes, outer: State | None) -> State | None:
         return TextFrame(self.node.text, 0).run(text, outer) if self.node.has_free_text else None

@@ -8,7 +8,6 @@ import json
 import math
 import re
 from dataclasses import dataclass
-from typing import Any, NamedTuple
 
 import yaml
 
@@ -64,7 +63,7 @@ def load_workflow(text: str | bytes):
     """
     text = decode_text(text)
     try:
-        return _Composer().compose(yaml.parse(text, Loader=yaml.CSafeLoader))
+        return _compose(yaml.parse(text, Loader=yaml.CSafeLoader))
     except yaml.MarkedYAMLError as error:
         problem = error.problem
         if problem == "exceeded maximum nesting depth":  # a limit of libyaml since 0.2.6, for blocks one less
@@ -94,14 +93,6 @@ def load_json(text: str | bytes):
     return value
 
 
-class _Node(NamedTuple):
-    """A value with an anchor: its text as a key (None for a collection), and its size."""
-
-    value: Any
-    key_text: str | None
-    size: int
-
-
 @dataclass(slots=True)
 class _Collection:
     """A mapping or sequence that is being read."""
@@ -111,91 +102,76 @@ class _Collection:
     start: int  # the size of the document before it
     key: str | None = None  # of a mapping: the key that has no value yet
 
-
-class _Composer:
-    """Build the value of one document from YAML events."""
-
-    def __init__(self):
-        self.open = [_Collection([], None, 0)]  # from the outermost inwards; the first holds the document
-        self.anchors: dict[str, _Node | None] = {}  # None while the collection with that anchor is open
-        self.size = 0  # nodes and their characters, with aliases copied out
-        self.n_documents = 0
-        self.handlers = {
-            yaml.DocumentStartEvent: self.start_document,
-            yaml.ScalarEvent: self.scalar,
-            yaml.AliasEvent: self.alias,
-            yaml.MappingStartEvent: self.start_collection,
-            yaml.SequenceStartEvent: self.start_collection,
-            yaml.MappingEndEvent: self.end_collection,
-            yaml.SequenceEndEvent: self.end_collection,
-        }
-
-    def compose(self, events) -> Any:
-        for event in events:
-            handler = self.handlers.get(type(event))
-            if handler:
-                handler(event)
-        if not self.n_documents:
-            raise WorkflowSyntaxError("the file is empty")
-        return self.open[0].value[0]
-
-    def start_document(self, event) -> None:
-        self.n_documents += 1
-        if self.n_documents > 1:
-            raise _error(event.start_mark, "a second document starts here; a workflow file holds one")
-
-    def scalar(self, event) -> None:
-        value = _scalar_value(event)
-        key_text, size = "" if value is None else event.value, 1 + len(event.value)
-        self.size += size
-        if event.anchor:
-            self.anchors[event.anchor] = _Node(value, key_text, size)
-        self.add(event, value, key_text)
-
-    def alias(self, event) -> None:
-        if event.anchor not in self.anchors:
-            raise _error(event.start_mark, f"alias *{event.anchor} has no anchor before it")
-        node = self.anchors[event.anchor]
-        if node is None:
-            raise _error(event.start_mark, f"alias *{event.anchor} stands inside its own anchor")
-        self.size += node.size
-        if self.size > MAX_EXPANDED:
-            raise _error(event.start_mark, f"aliases expand to more than {MAX_EXPANDED:,} characters")
-        self.add(event, node.value, node.key_text)
-
-    def start_collection(self, event) -> None:
-        if event.tag not in (None, _COLLECTIONS[type(event)]):
-            raise _bad_tag(event)
-        parent = self.open[-1]
-        if type(parent.value) is dict and parent.key is None:
-            raise _error(event.start_mark, _KEY_NOT_SCALAR)
-        if len(self.open) > MAX_DEPTH:
-            raise _error(event.start_mark, _TOO_DEEP)
-        if event.anchor:
-            self.anchors[event.anchor] = None
-        self.open.append(_Collection({} if type(event) is yaml.MappingStartEvent else [], event.anchor, self.size))
-        self.size += 1
-
-    def end_collection(self, event) -> None:
-        closed = self.open.pop()
-        if closed.anchor:
-            self.anchors[closed.anchor] = _Node(closed.value, None, self.size - closed.start)
-        self.add(event, closed.value, None)
-
-    def add(self, event, value: Any, key_text: str | None) -> None:
-        """Add a node to the innermost open collection, as an item, a key or the value of a key."""
-        parent = self.open[-1]
-        if type(parent.value) is list:
-            parent.value.append(value)
-        elif parent.key is not None:
-            parent.value[parent.key] = value
-            parent.key = None
+    def add(self, event, value, key_text):
+        """Add an item, a key or the value of a key. `key_text` is None for a collection, which cannot be a key."""
+        if type(self.value) is list:
+            self.value.append(value)
+        elif self.key is not None:
+            self.value[self.key] = value
+            self.key = None
         elif key_text is None:
             raise _error(event.start_mark, _KEY_NOT_SCALAR)
-        elif key_text in parent.value:
+        elif key_text in self.value:
             raise _error(event.start_mark, f"duplicate key {json.dumps(key_text)}")
         else:
-            parent.key = key_text
+            self.key = key_text
+
+
+def _compose(events):
+    """Return the value that the events of one document describe."""
+    stack = [_Collection([], None, 0)]  # open collections; the first holds the document
+    anchors = {}  # name -> (value, key text, size), None while the collection is open
+    n_documents = size = 0  # size: nodes and their characters, with aliases copied out
+    for event in events:
+        kind = type(event)
+        if kind is yaml.ScalarEvent:
+            value = _scalar_value(event)
+            key_text, start = "" if value is None else event.value, size
+            size += 1 + len(event.value)
+            if event.anchor:
+                anchors[event.anchor] = value, key_text, size - start
+        elif kind is yaml.MappingEndEvent or kind is yaml.SequenceEndEvent:
+            closed = stack.pop()
+            value, key_text = closed.value, None
+            if closed.anchor:
+                anchors[closed.anchor] = value, None, size - closed.start
+        elif kind is yaml.AliasEvent:
+            value, key_text, copied = _resolve_alias(event, anchors)
+            size += copied
+            if size > MAX_EXPANDED:
+                raise _error(event.start_mark, f"aliases expand to more than {MAX_EXPANDED:,} characters")
+        else:
+            if kind in _COLLECTIONS:
+                stack.append(_start_collection(event, stack, size))
+                size += 1
+                if event.anchor:
+                    anchors[event.anchor] = None
+            elif kind is yaml.DocumentStartEvent and (n_documents := n_documents + 1) > 1:
+                raise _error(event.start_mark, "a second document starts here; a workflow file holds one")
+            continue
+        stack[-1].add(event, value, key_text)
+    if not n_documents:
+        raise WorkflowSyntaxError("the file is empty")
+    return stack[0].value[0]
+
+
+def _start_collection(event, stack, size):
+    if event.tag not in (None, _COLLECTIONS[type(event)]):
+        raise _bad_tag(event)
+    parent = stack[-1]
+    if type(parent.value) is dict and parent.key is None:
+        raise _error(event.start_mark, _KEY_NOT_SCALAR)
+    if len(stack) > MAX_DEPTH:
+        raise _error(event.start_mark, _TOO_DEEP)
+    return _Collection({} if type(event) is yaml.MappingStartEvent else [], event.anchor, size)
+
+
+def _resolve_alias(event, anchors):
+    if event.anchor not in anchors:
+        raise _error(event.start_mark, f"alias *{event.anchor} has no anchor before it")
+    if anchors[event.anchor] is None:
+        raise _error(event.start_mark, f"alias *{event.anchor} stands inside its own anchor")
+    return anchors[event.anchor]
 
 
 def _scalar_value(event):
