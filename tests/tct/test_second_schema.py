@@ -148,8 +148,8 @@ def test_refused_documents_are_named_with_their_reason(folder, tmp_path, capsys)
         (owner / "Taskfile.yml").write_text("version: '3'\ntasks: {a: [ls]}\n" if index < 3 else "version: '3'\n")
     assert build(folder, folder / "out.json", corpus=tmp_path, vocab_size=358) == 0
     output = capsys.readouterr().out
-    assert "refused 'owner3/Taskfile.yml': $: a required key is missing: includes or tasks" in output
-    assert "refused 1 more" in output and "3 documents of 3 owners" in output
+    assert "rejected 'owner3/Taskfile.yml': $: a required key is missing: includes or tasks" in output
+    assert "rejected 1 more" in output and "3 documents of 3 owners" in output
 
 
 def test_a_listing_that_no_artifact_belongs_to_is_not_replaced(folder, tmp_path, capsys):

@@ -120,7 +120,10 @@ def is_beginning(part, whole) -> bool:
     "text, message",
     [
         ('{"on":"push"}', r"^\$: .*required.*jobs"),
-        ('{"on":"push","jobs":{"a":{"runs-on":"x","steps":[{"uses":"a","run":"b"}]}}}', r"^\$\.jobs\.a\.steps\[0\]\.r"),
+        (
+            '{"on":"push","jobs":{"a":{"runs-on":"x","steps":[{"uses":"a","run":"b"}]}}}',
+            r"^\$\.jobs\.a\.steps\[0\]\.run",
+        ),
         ('{"on":"push","jobs":{"a":{"runs-on":7}}}', r"^\$\.jobs\.a\.runs-on: expected .*, found 7"),
         ('{"on":"push","jobs":{"1a":{"runs-on":"x"}}}', r"^\$\.jobs\.1a: .* allowed are keys that match \^\["),
         ('{"on":"push","jobs":{"a.b":{}}}', r"^\$\.jobs\['a\.b'\]: .* allowed are keys that match \^\["),
