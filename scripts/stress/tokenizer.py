@@ -54,9 +54,7 @@ def main(argv=None):
     walks = checks.add_parser("walks", help="random documents")
     walks.set_defaults(check=check_walks)
     walks.add_argument("--count", type=int, default=20_000, help="walks (default 20000)")
-    walks.add_argument(
-        "--max-tokens", type=int, default=512, help="complete a walk after N tokens (default 512)"
-    )
+    walks.add_argument("--max-tokens", type=int, default=512, help="complete a walk after N tokens (default 512)")
     walks.add_argument("--seed", type=int, default=0, help="seed of the random choices (default 0)")
 
     for check in (corpus, mutations, walks):

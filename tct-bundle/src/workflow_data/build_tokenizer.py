@@ -84,9 +84,7 @@ def read_schema(path: Path):
         raise ValueError(f"--schema {path} is not JSON: {error}") from None
 
 
-def read_documents(
-    corpus: Path, machine: TypeMachine
-) -> tuple[list[tuple[str, Segments]], int, list[tuple[str, str]]]:
+def read_documents(corpus: Path, machine: TypeMachine) -> tuple[list[tuple[str, Segments]], int, list[tuple[str, str]]]:
     """Return all valid documents as (owner, segments), the number of their characters, and (file, reason) for each
     rejected file."""
     files = find_files(corpus)
