@@ -19,7 +19,7 @@ import torch
 from model_evaluation import read_held_out, score_held_out
 from nanochat.checkpoint_manager import load_model
 from script_tools.tables import table
-from tct.tokenizer import compact
+from tct.json_text import compact
 from workflow_data.reader import open_tokenizer, read_metadata
 from workflow_eval.token_kinds import ACTION_REFERENCES, KEYS, KIND_OF_TEXT, KINDS, OTHER_TEXT, RUN_SCRIPTS, STRUCTURE
 

@@ -16,12 +16,12 @@ from typing import NamedTuple
 
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 
-from tct.bpe import Merge, Merges, Symbols, learn_merges, runs
-from tct.symbols import BYTE, text_symbols
+from tct.bpe import BpeModel, Merge, Symbols, learn_merges, structure_runs
+from tct.symbols import FIRST_BYTE, text_symbols
 
 VOCAB_SIZE = 8192
 MAX_LEARNED = 1000  # symbols of the longest piece that merges are learned from
-JSON_SYMBOLS = BYTE + 256
+JSON_SYMBOLS = FIRST_BYTE + 256
 
 
 class Document(NamedTuple):
@@ -68,7 +68,7 @@ def split_words(text: str, max_whole: int) -> list[str]:
 
 def structured(document: Document, split: Callable) -> Iterator[Symbols]:
     """Yield the pieces of a written document: runs of structure, and the words of texts."""
-    for run, text, end in runs(document.written):
+    for run, text, end in structure_runs(document.written):
         if run:
             yield run
         if text is not None:
@@ -104,7 +104,7 @@ def by_count(documents: list[Document], pieces: Pieces) -> Weighted:
     return Counter(piece for document in documents for piece in pieces(document))
 
 
-def learn(weights: Weighted, base_size: int) -> Merges:
+def learn(weights: Weighted, base_size: int) -> BpeModel:
     """Learn byte-pair encoding over weighted pieces. Whole documents are cut, because they would take too long."""
     words = Counter()
     for piece, weight in weights.items():
@@ -123,7 +123,7 @@ def learn(weights: Weighted, base_size: int) -> Merges:
     for left, right in json.loads(tokenizer.to_str())["model"]["merges"]:
         merges.append((ids[left], ids[right]))
         ids.setdefault(left + right, len(ids))
-    return Merges(base_size, merges)
+    return BpeModel(base_size, merges)
 
 
 def spell(symbols: Iterable[int]) -> str:
@@ -137,7 +137,7 @@ def spell(symbols: Iterable[int]) -> str:
 
 def shipped(training, base_size) -> Encode:
     """Learn and encode with the code that ships."""
-    merges = Merges(base_size, learn_merges(((d.owner, d.written) for d in training), base_size, VOCAB_SIZE))
+    merges = BpeModel(base_size, learn_merges(((d.owner, d.written) for d in training), base_size, VOCAB_SIZE))
     return lambda document: merges.tokens(document.written)
 
 

@@ -101,7 +101,7 @@ def read_documents(corpus: Path) -> list:
     from recipes import Document
 
     from tct.codec import Encoder
-    from tct.tokenizer import compact
+    from tct.json_text import compact
     from tct_github_workflow.files import find_files, load_file
 
     documents = {}

@@ -1,8 +1,9 @@
-"""The tokenizers and mask engines that bench.tokenizer holds against ours, each behind the same few calls.
+"""The tokenizers and mask engines that bench.tokenizer compares, each behind the same few calls.
 
-A codec is a pair of functions, text -> ids and ids -> text. A mask engine is a class below: `ids(workflow)`
-are the tokens of a document, None where the grammar refuses it; `start()` gives the two functions for a walk
-along them: one fills the bit mask of the next token, one takes that token.
+A codec is a pair of functions, text -> ids and ids -> text. A mask engine is a class below. `ids(workflow)` returns the
+tokens of a document, or None if the grammar rejects it. `start()` returns two functions for a walk along them: one
+fills the bit mask of the next token, the other accepts that token. tiktoken, llguidance and xgrammar are optional: each
+is imported when it is used.
 """
 
 import base64
@@ -15,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from tct import Tokenizer
-from tct.tokenizer import compact
+from tct.json_text import compact
 from tct_github_workflow import ARTIFACT, workflow_schema
+from workflow_data.tokenizers import END, BPETokenizer
 
 Codec = tuple[Callable[[str], list[int]], Callable[[list[int]], str]]
 
@@ -26,7 +28,7 @@ Codec = tuple[Callable[[str], list[int]], Callable[[list[int]], str]]
 
 
 def fresh_tokenizer() -> Tokenizer:
-    """The workflow tokenizer with nothing remembered yet."""
+    """Return the workflow tokenizer with empty caches."""
     return Tokenizer.load(ARTIFACT, workflow_schema())
 
 
@@ -41,9 +43,11 @@ def tiktoken_codec(folder: Path, name: str) -> Codec:
 
 
 def tiktoken_encoding(name: str, folder: Path | str = ""):
-    """An encoding of tiktoken, from the unpacked npm package of that name; without a folder tiktoken's own, which
-    it downloads where it has not kept it. OSError where it is not there."""
-    import tiktoken
+    """Return an encoding of tiktoken, from the unpacked npm package of that name.
+
+    Without a folder it is tiktoken's own, from its cache or a download. Raises OSError if it is not available.
+    """
+    import tiktoken  # optional
 
     if not folder:
         return tiktoken.get_encoding(name)
@@ -58,9 +62,7 @@ def tiktoken_encoding(name: str, folder: Path | str = ""):
 
 
 def train_bpe(texts: list[str]):
-    """The BPE baseline, learned from these texts, as an object of the tokenizers library."""
-    from workflow_data.tokenizers import BPETokenizer
-
+    """Return the BPE baseline, learned from these texts, as an object of the tokenizers library."""
     return BPETokenizer.train(texts).library
 
 
@@ -71,7 +73,7 @@ def bpe_codec(bpe) -> Codec:
 # ---------------------------------------------------------------------------------------------------------
 # mask engines
 
-# keyword -> a schema, and a text that it refuses for that keyword alone
+# keyword -> a schema, and a text that is invalid because of that keyword only
 PROBES = {
     "not": ({"not": {"type": "string"}}, '"a"'),
     "oneOf": ({"oneOf": [{"type": "string"}, {"enum": ["a"]}]}, '"a"'),
@@ -107,15 +109,15 @@ class Tct:
 
 
 class LLGuidance:
-    """In its lenient mode; strictly, it refuses the schema."""
+    """llguidance in its lenient mode, because in its strict mode it rejects the schema."""
 
     name = "llguidance"
 
     def __init__(self, bpe):
-        from llguidance import LLMatcher
+        from llguidance import LLMatcher  # optional
         from llguidance.numpy import allocate_token_bitmask
 
-        from workflow_data.llguidance_constraint import grammar_of, tokenizer_info
+        from workflow_data.llguidance_constraint import grammar_of, tokenizer_info  # imports llguidance
 
         self._matcher_of, self._grammar_of = partial(LLMatcher, tokenizer_info(bpe)), grammar_of
         self._bpe = bpe
@@ -123,7 +125,7 @@ class LLGuidance:
         self.dropped = "; ".join(LLMatcher.validate_grammar_with_warnings(grammar)[1])
         self._judge, self._matcher = self._matcher_of(grammar), self._matcher_of(grammar)
         mask = allocate_token_bitmask(1, bpe.get_vocab_size())
-        # the quickest of its ways to fill a mask: no array is looked up
+        # the fastest of its ways to fill a mask: it needs no look-up of an array
         self._fill = partial(self._matcher.unsafe_compute_mask_ptr, mask.ctypes.data, mask.nbytes)
         self._mask = mask  # kept alive for the pointer
 
@@ -142,15 +144,13 @@ class LLGuidance:
 
 
 class XGrammar:
-    """Without the keyword that keeps its grammar from taking nearly any workflow."""
+    """xgrammar without `oneOf` next to `properties`. With it, its grammar rejects nearly all workflows."""
 
     name = "xgrammar"
     dropped = "oneOf beside properties"
 
     def __init__(self, bpe):
-        import xgrammar
-
-        from workflow_data.tokenizers import END
+        import xgrammar  # optional
 
         vocabulary = sorted(bpe.get_vocab(), key=bpe.token_to_id)
         info = xgrammar.TokenizerInfo(vocabulary, vocab_type=xgrammar.VocabType.BYTE_LEVEL, stop_token_ids=[END])
@@ -160,7 +160,7 @@ class XGrammar:
         self._grammar = self._compile(_without_one_of(workflow_schema()))
 
     def _compile(self, schema: dict):
-        # it takes no bare line end in a character class, only an escaped one, which means the same
+        # it rejects a line end in a character class unless it is escaped, which means the same
         text = json.dumps(schema).replace(r"\r", r"\\r").replace(r"\n", r"\\n")
         with _silent():  # its warnings, one for each oneOf
             return self._compiler.compile_json_schema(
@@ -181,12 +181,12 @@ class XGrammar:
 
 
 def let_pass(engine: Tct | LLGuidance | XGrammar) -> list[str]:
-    """The keywords that an engine takes and does not enforce."""
+    """Return the keywords that an engine accepts but does not enforce."""
     return [keyword for keyword, (schema, text) in PROBES.items() if engine.accepts(schema, text)]
 
 
 def key_orders(schema: Any) -> Iterator[list[str]]:
-    """The order of the properties in each object that a schema describes."""
+    """Yield the order of the properties in each object that a schema describes."""
     if isinstance(schema, dict):
         if isinstance(schema.get("properties"), dict):
             yield list(schema["properties"])
@@ -197,7 +197,7 @@ def key_orders(schema: Any) -> Iterator[list[str]]:
 
 
 def in_order(value: Any, orders: list[list[str]]) -> Any:
-    """A document with the keys of each object in the order that knows most of them, the others behind."""
+    """Return a document with the keys of each object in the order that has most of them, and unknown keys last."""
     if isinstance(value, list):
         return [in_order(item, orders) for item in value]
     if not isinstance(value, dict):
@@ -208,7 +208,7 @@ def in_order(value: Any, orders: list[list[str]]) -> Any:
 
 
 def _without_one_of(schema: Any) -> Any:
-    """The schema without each oneOf that stands beside properties."""
+    """Return the schema without each oneOf that is next to properties."""
     if isinstance(schema, list):
         return [_without_one_of(child) for child in schema]
     if not isinstance(schema, dict):
@@ -219,7 +219,7 @@ def _without_one_of(schema: Any) -> Any:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Nothing reaches the terminal through standard error, not even from C++."""
+    """Discard what is written to standard error, even by C++."""
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, 2)

@@ -1,22 +1,25 @@
-"""Measure the tokenizer beside others, in one run and on the same documents, one thread.
+"""Compare the speed of the tokenizer with that of others: in one run, on the same documents, with one thread.
 
     python -m scripts.bench.tokenizer --input WORKFLOWS --tiktoken NPM_PACKAGE --output bench.json
 
-1. Encoding and decoding: ours, tiktoken (its ranks are in the npm package tiktoken), and byte-level BPE of
-   the tokenizers library, learned in the run. All take turns, pass by pass. In our first pass nothing is
-   remembered yet.
-2. The mask of the next token: ours along the documents' tokens, llguidance and xgrammar on the same schema
-   along their BPE tokens. All take turns, document by document. The first pass is cold, the others warm.
+1. Encoding and decoding: ours, tiktoken (the npm package tiktoken contains its ranks), and byte-level BPE of the
+   tokenizers library, learned in the run. They take turns, pass by pass. Our caches are empty in the first pass.
+2. The mask of the next token: ours along the documents' tokens, llguidance and xgrammar on the same schema along their
+   BPE tokens. They take turns, document by document. The first pass is cold, all later passes are warm.
 
-The other engines fix the order of keys: for them the documents are put in the schema's order, and those that
-their grammar refuses all the same are left out and counted. What is not installed is skipped; pip install
-'.[bench]' brings it.
+The other engines fix the order of keys. For them the documents are put in the schema's order; those that their grammar
+still rejects are skipped and counted. Engines that are not installed are skipped; pip install '.[bench]' installs
+them.
 """
 
 import argparse
+import cProfile
+import gc
 import json
 import os
 import platform
+import pstats
+import random
 import time
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
@@ -24,9 +27,29 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
+from tqdm import tqdm
+
+import tct_github_workflow
 from script_tools.cli import ArgumentParser, cli_errors
 from script_tools.files import write_atomic
 from script_tools.tables import columns
+from scripts.bench.engines import (
+    LLGuidance,
+    Tct,
+    XGrammar,
+    bpe_codec,
+    fresh_tokenizer,
+    in_order,
+    key_orders,
+    let_pass,
+    tct_codec,
+    tiktoken_codec,
+    train_bpe,
+)
+from tct.json_text import compact
+from tct_github_workflow.files import find_files, load_file
+from workflow_synth.compose import compose_workflows
 
 PACKAGES = ("tct-github-workflow", "tokenizers", "tiktoken", "llguidance", "xgrammar", "numpy")
 
@@ -44,15 +67,8 @@ def main(argv=None):
     args = parser.parse_args(argv)
     if args.documents < 1 or args.passes < 2:
         raise ValueError("--documents must be at least 1, --passes at least 2: one is cold")
-    # before the libraries that read them
+    # before the libraries start threads
     os.environ |= {"RAYON_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-
-    import gc
-
-    import tct_github_workflow
-    from scripts.bench.engines import train_bpe
-    from tct.tokenizer import compact
-
     reader = tct_github_workflow.tokenizer()
     workflows = read_workflows(args.input, args.documents, args.seed, reader)
     texts = [compact(workflow) for workflow in workflows]
@@ -60,14 +76,14 @@ def main(argv=None):
     print(f"{len(texts)} workflows, {size / 1e6:.2f} MB of compact JSON")
     bpe = train_bpe(texts)
     gc.collect()
-    gc.freeze()  # the documents are none of the collector's business while we measure
+    gc.freeze()  # the garbage collector need not visit the documents while we measure
     try:
         measured = {
             "codecs": measure_codecs(texts, bpe, args.tiktoken, args.passes),
             "masks": measure_masks(workflows, bpe, reader, args.passes),
         }
     finally:
-        gc.unfreeze()  # what is frozen when Python ends is never freed, and nanobind says so of each of its objects
+        gc.unfreeze()  # frozen objects are never freed, and nanobind would report each of its own as leaked
     results = {
         "documents": len(texts),
         "bytes": size,
@@ -86,14 +102,7 @@ def main(argv=None):
 
 
 def read_workflows(folder: Path | None, count: int, seed: int, reader) -> list[dict]:
-    """`count` schema-valid workflows of a folder, drawn by seed, or of the embedded sample."""
-    import random
-
-    from tqdm import tqdm
-
-    from tct_github_workflow.files import find_files, load_file
-    from workflow_synth.compose import compose_workflows
-
+    """Return `count` schema-valid workflows, drawn by seed, of a folder or of the embedded sample."""
     if folder is None:
         return [workflow for _, workflow in compose_workflows(count, seed)]
     workflows = []
@@ -120,9 +129,7 @@ def read_workflows(folder: Path | None, count: int, seed: int, reader) -> list[d
 
 
 def measure_codecs(texts: list[str], bpe, tiktoken_folder: Path | None, passes: int) -> dict:
-    """Documents a second of each codec: in the first pass, the median and the best one."""
-    from scripts.bench.engines import bpe_codec, tct_codec, tiktoken_codec
-
+    """Measure the documents per second of each codec: in the first pass, the median pass and the best one."""
     codecs = {"tct": tct_codec()}
     if tiktoken_folder is None:
         print("tiktoken is skipped: --tiktoken is not given")
@@ -149,9 +156,7 @@ def measure_codecs(texts: list[str], bpe, tiktoken_folder: Path | None, passes: 
 
 
 def time_codecs(codecs: dict, texts: list[str], passes: int) -> dict[str, dict[str, Any]]:
-    """Seconds for all texts, pass by pass; each must come back as it was."""
-    from tqdm import tqdm
-
+    """Measure the seconds for all texts, pass by pass. Each text must be unchanged after decoding."""
     results: dict[str, dict[str, Any]] = {name: {"encode_seconds": [], "decode_seconds": []} for name in codecs}
     for _ in tqdm(range(passes), desc="encode, decode", unit="pass", disable=None):
         for name, (encode, decode) in codecs.items():
@@ -168,17 +173,7 @@ def time_codecs(codecs: dict, texts: list[str], passes: int) -> dict[str, dict[s
 
 
 def print_codecs(way: str, results: dict) -> None:
-    head = [
-        way,
-        "tokens/doc",
-        "chars/token",
-        "docs/s: first",
-        "median",
-        "best",
-        "MB/s",
-        "tct/it: first",
-        "median",
-    ]
+    head = [way, *"tokens/doc|chars/token|docs/s: first|median|best|MB/s|tct/it: first|median".split("|")]
     ours, rows = results["tct"][f"{way}_documents_per_second"], []
     for name, result in results.items():
         speeds = result[f"{way}_documents_per_second"]
@@ -200,11 +195,8 @@ def print_codecs(way: str, results: dict) -> None:
 
 
 def measure_masks(workflows: list[dict], bpe, reader, passes: int) -> list[dict]:
-    """Microseconds a token of each engine, cold and warm, on the documents that it takes."""
-    from scripts.bench.engines import LLGuidance, Tct, XGrammar, in_order, key_orders, let_pass
-    from tct_github_workflow import workflow_schema
-
-    orders = list(key_orders(workflow_schema()))
+    """Measure the microseconds per token of each engine, cold and warm, on the documents that it accepts."""
+    orders = list(key_orders(tct_github_workflow.workflow_schema()))
     ordered = [in_order(workflow, orders) for workflow in workflows]
     engines, ids = {"tct": Tct()}, {"tct": [reader.encode_value(workflow) for workflow in workflows]}
     for engine_class in (LLGuidance, XGrammar):
@@ -228,7 +220,7 @@ def measure_masks(workflows: list[dict], bpe, reader, passes: int) -> list[dict]
             "lets_pass": let_pass(engine),
             "refused_documents": len(workflows) - len(taken),
         }
-        if name != "tct" and taken:  # ours once more, on the same documents
+        if name != "tct" and taken:  # and ours on the same documents
             ours = mask_rows(f"tct, documents of {name}", spent["tct"], taken)
             result["mean_of_tct_by_its_mean"] = {
                 mine["cache"]: mine["fill_us"]["mean"] / its["fill_us"]["mean"] for mine, its in zip(ours, rows)
@@ -240,9 +232,7 @@ def measure_masks(workflows: list[dict], bpe, reader, passes: int) -> list[dict]
 
 
 def time_masks(engines: dict, ids: dict, passes: int) -> dict[str, list[dict[int, tuple]]]:
-    """For each engine and pass: document -> (microseconds of each fill, of each accept)."""
-    from tqdm import tqdm
-
+    """Return, for each engine and pass: document -> (microseconds of each fill, of each accept)."""
     spent: dict[str, list[dict[int, tuple]]] = {name: [{} for _ in range(passes)] for name in engines}
     count = len(ids["tct"])
     turns = [(at, document) for at in range(passes) for document in range(count)]
@@ -254,9 +244,7 @@ def time_masks(engines: dict, ids: dict, passes: int) -> dict[str, list[dict[int
 
 
 def walk(tokens: list[int], fill: Callable[[], Any], accept: Callable[[int], bool]):
-    """Microseconds of each fill and of each accept along a document: two arrays (tokens,)."""
-    import numpy as np
-
+    """Measure the microseconds of each fill and of each accept along a document: two arrays (tokens,)."""
     clock, fills, accepts = time.perf_counter_ns, [], []
     for token in tokens:
         start = clock()
@@ -271,9 +259,7 @@ def walk(tokens: list[int], fill: Callable[[], Any], accept: Callable[[int], boo
 
 
 def mask_rows(name: str, passes: list[dict[int, tuple]], documents: list[int]) -> list[dict]:
-    """What was measured on these documents: cold, then all warm passes together."""
-    import numpy as np
-
+    """Summarize the measurements on some documents: cold, then all warm passes together."""
     rows = []
     for state, chosen in (("cold", passes[:1]), ("warm", passes[1:])):
         measured = [spent[document] for spent in chosen for document in documents]
@@ -295,8 +281,6 @@ def mask_rows(name: str, passes: list[dict[int, tuple]], documents: list[int]) -
 
 
 def summary(values) -> dict[str, float]:
-    import numpy as np
-
     return {
         "mean": float(values.mean()),
         "median": float(np.median(values)),
@@ -331,12 +315,7 @@ def print_masks(result: dict) -> None:
 
 
 def profile_encode(texts: list[str]) -> None:
-    """Prints the 15 functions in which a first and a second pass of our encode spend most of their time."""
-    import cProfile
-    import pstats
-
-    from scripts.bench.engines import fresh_tokenizer
-
+    """Print the 15 functions in which a first and a second pass of our encode spend most of their time."""
     tokenizer = fresh_tokenizer()
     for which in ("first pass", "second pass"):
         print(f"\nprofile of encode, {which}")

@@ -1,48 +1,48 @@
-"""Small damages to JSON documents, such as people and programs do: to check verdicts on what is nearly right.
+"""Small mutations of JSON documents, as people and programs make them, to test verdicts on nearly valid documents.
 
-A mutation is a function (document, node, pool, rng) -> bool: it changes `node`, one container of the
-document, or gives False where it does not apply to such a node.
+A mutation is a function (document, node, pool, rng) -> bool. It changes `node`, one container of the document, or
+returns False if it does not apply to such a node.
 """
 
 import random
 from collections import defaultdict
 from typing import Any
 
-from tct.tokenizer import compact
+from tct.json_text import compact
 
-AGAIN = "\u0000"  # before a key: stands for the same key once more, until the document is text
+AGAIN = "\u0000"  # marks a key that repeats the key after it; removed from the text
 STRANGE = (
     "", " ", "x", "a b", "1a", "_", "true", "null", "3", "é", "🚀", "line\n", "\t", "x\n", "${{ a }}", "${{ a",
     "x ${{ a }} y", "a" * 300, None, True, False, 0, 1, -1, 3, 1.5, 3.0, 1e20, 10**30, [], {}, [[]], {"": ""},
 )  # fmt: skip
 Container = dict | list
-MAX_VALUE = 500  # characters of the values that go from document to document
+MAX_VALUE = 500  # characters of the values that are copied from document to document
 
 
 class Pool:
-    """Keys and values to put into documents: of the schema, of other documents, and strange ones.
+    """Keys and values to put into documents: from the schema, from other documents, and strange ones.
 
-    Half of the time they are such as stand beside, or under, a given key elsewhere: those nearly fit.
+    Half of them are found next to, or under, the same key elsewhere, because these nearly fit.
     """
 
     def __init__(self, schema: Any, documents: list):
         keys, values = {"", "x", "not-a-key", "On", "${{ a }}"}, {}
-        beside, under = defaultdict(set), defaultdict(dict)
+        siblings, under = defaultdict(set), defaultdict(dict)
         for node in _containers([schema, documents]):
             if isinstance(node, dict):
                 keys.update(node)
             for key, child in node.items() if isinstance(node, dict) else enumerate(node):
-                beside[key].update(node if isinstance(node, dict) else ())
+                siblings[key].update(node if isinstance(node, dict) else ())
                 if len(text := compact(child)) < MAX_VALUE:
                     values[text] = under[key][text] = child
         self._keys = sorted(keys)
         self._values = [*values.values(), *STRANGE * (1 + len(values) // len(STRANGE))]
-        self._beside = {key: sorted(others) for key, others in beside.items()}
+        self._siblings = {key: sorted(found) for key, found in siblings.items()}
         self._under = {key: list(found.values()) for key, found in under.items()}
 
     def key(self, node: dict, rng: random.Random) -> str:
-        beside = self._beside.get(rng.choice(list(node))) if node and rng.random() < 0.5 else None
-        return rng.choice(beside or self._keys)
+        siblings = self._siblings.get(rng.choice(list(node))) if node and rng.random() < 0.5 else None
+        return rng.choice(siblings or self._keys)
 
     def value(self, key: str | int, rng: random.Random) -> Any:
         under = self._under.get(key) if rng.random() < 0.5 else None
@@ -50,9 +50,9 @@ class Pool:
 
 
 def mutate(document: Any, count: int, pool: Pool, rng: random.Random) -> tuple[str, list[str]]:
-    """The compact JSON text of a copy of a document after `count` mutations, and their names.
+    """Return the compact JSON text of a copy of a document after `count` mutations, and the names of the mutations.
 
-    A key that comes twice is always the last of them: no value has that, only a text.
+    `duplicate_key` is always the last one, because no value, only a text, can repeat a key.
     """
     value, names = _copy(document), []
     while len(names) < count and "duplicate_key" not in names:
@@ -63,7 +63,7 @@ def mutate(document: Any, count: int, pool: Pool, rng: random.Random) -> tuple[s
 
 
 def _somewhere(value: Container, rng: random.Random) -> Container:
-    """A container of the document: each level is as likely as the next."""
+    """Return a container of the document. Each level is equally likely."""
     path = [value]
     while True:
         children = path[-1].values() if isinstance(path[-1], dict) else path[-1]
@@ -93,15 +93,15 @@ def _copy(value: Any) -> Any:
 
 
 def drop(document, node, pool, rng):
-    """A member or an item less."""
+    """Remove a member or an item."""
     if not node:
         return False
-    del node[_place(node, rng)]
+    del node[_random_key(node, rng)]
     return True
 
 
 def add(document, node, pool, rng):
-    """A member or an item more, anywhere."""
+    """Insert a member or an item anywhere."""
     if isinstance(node, list):
         at = rng.randint(0, len(node))
         node.insert(at, pool.value(at, rng))
@@ -113,56 +113,56 @@ def add(document, node, pool, rng):
 
 
 def rename(document, node, pool, rng):
-    """A member has another key."""
+    """Give a member another key."""
     if not node or isinstance(node, list):
         return False
-    old, new = _place(node, rng), pool.key(node, rng)
+    old, new = _random_key(node, rng), pool.key(node, rng)
     _refill(node, [(new if key == old else key, child) for key, child in node.items()])
     return True
 
 
 def replace(document, node, pool, rng):
-    """Another value in place of one."""
+    """Replace a value."""
     if not node:
         return False
-    place = _place(node, rng)
-    node[place] = pool.value(place, rng)
+    key = _random_key(node, rng)
+    node[key] = pool.value(key, rng)
     return True
 
 
 def retype(document, node, pool, rng):
-    """The same value as another type: in a list, out of a list, as a string, as a number."""
+    """Change the type of a value: put it in a list, take it out of one, make it a string or a number."""
     if not node:
         return False
-    place = _place(node, rng)
-    child = node[place]
-    others = [[child], {"x": child}, compact(child), None, True]
+    key = _random_key(node, rng)
+    child = node[key]
+    options = [[child], {"x": child}, compact(child), None, True]
     if isinstance(child, list) and len(child) == 1:
-        others.append(child[0])
+        options.append(child[0])
     if isinstance(child, str) and child.isdecimal():
-        others.append(int(child))
+        options.append(int(child))
     if isinstance(child, int):
-        others.append(float(child) if abs(child) < 2**53 else str(child))
-    node[place] = rng.choice(others)
+        options.append(float(child) if abs(child) < 2**53 else str(child))
+    node[key] = rng.choice(options)
     return True
 
 
 def edit_string(document, node, pool, rng):
-    """A character more or less, or another: of a string, or of a key."""
+    """Insert, delete or replace a character of a string or a key."""
     if not node:
         return False
-    place = _place(node, rng)
-    if isinstance(node[place], str):
-        node[place] = _edited(node[place], rng)
+    key = _random_key(node, rng)
+    if isinstance(node[key], str):
+        node[key] = _edited(node[key], rng)
     elif isinstance(node, dict):
-        _refill(node, [(_edited(key, rng) if key == place else key, child) for key, child in node.items()])
+        _refill(node, [(_edited(old, rng) if old == key else old, child) for old, child in node.items()])
     else:
         return False
     return True
 
 
 def reorder(document, node, pool, rng):
-    """The same members or items, in another order."""
+    """Shuffle members or items."""
     if len(node) < 2:
         return False
     if isinstance(node, list):
@@ -175,17 +175,17 @@ def reorder(document, node, pool, rng):
 
 
 def truncate(document, node, pool, rng):
-    """Only the first items, or members."""
+    """Keep only the first items or members."""
     if not node:
         return False
     count = rng.randrange(len(node))
-    for place in list(node)[count:] if isinstance(node, dict) else [slice(count, None)]:
-        del node[place]
+    for key in list(node)[count:] if isinstance(node, dict) else [slice(count, None)]:
+        del node[key]
     return True
 
 
 def repeat_item(document, node, pool, rng):
-    """An item twice."""
+    """Repeat an item."""
     if not node or isinstance(node, dict):
         return False
     node.append(_copy(rng.choice(node)))
@@ -193,18 +193,18 @@ def repeat_item(document, node, pool, rng):
 
 
 def graft(document, node, pool, rng):
-    """A part of the document once more, elsewhere."""
+    """Copy a part of the document to another place."""
     if not node:
         return False
-    node[_place(node, rng)] = _copy(_somewhere(document, rng))
+    node[_random_key(node, rng)] = _copy(_somewhere(document, rng))
     return True
 
 
 def duplicate_key(document, node, pool, rng):
-    """A member whose key comes twice."""
+    """Repeat the key of a member."""
     if not node or isinstance(node, list):
         return False
-    key = _place(node, rng)
+    key = _random_key(node, rng)
     node[AGAIN + key] = node[key] if rng.random() < 0.5 else pool.value(key, rng)
     return True
 
@@ -214,13 +214,13 @@ MUTATIONS = (
 )  # fmt: skip
 
 
-def _place(node: Container, rng: random.Random) -> str | int:
-    """A key or an index of it."""
+def _random_key(node: Container, rng: random.Random) -> str | int:
+    """Return a random key or index of a container."""
     return rng.choice(list(node)) if isinstance(node, dict) else rng.randrange(len(node))
 
 
 def _refill(node: dict, members: list[tuple[str, Any]]) -> None:
-    """Other members; where a key comes twice, the last one counts, at the place of the first."""
+    """Replace all members. If a key is repeated, the last value counts, at the position of the first."""
     node.clear()
     node.update(members)
 

@@ -1,15 +1,15 @@
-"""Hold the tokenizer against jsonschema-rs, an independent judge, on far more documents than the tests do.
+"""Compare the tokenizer with jsonschema-rs, an independent judge, on far more documents than the tests do.
 
     python -m scripts.stress.tokenizer corpus --input WORKFLOWS
     python -m scripts.stress.tokenizer mutations --input WORKFLOWS --count 50000
     python -m scripts.stress.tokenizer walks --count 20000
 
-corpus     all files of a folder: those that are valid round-trip, those that are not are refused with a path
-mutations  real workflows, damaged: the verdict must be the judge's, and what is accepted must round-trip
-walks      documents by chance, each token drawn from the mask, all alike: every one must finish and be valid
+corpus     all files of a folder: valid files round-trip, invalid files are rejected with a path
+mutations  damaged real workflows: the verdict must be that of the judge, and accepted documents must round-trip
+walks      random documents, each token drawn uniformly from the mask: each must end and be valid
 
---schema checks the tokenizer of another schema, without merges; --artifact one that build_tokenizer.py made.
-Each failure is shown, and the exit status is then 1.
+--schema tests the tokenizer of another schema, without merges; --artifact one that build_tokenizer.py made. Each
+failure is printed, and the exit status is then 1.
 """
 
 import argparse
@@ -20,7 +20,19 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import jsonschema_rs
+import numpy as np
+from tqdm import tqdm
+
+import tct_github_workflow
 from script_tools.cli import ArgumentParser, cli_errors
+from scripts.stress.mutations import Pool, mutate
+from tct import Tokenizer
+from tct.json_text import compact
+from tct.masks import allowed_tokens
+from tct_github_workflow.files import find_files, load_file
+from tct_github_workflow.workflow_yaml import load_json
+from workflow_synth.compose import compose_workflows
 
 
 @cli_errors
@@ -31,38 +43,31 @@ def main(argv=None):
     corpus = checks.add_parser("corpus", help="all files of a folder")
     corpus.set_defaults(check=check_corpus)
     corpus.add_argument("--input", type=Path, required=True, metavar="DIR", help=".json, .yml and .yaml files")
-    corpus.add_argument("--expect", choices=("valid", "invalid"), help="what each of them must be")
+    corpus.add_argument("--expect", choices=("valid", "invalid"), help="what each file must be")
 
-    mutations = checks.add_parser("mutations", help="damaged ones")
+    mutations = checks.add_parser("mutations", help="damaged documents")
     mutations.set_defaults(check=check_mutations)
     mutations.add_argument("--input", type=Path, metavar="DIR", help="(default: the embedded sample)")
     mutations.add_argument("--count", type=int, default=50_000, help="documents (default 50000)")
-    mutations.add_argument("--seed", type=int, default=0, help="which ones (default 0)")
+    mutations.add_argument("--seed", type=int, default=0, help="seed of the random choices (default 0)")
 
-    walks = checks.add_parser("walks", help="documents by chance")
+    walks = checks.add_parser("walks", help="random documents")
     walks.set_defaults(check=check_walks)
     walks.add_argument("--count", type=int, default=20_000, help="walks (default 20000)")
-    walks.add_argument("--max-tokens", type=int, default=512, help="then a walk is completed (default 512)")
-    walks.add_argument("--seed", type=int, default=0, help="which ones (default 0)")
+    walks.add_argument("--max-tokens", type=int, default=512, help="complete a walk after N tokens (default 512)")
+    walks.add_argument("--seed", type=int, default=0, help="seed of the random choices (default 0)")
 
     for check in (corpus, mutations, walks):
         which = check.add_mutually_exclusive_group()
         which.add_argument("--schema", type=Path, metavar="FILE", help="(default: the GitHub workflow schema)")
         which.add_argument("--artifact", type=Path, metavar="FILE", help="(default: the workflow tokenizer)")
     args = parser.parse_args(argv)
-
-    import jsonschema_rs
-
     tokenizer = load_tokenizer(args.schema, args.artifact)
     return args.check(args, tokenizer, jsonschema_rs.Draft7Validator(tokenizer.schema))
 
 
 def load_tokenizer(schema: Path | None, artifact: Path | None):
-    """The tokenizer to check; ValueError or OSError where a file does not serve."""
-    import tct_github_workflow
-    from tct import Tokenizer
-    from tct_github_workflow.workflow_yaml import load_json
-
+    """Return the tokenizer to test. Raises ValueError or OSError if a file is unusable."""
     if schema:
         return Tokenizer(load_json(schema.read_bytes()))
     return Tokenizer.load(artifact) if artifact else tct_github_workflow.tokenizer()
@@ -73,11 +78,6 @@ def load_tokenizer(schema: Path | None, artifact: Path | None):
 
 
 def check_corpus(args, tokenizer, judge) -> int:
-    from tqdm import tqdm
-
-    from tct.tokenizer import compact
-    from tct_github_workflow.files import find_files, load_file
-
     files = find_files(args.input)
     if not files:
         raise ValueError(f"--input {args.input} holds no .json, .yml or .yaml file")
@@ -99,10 +99,6 @@ def check_corpus(args, tokenizer, judge) -> int:
 
 
 def check_mutations(args, tokenizer, judge) -> int:
-    from tqdm import tqdm
-
-    from scripts.stress.mutations import Pool, mutate
-
     documents = [(name, value) for name, value in read_documents(args.input) if judge.is_valid(value)]
     if not documents:
         raise ValueError(f"--input {args.input} holds no valid document")
@@ -126,9 +122,6 @@ def check_mutations(args, tokenizer, judge) -> int:
 
 
 def check_walks(args, tokenizer, judge) -> int:
-    import numpy as np
-    from tqdm import tqdm
-
     counts, failures = Counter(), []
     for index in tqdm(range(args.count), desc="walks", unit="walk", disable=None):
         rng = np.random.default_rng([args.seed, index])
@@ -145,7 +138,7 @@ def check_walks(args, tokenizer, judge) -> int:
         counts.update(tokens=len(tokens), characters=len(text), ended=has_ended)
     return report(
         f"{args.count - len(failures):,} of {args.count:,} walks are valid documents;"
-        f" {counts['ended']:,} ended by themselves, the others were completed after {args.max_tokens} tokens;"
+        f" {counts['ended']:,} ended by themselves, all others were completed after {args.max_tokens} tokens;"
         f" {counts['tokens']:,} tokens, {counts['characters']:,} characters, seed {args.seed}",
         failures,
     )
@@ -156,13 +149,13 @@ def check_walks(args, tokenizer, judge) -> int:
 
 
 def fault(tokenizer, text: str, is_valid: bool) -> str | None:
-    """What the tokenizer does wrong with a document's compact JSON text; None if nothing."""
+    """Return what the tokenizer does wrong with a document's compact JSON text, or None."""
     try:
         tokens = tokenizer.encode(text)
     except ValueError as error:
         if is_valid:
-            return f"refused, but valid: {error}"
-        return None if str(error).startswith("$") else f"refused without a JSON path: {error}"
+            return f"rejected, but valid: {error}"
+        return None if str(error).startswith("$") else f"rejected without a JSON path: {error}"
     if not is_valid:
         return f"accepted, but not valid: {text[:300]}"
     back = tokenizer.decode(tokens)
@@ -170,29 +163,22 @@ def fault(tokenizer, text: str, is_valid: bool) -> str | None:
 
 
 def walk(tokenizer, rng, max_tokens: int) -> tuple[list[int], bool]:
-    """A document by chance: its tokens, and whether it ended by itself. AssertionError at a dead end."""
-    import numpy as np
-
+    """Return the tokens of a random document, and whether it ended by itself. Raises AssertionError at a dead end."""
     matcher, tokens = tokenizer.matcher(), []
     mask = matcher.allocate_token_bitmask()
     while not matcher.is_terminated() and len(tokens) < max_tokens:
         matcher.fill_next_token_bitmask(mask)
-        allowed = np.flatnonzero(np.unpackbits(mask.view(np.uint8), bitorder="little"))
+        allowed = allowed_tokens(mask[0])
         assert len(allowed), f"a dead end after {tokens}"
         tokens.append(int(rng.choice(allowed)))
-        assert matcher.accept_token(tokens[-1]), f"the mask alone allows the last of {tokens}"
+        assert matcher.accept_token(tokens[-1]), f"only the mask allows the last of {tokens}"
     has_ended, ending = matcher.is_terminated(), matcher.closing_tokens()
     assert matcher.accept_tokens(ending) and matcher.is_terminated(), f"{ending} does not complete {tokens}"
     return tokens + ending, has_ended
 
 
 def read_documents(folder: Path | None) -> list[tuple[str, Any]]:
-    """The documents of a folder, or of the embedded sample, each with its name."""
-    from tqdm import tqdm
-
-    from tct_github_workflow.files import find_files, load_file
-    from workflow_synth.compose import compose_workflows
-
+    """Return the documents of a folder, or of the embedded sample, each with its name."""
     if folder is None:
         return compose_workflows(400)
     documents = []
@@ -205,7 +191,7 @@ def read_documents(folder: Path | None) -> list[tuple[str, Any]]:
 
 
 def report(summary: str, failures: list[str]) -> int:
-    """Prints the failures and the verdict; gives the exit status."""
+    """Print the failures and the verdict. Return the exit status."""
     for failure in failures:
         print(f"  {failure}")
     print(f"{'FAILED' if failures else 'passed'}: {summary}; {len(failures)} failures")

@@ -17,7 +17,7 @@ from nanochat.checkpoint_manager import load_model
 from nanochat.device import choose_dtype
 from nanochat.engine import Constraint, Engine
 from nanochat.inference import prepare_for_inference
-from tct.tokenizer import compact
+from tct.json_text import compact
 from tct_github_workflow.files import load_text
 from tct_github_workflow.workflow_yaml import dump_workflow, load_json
 from workflow_data.llguidance_constraint import LLGuidanceConstraint
@@ -154,7 +154,7 @@ class TctLanguage:
         started = tct.matcher()
         if tokens is None:
             prefix = tct.encode_prefix(prompt or "")
-            tokens = prefix[: prefix.kept]
+            tokens = prefix[: prefix.n_stable]
             assert started.accept_prefix(prefix)
         else:
             accept(started, tokens)

@@ -1,4 +1,4 @@
-"""Encode a workflow, decode it, and see that it came back."""
+"""Encode a workflow, decode it, and compare."""
 
 import json
 
@@ -18,8 +18,8 @@ def main():
     print(f"workflow:   {text}")
     print(f"tokens:     {' '.join(map(id_to_token, tokens))}")
     print(f"count:      {len(tokens)} tokens, {len(text) / len(tokens):.2f} characters per token")
-    came_back = json.loads(decoded) == WORKFLOW and consumed == total
-    print(f"round trip: {'SUCCESS' if came_back else 'FAILURE'}")
+    is_equal = json.loads(decoded) == WORKFLOW and consumed == total
+    print(f"round trip: {'SUCCESS' if is_equal else 'FAILURE'}")
 
 
 if __name__ == "__main__":

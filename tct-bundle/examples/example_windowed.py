@@ -1,15 +1,16 @@
-"""Cut a larger workflow into the windows that models are trained on, and check what each must be."""
+"""Cut a larger workflow into the windows that models are trained on, and check them."""
 
 import json
 
 from tct_github_workflow import decode, encode, extract_window, vocab_size
 
-CONTEXT_SIZE = 64  # small, so that there is something to see; training uses 512
+CONTEXT_SIZE = 64  # small, so that there are several windows; training uses 512
 STRIDE = 32
 
 STEPS = [
     {"uses": "actions/checkout@v4"},
-    {"name": "Set up Python", "uses": "actions/setup-python@v5", "with": {"python-version": "${{ matrix.python-version }}"}},
+    {"name": "Set up Python", "uses": "actions/setup-python@v5",
+     "with": {"python-version": "${{ matrix.python-version }}"}},
     {"name": "Install dependencies", "run": "python -m pip install --upgrade pip\npip install -r requirements.txt\n"},
     {"name": "Lint", "run": "ruff check ."},
     {"name": "Test", "run": "pytest --cov --junitxml=report.xml", "env": {"CI": "true"}},

@@ -22,7 +22,7 @@ from nanochat.checkpoint_manager import save_checkpoint
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.loss_eval import bootstrap_interval, score_batch
 from scripts import tct_eval, tct_train
-from tct.tokenizer import compact
+from tct.json_text import compact
 from workflow_data.reader import check_metadata, read_metadata
 from workflow_eval.completions import compare_continuations, first_after, locate_parts
 from workflow_eval.token_kinds import KINDS, MaskInterner, annotate_tokens

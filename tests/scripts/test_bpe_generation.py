@@ -13,7 +13,7 @@ from nanochat.checkpoint_manager import save_checkpoint
 from nanochat.engine import Constraint
 from nanochat.gpt import GPT, GPTConfig
 from scripts import generate_workflow
-from tct.tokenizer import compact
+from tct.json_text import compact
 from workflow_data.llguidance_constraint import LLGuidanceConstraint
 from workflow_data.tokenizers import END, NAMES, BPETokenizer
 from workflow_generator import GeneratedWorkflow, WorkflowGenerator, find_language, left_open

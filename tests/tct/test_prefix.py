@@ -4,8 +4,8 @@ import json
 import random
 import re
 
-import numpy as np
 import pytest
+from helpers import allowed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,15 +13,16 @@ import tct_github_workflow as tct
 from scripts.stress.generation import keeps_json, keeps_yaml
 from tct import Tokenizer
 from tct.bpe import split_words
-from tct.codec import CUT, Encoder, symbols_of
+from tct.codec import CUT, Encoder, flatten
+from tct.json_text import compact
 from tct.prefix import settled_words
 from tct.symbols import (
-    BYTE,
     END_ARRAY,
     END_NUMBER,
     END_OBJECT,
     END_STRING,
     FALSE,
+    FIRST_BYTE,
     FIRST_NAME,
     NULL,
     NUMBER,
@@ -113,41 +114,35 @@ jobs:
 """
 
 
-def compact(value, ascii=False) -> str:
+def as_json(value, ascii) -> str:
     return json.dumps(value, ensure_ascii=ascii, separators=(",", ":"))
 
 
 def spelled(tokens) -> tuple[int, ...]:
     """The base symbols of tokens."""
-    return tuple(s for token in tokens for s in tct.tokenizer().merges.symbols_of[token])
-
-
-def allowed(matcher) -> np.ndarray:
-    mask = matcher.allocate_token_bitmask()
-    matcher.fill_next_token_bitmask(mask)
-    return np.flatnonzero(np.unpackbits(mask.view(np.uint8), bitorder="little"))
+    return tuple(s for token in tokens for s in tct.tokenizer().bpe.symbols_of[token])
 
 
 def completions(prefix, count=2) -> list[str]:
     """JSON texts of some documents that go on from a prefix."""
     texts = []
-    for way in random.Random(0).sample(prefix.alternatives, min(count, len(prefix.alternatives))):
+    for way in random.Random(0).sample(prefix.pending, min(count, len(prefix.pending))):
         matcher = tct.matcher()
-        assert matcher.accept_tokens(prefix[: prefix.kept]) and matcher.accept_tokens(way)
-        texts.append(tct.decode([*prefix[: prefix.kept], *way, *matcher.closing_tokens()])[0])
+        assert matcher.accept_tokens(prefix[: prefix.n_stable]) and matcher.accept_tokens(way)
+        texts.append(tct.decode([*prefix[: prefix.n_stable], *way, *matcher.closing_tokens()])[0])
     return texts
 
 
 def check(prefix, tokens) -> None:
     """The document of which these are the tokens goes on from the prefix, and is tokenised as ever."""
-    assert tokens[: prefix.kept] == prefix[: prefix.kept]
-    rest = spelled(tokens[prefix.kept :])
-    assert any(rest[: len(way)] == way for way in prefix.alternatives)
+    assert tokens[: prefix.n_stable] == prefix[: prefix.n_stable]
+    rest = spelled(tokens[prefix.n_stable :])
+    assert any(rest[: len(way)] == way for way in prefix.pending)
     assert tct.matcher().accept_tokens(prefix)
-    if len(prefix.alternatives) == 1:
-        assert spelled(prefix[prefix.kept :]) == prefix.alternatives[0]
+    if len(prefix.pending) == 1:
+        assert spelled(prefix[prefix.n_stable :]) == prefix.pending[0]
     matcher = tct.matcher()
-    assert matcher.accept_prefix(prefix) and matcher.accept_tokens(tokens[prefix.kept :])
+    assert matcher.accept_prefix(prefix) and matcher.accept_tokens(tokens[prefix.n_stable :])
     assert matcher.is_terminated()
 
 
@@ -157,13 +152,13 @@ def check(prefix, tokens) -> None:
 @settings(max_examples=300)
 @given(st.sampled_from([ODD, *WORKFLOWS]), st.booleans(), st.floats(0, 1))
 def test_json_cut_anywhere_is_kept(workflow, ascii, share):
-    text = compact(workflow, ascii)
+    text = as_json(workflow, ascii)
     cut = text[: round(share * len(text))]
     prefix = tct.encode_prefix(cut)
     check(prefix, tct.encode(text))
     for whole in completions(prefix):
         if cut != text:
-            assert keeps_json(compact(json.loads(whole), ascii), cut)
+            assert keeps_json(as_json(json.loads(whole), ascii), cut)
 
 
 @pytest.mark.parametrize(
@@ -181,7 +176,7 @@ def test_json_cut_anywhere_is_kept(workflow, ascii, share):
 )
 def test_a_cut_escape_goes_on_with_the_characters_that_it_may_be(text, escapes):
     prefix = tct.encode_prefix('{"name":"x\\' + text)
-    assert len(prefix.alternatives) == escapes
+    assert len(prefix.pending) == escapes
 
 
 def test_a_cut_says_no_more_than_is_certain():
@@ -258,7 +253,7 @@ def test_where_no_workflow_starts_so_the_error_tells_where(text, message):
 @pytest.mark.parametrize("text", ["", "on: pu", '{"on":"pu', ' {"on"', "# on"])
 def test_a_byte_order_mark_says_nothing(text):
     marked, plain = tct.encode_prefix("\ufeff" + text), tct.encode_prefix(text)
-    assert (marked, marked.alternatives) == (plain, plain.alternatives)
+    assert (marked, marked.pending) == (plain, plain.pending)
 
 
 @settings(max_examples=150)
@@ -341,7 +336,7 @@ def test_a_plain_scalar_may_become_whatever_starts_so():
 def test_a_value_and_its_whole_json_text_are_left_open(value):
     prefix = tct.encode_prefix(value)
     assert list(prefix) == list(tct.encode_prefix(compact(value)))
-    assert len(prefix.alternatives) == 1
+    assert len(prefix.pending) == 1
     matcher = tct.matcher()
     assert matcher.accept_tokens(prefix) and not matcher.is_terminated()
     if value in WORKFLOWS:
@@ -365,7 +360,7 @@ def test_any_schema_has_prefixes():
         "[": {""},
     }
     for text, said in ways.items():
-        assert {symbols.describe(way) for way in tokenizer.encode_prefix(text).alternatives} == said
+        assert {symbols.describe(way) for way in tokenizer.encode_prefix(text).pending} == said
     scalar = Tokenizer({"type": ["string", "number"]})
     assert [scalar.machine.symbols.describe(scalar.encode_prefix(text)) for text in ('"a', "12")] == [
         "a",
@@ -426,7 +421,7 @@ def test_random_completions_keep_what_was_given(workflow, share, rng):
     cut = text[: round(share * len(text))].rstrip("\\")
     prefix, matcher = tct.encode_prefix(cut), tct.matcher()
     assert matcher.accept_prefix(prefix)
-    tokens = prefix[: prefix.kept]
+    tokens = prefix[: prefix.n_stable]
     for _ in range(20):
         if matcher.is_terminated():
             break
@@ -451,7 +446,7 @@ def test_truncated_tokens_say_just_what_they_say(workflow, by_symbols, share):
         assert text == compact(workflow)
         return
     before, scalar = cut_before_last_scalar(json.loads(text))
-    symbols, said = spelled(tokens), tuple(symbols_of(Encoder(tct.tokenizer().machine).encode(before)))
+    symbols, said = spelled(tokens), tuple(flatten(Encoder(tct.tokenizer().machine).encode(before)))
     assert symbols[: len(said)] == said
     left = symbols[len(said) :]
     if scalar is not CUT:
@@ -462,7 +457,7 @@ def test_truncated_tokens_say_just_what_they_say(workflow, by_symbols, share):
         left = left[1:]
     elif END_STRING in left:
         left = left[left.index(END_STRING) + 1 :]
-    assert all(BYTE <= s < END_STRING or s == NUMBER for s in left)  # a key or character that is cut, 1. or -
+    assert all(FIRST_BYTE <= s < END_STRING or s == NUMBER for s in left)  # a key or character that is cut, 1. or -
 
 
 def cut_before_last_scalar(value):

@@ -9,6 +9,7 @@ import pytest
 
 import tct_github_workflow as tct
 from tct import SchemaValidationError
+from tct.json_text import compact
 from tct_github_workflow.workflow_yaml import dump_workflow
 
 SCRIPTS = Path(__file__).parents[2] / "tct-bundle/scripts"
@@ -19,10 +20,6 @@ STEP = {
     "with": {"fetch-depth": 0},
     "env": {"A": "b c"},
 }
-
-
-def compact(value) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def workflow(value) -> str:

@@ -13,6 +13,8 @@ from helpers import exit_code
 from scripts.stress import tokenizer as check_tokenizer
 from scripts.stress.mutations import Pool, mutate
 from tct import SchemaValidationError, Tokenizer
+from tct.json_text import compact
+from tct.masks import allowed_tokens
 from workflow_data import build_tokenizer
 from workflow_synth import taskfiles as sample_taskfiles
 
@@ -22,10 +24,6 @@ SCHEMA = get_builtin_schema("vendor.taskfile")
 ECMA_SCHEMA = json.loads(json.dumps(SCHEMA).replace('"^.*$"', r'"^[^\\n\\r\\u2028\\u2029]*$"'))
 JUDGE = jsonschema_rs.validator_for(ECMA_SCHEMA)
 COUNT, VOCAB_SIZE = 200, 900
-
-
-def compact(value) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +91,7 @@ def test_random_walks_end_in_valid_documents(tokenizer):
     for seed in range(300):
         rng, matcher, tokens = np.random.default_rng(seed), tokenizer.matcher(), []
         while matcher.fill_next_token_bitmask(mask) and len(tokens) < 80:
-            allowed = np.flatnonzero(np.unpackbits(mask.view(np.uint8), bitorder="little"))
+            allowed = allowed_tokens(mask[0])
             tokens.append(int(rng.choice(allowed)))
             assert matcher.accept_token(tokens[-1])
         ending = matcher.closing_tokens()
@@ -150,8 +148,8 @@ def test_refused_documents_are_named_with_their_reason(folder, tmp_path, capsys)
         (owner / "Taskfile.yml").write_text("version: '3'\ntasks: {a: [ls]}\n" if index < 3 else "version: '3'\n")
     assert build(folder, folder / "out.json", corpus=tmp_path, vocab_size=358) == 0
     output = capsys.readouterr().out
-    assert "refused 'owner3/Taskfile.yml': $: a required key is missing: includes or tasks" in output
-    assert "refused 1 more" in output and "3 documents of 3 owners" in output
+    assert "rejected 'owner3/Taskfile.yml': $: a required key is missing: includes or tasks" in output
+    assert "rejected 1 more" in output and "3 documents of 3 owners" in output
 
 
 def test_a_listing_that_no_artifact_belongs_to_is_not_replaced(folder, tmp_path, capsys):

@@ -28,7 +28,8 @@ def schemas_over(inner):
 
     names = st.lists(KEYS, unique=True, min_size=1, max_size=2)
     return st.one_of(
-        of(type=TYPES | st.lists(TYPES, unique=True, min_size=1, max_size=3), enum=st.lists(VALUES, min_size=1, max_size=3)),
+        of(type=TYPES | st.lists(TYPES, unique=True, min_size=1, max_size=3),
+           enum=st.lists(VALUES, min_size=1, max_size=3)),
         of(type=TYPES, pattern=st.sampled_from(["^a", "b$", "^(a|b)$", "é"]), minLength=st.integers(0, 2),
            maxLength=st.integers(0, 2)),
         of(properties=st.dictionaries(KEYS, inner, max_size=2), required=names, additionalProperties=inner,
@@ -97,8 +98,8 @@ def check_walk(schema, random, judge) -> None:
     assert matcher.accept_tokens(ending) and matcher.is_terminated()
     text, _, _ = tokenizer.decode(symbols + ending)
     assert judge.is_valid(json.loads(text))
-    tokens, states = tokenizer.encode_with_states(text)
-    assert tokens == symbols + ending and max(states) < tokenizer.n_states()
+    tokens = tokenizer.encode(text)
+    assert tokens == symbols + ending and max(tokenizer.states_of(tokens)) < tokenizer.n_states()
 
 
 @pytest.mark.parametrize(
@@ -137,7 +138,7 @@ def test_a_keyword_that_cannot_be_enforced_is_refused_with_its_place(schema, key
     ],
 )
 def test_a_schema_that_needs_too_many_states_is_refused_when_it_is_compiled(schema, keyword, reason, monkeypatch):
-    monkeypatch.setattr("tct.reach.MAX_STATES", 100)
+    monkeypatch.setattr("tct.reachability.MAX_STATES", 100)
     monkeypatch.setattr("tct.text.MAX_STATES", 100)
     with pytest.raises(UnsupportedSchemaError, match=re.escape(reason)) as error:
         compile_json_schema(schema)

@@ -1,18 +1,19 @@
 """tct: type-constrained tokenization for JSON documents that follow a JSON Schema.
 
-From schema to tokens, a file a step:
+From a schema to tokens, one file per step:
 
-    schema.py     JSON Schema -> formulas (formula.py) over assertions (assertions.py)
-    reach.py      which goals a value can meet together: the analysis that rules out dead ends
-    text.py       strings: patterns (regex.py) as automata over bytes
-    machine.py    the type machine: places, and what may come at each
-    codec.py      documents <-> base symbols (symbols.py, numbers.py)
-    bpe.py        base symbols <-> tokens
-    tokenizer.py  all of it behind one class, and the artifact
-    prefix.py     documents cut anywhere (partial_json.py), for completion
-    state.py      half-read documents, symbol by symbol; closing.py a short way to finish them
-    masks.py      which tokens a state allows; path_class.py numbers for states
-    matcher.py    all of that behind one class
+    schema.py           JSON Schema -> formulas (formula.py) over assertions (assertions.py)
+    reachability.py     which formulas a value can satisfy together: this rules out dead ends
+    text.py             strings: patterns (regex.py) as automata over bytes
+    machine.py          the type machine: a graph of nodes for values, objects and arrays
+    codec.py            documents <-> base symbols (symbols.py, numbers.py)
+    bpe.py              base symbols <-> tokens
+    state.py            half-read documents, symbol by symbol; completion.py finishes them
+    masks.py            the tokens that a state allows; schema_position.py numbers states for models
+    vocabulary.py       the machine, the tokens, and what is cached for both
+    matcher.py          all of that behind one class
+    partial_document.py what a document that is cut anywhere says (partial_json.py reads it); prefix.py encodes it
+    tokenizer.py        the whole interface, and the artifact
 """
 
 from tct.errors import SchemaValidationError, UnsupportedSchemaError

@@ -1,34 +1,34 @@
-"""What a schema can assert about one value, each about values of one JSON type only.
+"""What a schema can assert about a value. Each assertion is about values of one JSON type only.
 
-These are the atoms of the formulas. An assertion says nothing about values of another type (it holds for
-them), as in JSON Schema. Sub-schemas are formulas; `Ref` stands for one that is resolved when it is needed,
-so that schemas may be recursive.
+Assertions are the atoms of formulas. As in JSON Schema, an assertion holds for every value of another type.
+Sub-schemas are formulas. `Ref` stands for a formula that is looked up when it is needed, because schemas may be
+recursive.
 """
 
 from dataclasses import dataclass
 
-from tct.formula import Formula, all_of
+from tct.formula import FALSE, TRUE, Formula, all_of, atom
 
 TYPES = ("null", "boolean", "number", "string", "array", "object")
 
 
 @dataclass(frozen=True)
 class TypeIs:
-    """The value has this JSON type (about every type)."""
+    """The value has this JSON type. This is the one assertion about values of every type."""
 
     type: str
 
 
 @dataclass(frozen=True)
 class Ref:
-    """Whatever the schema at this JSON pointer asserts."""
+    """The schema at this JSON pointer holds."""
 
     pointer: str
 
 
 @dataclass(frozen=True)
 class Truth:
-    """A boolean that equals `value`."""
+    """The boolean equals `value`."""
 
     value: bool
     about = "boolean"
@@ -36,7 +36,7 @@ class Truth:
 
 @dataclass(frozen=True)
 class Number:
-    """A number that equals `value`, which is exact (numbers.py)."""
+    """The number equals `value`, which is exact (numbers.py)."""
 
     value: int | float
     about = "number"
@@ -44,7 +44,7 @@ class Number:
 
 @dataclass(frozen=True)
 class OfKind:
-    """A number of one of these kinds (numbers.py)."""
+    """The number is of one of these kinds (numbers.py)."""
 
     kinds: tuple[int, ...]
     about = "number"
@@ -52,7 +52,7 @@ class OfKind:
 
 @dataclass(frozen=True)
 class Text:
-    """A string that is one of `values`."""
+    """The string is one of `values`."""
 
     values: frozenset[str]
     about = "string"
@@ -60,15 +60,39 @@ class Text:
 
 @dataclass(frozen=True)
 class Pattern:
-    """A string in which the ECMA-262 regular expression finds a match."""
+    """The ECMA-262 regular expression finds a match in the string."""
 
     regex: str
     about = "string"
 
 
 @dataclass(frozen=True)
+class AtLeast:
+    """The container has at least `count` (more) items or members."""
+
+    about: str  # "array" or "object"
+    count: int
+
+    def after_one(self) -> Formula:
+        """Return what is left to be asserted once one item or member has been read."""
+        return atom(AtLeast(self.about, self.count - 1)) if self.count > 1 else TRUE
+
+
+@dataclass(frozen=True)
+class AtMost:
+    """The container has at most `count` (more) items or members."""
+
+    about: str  # "array" or "object"
+    count: int
+
+    def after_one(self) -> Formula:
+        """Return what is left to be asserted once one item or member has been read."""
+        return atom(AtMost(self.about, self.count - 1)) if self.count > 0 else FALSE
+
+
+@dataclass(frozen=True)
 class Items:
-    """An array whose items satisfy `prefix`, one each, and `rest` beyond it."""
+    """The first items of the array satisfy `prefix`, one formula each; all further items satisfy `rest`."""
 
     prefix: tuple[Formula, ...]
     rest: Formula
@@ -76,37 +100,21 @@ class Items:
 
     @property
     def head(self) -> Formula:
-        """What the next item must satisfy."""
+        """The formula for the next item."""
         return self.prefix[0] if self.prefix else self.rest
 
     @property
     def tail(self) -> "Items":
-        """What the items after the next must satisfy."""
+        """The assertion about the items after the next."""
         return Items(self.prefix[1:], self.rest)
 
 
 @dataclass(frozen=True)
-class MinItems:
-    """An array of at least `count` (more) items."""
-
-    count: int
-    about = "array"
-
-
-@dataclass(frozen=True)
-class MaxItems:
-    """An array of at most `count` (more) items."""
-
-    count: int
-    about = "array"
-
-
-@dataclass(frozen=True)
 class Members:
-    """An object whose members' values satisfy the formula for their key.
+    """The values of the object's members satisfy the formulas for their keys.
 
-    A key in `named` answers to that formula alone; any other to all the `patterns` that match it; and one that
-    no pattern matches to `rest`.
+    The formula of a key in `named` is the only one for that key. The value of any other key must satisfy the formulas
+    of all `patterns` that match the key, or `rest` if none does.
     """
 
     named: tuple[tuple[str, Formula], ...]
@@ -115,37 +123,21 @@ class Members:
     about = "object"
 
     def of_name(self, key: str, matching: frozenset[str]) -> Formula:
-        """What the value of `key` must satisfy; `matching` are the patterns that match the key."""
+        """Return the formula for the value of `key`; `matching` are the patterns that match the key."""
         for name, formula in self.named:
             if name == key:
                 return formula
         return self.of_open_key(matching)
 
     def of_open_key(self, matching: frozenset[str]) -> Formula:
-        """The same for a key outside `named`."""
+        """Return the formula for the value of a key outside `named`."""
         matched = [formula for regex, formula in self.patterns if regex in matching]
         return all_of(matched) if matched else self.rest
 
 
 @dataclass(frozen=True)
 class Present:
-    """An object with a member of this key."""
+    """The object has a member with this key."""
 
     key: str
-    about = "object"
-
-
-@dataclass(frozen=True)
-class MinProperties:
-    """An object of at least `count` (more) members."""
-
-    count: int
-    about = "object"
-
-
-@dataclass(frozen=True)
-class MaxProperties:
-    """An object of at most `count` (more) members."""
-
-    count: int
     about = "object"

@@ -1,8 +1,8 @@
-"""Merges over base symbols: how written documents fall into pieces, and how pieces become tokens.
+"""Byte-pair encoding over base symbols: pre-tokenization, and merges within pre-tokens.
 
-A merge never crosses the border of a piece. A piece is a run of structure, or a word of a text. Words end at blanks
-and at line ends. Plain `${{ ... }}` expressions are words, and so is the digest of a pinned action. The end of a
-string belongs to its last word.
+A pre-token is a run of structure symbols, or a word of a text. No merge crosses its border. Words end at blanks and at
+line ends. Plain `${{ ... }}` expressions are words, and so is the digest of a pinned action. The end of a string
+belongs to its last word.
 """
 
 import json
@@ -15,25 +15,25 @@ from typing import NamedTuple
 
 from tokenizers import Tokenizer, models, trainers
 
-from tct.codec import Written
-from tct.symbols import BYTE, END_NUMBER, END_STRING, text_bytes, text_symbols
+from tct.codec import Segments
+from tct.symbols import END_NUMBER, END_STRING, FIRST_BYTE, text_bytes, text_symbols
 
-MAX_SHORT = 64  # characters of the longest text that is remembered as a whole
-MAX_KNOWN = 500_000  # pieces whose tokens are remembered
-MIN_OWNERS = 3  # a merge is used by at least three owners, so that the text of a single project is not learned
-_FIRST_CHAR = 0xE000  # symbols become characters of the private use area while the tokenizers library works
-_SPELLED_BYTES = {byte: _FIRST_CHAR + BYTE + byte for byte in range(256)}
+MAX_SHORT = 64  # characters of the longest text whose tokens are cached as a whole
+MAX_CACHED = 500_000  # entries of a cache of tokens
+MIN_OWNERS = 3  # each merge is used by at least three owners, so that no text of a single project is learned
+_FIRST_CHAR = 0xE000  # the tokenizers library works on characters: symbols become characters of the private use area
+_SPELLED_BYTES = {byte: _FIRST_CHAR + FIRST_BYTE + byte for byte in range(256)}
 _WORDS = re.compile(
     r"""
-    [ ]?\$\{\{[ ]?[\w.-]+[ ]?\}\}[\r\n]*  # an expression that only names something
-  | [ ]?\S+?(?=\$\{\{                      # what stands before any expression
-            |(?<=@)[0-9a-f]{40}(?!\S))   # or before the commit of an action: digests would fill the vocabulary
-  | [ ]?\S+[\r\n]*                        # any other word, with the line's end after it
+    [ ]?\$\{\{[ ]?[\w.-]+[ ]?\}\}[\r\n]*  # an expression that is only a name
+  | [ ]?\S+?(?=\$\{\{                      # text before any expression
+            |(?<=@)[0-9a-f]{40}(?!\S))   # or before the commit of an action, because digests would fill the vocabulary
+  | [ ]?\S+[\r\n]*                        # any other word, with the line end after it
   | \s*[\r\n] | \s+(?!\S) | \s+           # line ends, indents, blanks
     """,
     re.VERBOSE,
 )
-_REGISTRY = re.compile(rb"\w\.org\b")  # nearly all package registries are here: no token names one
+_REGISTRY = re.compile(rb"\w\.org\b")  # no token names a package registry; nearly all are under this domain
 
 _LINES = re.compile(r"[^\n]*\n+|[^\n]+")
 
@@ -41,28 +41,28 @@ Symbols = tuple[int, ...]
 Merge = tuple[int, int]  # two token ids
 
 
-def pieces(written: Written) -> Iterator[Symbols]:
-    """The pieces of a written document, as base symbols."""
-    for run, text, end in runs(written):
+def pre_tokenize(segments: Segments) -> Iterator[Symbols]:
+    """Yield the pre-tokens of an encoded document, as base symbols."""
+    for run, text, end in structure_runs(segments):
         if run:
             yield run
         if text is not None:
-            yield from text_pieces(text, end)
+            yield from pre_tokenize_text(text, end)
 
 
-def runs(written: Written) -> Iterator[tuple[Symbols, str | None, int]]:
-    """Runs of structure, each with the text after it and that text's end symbol; no text after the last."""
+def structure_runs(segments: Segments) -> Iterator[tuple[Symbols, str | None, int]]:
+    """Yield (run of structure symbols, text after it, end symbol of that text). The last run has None as its text."""
     start = 0
-    for at in [at for at, item in enumerate(written) if item.__class__ is str]:
-        yield tuple(written[start:at]), written[at], written[at + 1]
+    for at in [at for at, segment in enumerate(segments) if segment.__class__ is str]:
+        yield tuple(segments[start:at]), segments[at], segments[at + 1]
         start = at + 2
-    yield tuple(written[start:]), None, END_STRING
+    yield tuple(segments[start:]), None, END_STRING
 
 
-def text_pieces(text: str, end: int) -> list[Symbols]:
-    """The pieces of one string or number; the last has its end symbol.
+def pre_tokenize_text(text: str, end: int) -> list[Symbols]:
+    """Return the pre-tokens of a string or number. The last one includes its end symbol.
 
-    >>> [len(piece) for piece in text_pieces("npm run build", END_STRING)]
+    >>> [len(pre_token) for pre_token in pre_tokenize_text("npm run build", END_STRING)]
     [3, 4, 7]
     """
     *first, last = split_words(text)
@@ -81,7 +81,7 @@ def split_words(text: str) -> list[str]:
 
 
 def split_lines(text: str) -> list[str]:
-    """Return the lines of a text, each with the line ends after it. No word crosses them.
+    """Return the lines of a text, each with the line ends after it. No word crosses a line end.
 
     >>> split_lines("npm ci\\n\\nnpm test")
     ['npm ci\\n\\n', 'npm test']
@@ -89,29 +89,29 @@ def split_lines(text: str) -> list[str]:
     return _LINES.findall(text)
 
 
-class Memo(dict):
-    """Remembers the token ids that a function gives, for up to MAX_KNOWN arguments."""
+class BoundedCache(dict):
+    """Cache the token ids that a function returns, for up to MAX_CACHED arguments. Look-ups are faster than calls."""
 
     def __init__(self, function: Callable[..., Iterable[int]]):
         self._function = function
 
     def __missing__(self, argument: Hashable):
-        if len(self) >= MAX_KNOWN:
+        if len(self) >= MAX_CACHED:
             self.clear()
-        found = self[argument] = tuple(self._function(argument))
-        return found
+        ids = self[argument] = tuple(self._function(argument))
+        return ids
 
 
-class Merges:
+class BpeModel:
     """Merges in the order of their rank, over an alphabet of `base_size` symbols.
 
-    Token ids: a symbol is its own id; the tokens that merges make follow, in the order of the merges.
+    The token id of a base symbol is the symbol itself. The tokens made by merges follow, in the order of the merges.
     """
 
     def __init__(self, base_size: int, merges: Iterable[Merge]):
         self.merges = list(merges)
         self.symbols_of: list[Symbols] = [(symbol,) for symbol in range(base_size)]  # token id -> base symbols
-        self.parts: list[Merge | None] = [None] * base_size  # token id -> the merge that makes it
+        self.parts: list[Merge | None] = [None] * base_size  # token id -> its merge
         ids = {symbols: i for i, symbols in enumerate(self.symbols_of)}
         for left, right in self.merges:
             whole = self.symbols_of[left] + self.symbols_of[right]
@@ -123,21 +123,21 @@ class Merges:
         vocabulary = {_spelled(symbols): i for symbols, i in ids.items()}
         names = [_spelled(symbols) for symbols in self.symbols_of]
         self._bpe = models.BPE(vocabulary, [(names[left], names[right]) for left, right in self.merges])
-        self._run = Memo(self.tokens_of_symbols)
-        self._word = Memo(self._tokens_of_word)
-        self._line = Memo(lambda line: self._words(_WORDS.findall(line)))
-        self._last_word = Memo(lambda word: self._tokens_of_word(word, END_STRING))
-        self._number = Memo(lambda text: self._tokens_of_word(text, END_NUMBER))
-        self._short_text = Memo(self._short)
+        self._run = BoundedCache(self.tokens_of_symbols)
+        self._word = BoundedCache(self._tokens_of_word)
+        self._line = BoundedCache(lambda line: self._words(_WORDS.findall(line)))
+        self._last_word = BoundedCache(lambda word: self._tokens_of_word(word, END_STRING))
+        self._number = BoundedCache(lambda text: self._tokens_of_word(text, END_NUMBER))
+        self._short_text = BoundedCache(self._short)
 
     @property
     def vocab_size(self) -> int:
         return len(self.symbols_of)
 
-    def tokens(self, written: Written) -> list[int]:
-        """The token ids of a written document."""
+    def tokens(self, segments: Segments) -> list[int]:
+        """Return the token ids of an encoded document."""
         ids: list[int] = []
-        for run, text, end in runs(written):
+        for run, text, end in structure_runs(segments):
             if run:
                 ids += self._run[run]
             if text is None:
@@ -155,8 +155,8 @@ class Merges:
     def _long(self, text: str) -> Iterable[int]:
         *lines, last = split_lines(text)
         *words, last = _WORDS.findall(last)
-        known = chain.from_iterable(map(self._line.__getitem__, lines))
-        return chain(known, self._words(words), self._last_word[last])
+        of_lines = chain.from_iterable(map(self._line.__getitem__, lines))
+        return chain(of_lines, self._words(words), self._last_word[last])
 
     def _words(self, words: list[str]) -> Iterable[int]:
         return chain.from_iterable(map(self._word.__getitem__, words))
@@ -166,25 +166,25 @@ class Merges:
         return [token.id for token in self._bpe.tokenize(spelled)]
 
     def tokens_of_symbols(self, symbols: Iterable[int]) -> list[int]:
-        """Tokens for symbols that start and end anywhere: merged as far as merges reach within them."""
+        """Return the token ids of symbols that start and end anywhere, merged as far as possible within them."""
         return [token.id for token in self._bpe.tokenize(_spelled(symbols))]
 
 
-class Piece(NamedTuple):
-    """A piece of the corpus: its weight, and a bit for each owner that has it."""
+class PreToken(NamedTuple):
+    """A pre-token of the corpus: its weight, and a bit for each owner that uses it."""
 
     symbols: Symbols
     weight: int
     owners: int
 
 
-def learn_merges(documents: Iterable[tuple[str, Written]], base_size: int, vocab_size: int) -> list[Merge]:
-    """Learn merges from (owner, written document) pairs until there are `vocab_size` tokens, or no more pairs.
+def learn_merges(documents: Iterable[tuple[str, Segments]], base_size: int, vocab_size: int) -> list[Merge]:
+    """Learn merges from (owner, encoded document) pairs until there are `vocab_size` tokens or none is left.
 
-    A piece weighs the sum over owners of the square root of its count: copies within one owner's files count
-    little. Every token that a merge makes is used in pieces of at least MIN_OWNERS owners.
+    The weight of a pre-token is the sum over owners of the square root of its count, so copies within the files of one
+    owner count little. Every token that a merge makes is used in pre-tokens of at least MIN_OWNERS owners.
     """
-    corpus = _corpus_pieces(documents)
+    corpus = _corpus_pre_tokens(documents)
     n_merges, n_before = vocab_size - base_size, -1
     n_trained = n_merges + n_merges // 16  # some more, because a few will be dropped
     while True:
@@ -196,23 +196,23 @@ def learn_merges(documents: Iterable[tuple[str, Written]], base_size: int, vocab
         n_trained += 2 * (n_merges - len(merges))
 
 
-def _corpus_pieces(documents: Iterable[tuple[str, Written]]) -> list[Piece]:
-    """Return the pieces that merges can be learned from, in an order that does not depend on the documents'."""
+def _corpus_pre_tokens(documents: Iterable[tuple[str, Segments]]) -> list[PreToken]:
+    """Return the pre-tokens that can be merged, in an order that does not depend on the order of the documents."""
     counts: dict[Symbols, Counter] = defaultdict(Counter)
     bits: dict[str, int] = {}
-    for owner, written in documents:
+    for owner, segments in documents:
         bits.setdefault(owner, 1 << len(bits))
-        for piece in pieces(written):
-            if len(piece) > 1:
-                counts[piece][owner] += 1
+        for symbols in pre_tokenize(segments):
+            if len(symbols) > 1:
+                counts[symbols][owner] += 1
     return [
-        Piece(piece, sum(map(isqrt, owners.values())), sum(map(bits.__getitem__, owners)))
-        for piece, owners in sorted(counts.items())
+        PreToken(symbols, sum(map(isqrt, owners.values())), sum(map(bits.__getitem__, owners)))
+        for symbols, owners in sorted(counts.items())
     ]
 
 
-def _train(corpus: list[Piece], base_size: int, vocab_size: int) -> list[Merge]:
-    """Train byte-pair encoding on weighted pieces; each merge makes another token."""
+def _train(corpus: list[PreToken], base_size: int, vocab_size: int) -> list[Merge]:
+    """Train byte-pair encoding on weighted pre-tokens. Each of the merges makes a new token."""
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
         initial_alphabet=[_spelled((s,)) for s in range(base_size)],
@@ -220,7 +220,7 @@ def _train(corpus: list[Piece], base_size: int, vocab_size: int) -> list[Merge]:
     )
     tokenizer = Tokenizer(models.BPE())
     tokenizer.train_from_iterator(
-        chain.from_iterable([_spelled(piece.symbols)] * piece.weight for piece in corpus), trainer
+        chain.from_iterable([_spelled(symbols)] * weight for symbols, weight, _ in corpus), trainer
     )
     ids = {_spelled((symbol,)): symbol for symbol in range(base_size)}
     merges = []
@@ -231,17 +231,17 @@ def _train(corpus: list[Piece], base_size: int, vocab_size: int) -> list[Merge]:
     return merges
 
 
-def _drop_unsupported(merges: list[Merge], corpus: list[Piece], base_size: int) -> list[Merge]:
-    """Drop merges whose token is used by fewer than MIN_OWNERS owners or names a registry, and what builds on them.
+def _drop_unsupported(merges: list[Merge], corpus: list[PreToken], base_size: int) -> list[Merge]:
+    """Drop merges whose token is used by fewer than MIN_OWNERS owners or names a registry, and merges of such tokens.
 
-    Pieces that lose a token are merged in other ways, so support is counted again until nothing is dropped.
+    Pre-tokens that lose a token are merged in other ways, so owners are counted again until nothing is dropped.
     """
     while True:
-        model = Merges(base_size, merges)
+        model = BpeModel(base_size, merges)
         owners = [0] * model.vocab_size  # token id -> a bit for each owner
-        for piece in corpus:
-            for token in model.tokens_of_symbols(piece.symbols):
-                owners[token] |= piece.owners
+        for pre_token in corpus:
+            for token in model.tokens_of_symbols(pre_token.symbols):
+                owners[token] |= pre_token.owners
         for token in reversed(range(base_size, model.vocab_size)):  # the parts of a token have lower ids
             for part in merges[token - base_size]:
                 owners[part] |= owners[token]
@@ -258,7 +258,7 @@ def _drop_unsupported(merges: list[Merge], corpus: list[Piece], base_size: int) 
 
 
 def _split_text(symbols: Symbols) -> tuple[bytes, Symbols]:
-    is_text = list(takewhile(lambda symbol: BYTE <= symbol < END_STRING, symbols))
+    is_text = list(takewhile(lambda symbol: FIRST_BYTE <= symbol < END_STRING, symbols))
     return text_bytes(is_text), symbols[len(is_text) :]
 
 

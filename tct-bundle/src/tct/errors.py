@@ -1,8 +1,8 @@
-"""The errors that tct raises; all are ValueErrors with a one-line message for the user."""
+"""The errors that tct raises. Each is a ValueError with a one-line message for the user."""
 
 
 class UnsupportedSchemaError(ValueError):
-    """A schema that cannot be enforced exactly: the message names the keyword and its JSON pointer."""
+    """The schema cannot be enforced exactly. The message names the keyword and its JSON pointer."""
 
     def __init__(self, keyword: str, pointer: str, reason: str):
         self.keyword, self.pointer = keyword, pointer
@@ -10,7 +10,7 @@ class UnsupportedSchemaError(ValueError):
 
 
 class SchemaValidationError(ValueError):
-    """A document outside the language of the schema: the message starts with its JSON path.
+    """The document is not valid under the schema. The message starts with the JSON path.
 
     `steps` are the keys and indices on that path.
     """

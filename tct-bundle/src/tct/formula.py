@@ -1,7 +1,7 @@
 """Boolean formulas over assertions, interned: equal formulas are the same object.
 
-A JSON Schema is a boolean formula over assertions about a value. While a value is read, assertions get
-settled one by one; `substitute` puts what is known into a formula and gives what remains to be shown.
+A JSON Schema is a boolean formula over assertions about a value. Reading the value decides assertions one by one.
+`substitute` replaces decided assertions in a formula and returns its residual: what is left to be decided.
 """
 
 from collections import Counter
@@ -11,7 +11,7 @@ CONSTANT, ATOM, NOT, ALL, ANY, ONE = "constant", "atom", "not", "all", "any", "o
 
 
 class Formula:
-    """One node. `parts` holds formulas, or for an atom the assertion, or for a constant its truth."""
+    """A node. `parts` holds formulas; the assertion if it is an atom; the truth value if it is a constant."""
 
     __slots__ = ("atoms", "kind", "number", "parts")
     _interned: dict[tuple, "Formula"] = {}
@@ -60,12 +60,16 @@ def any_of(formulas: Iterable[Formula]) -> Formula:
 
 
 def one_of(formulas: Iterable[Formula]) -> Formula:
-    """True where exactly one of `formulas` is."""
+    """Return a formula that is true if exactly one of `formulas` is.
+
+    >>> one_of([atom("a"), atom("a"), atom("b")]) is all_of([negation(atom("a")), atom("b")])
+    True
+    """
     counts = Counter(f for f in formulas if f is not FALSE)
     if counts[TRUE]:
         certain = counts.pop(TRUE)
         return FALSE if certain > 1 else all_of(negation(f) for f in counts)
-    repeated = [f for f, n in counts.items() if n > 1]  # true twice or not at all: it must be false
+    repeated = [f for f, n in counts.items() if n > 1]  # it is true twice or not at all, so it must be false
     single = sorted((f for f, n in counts.items() if n == 1), key=lambda f: f.number)
     exactly = any_of(single) if len(single) < 2 else _intern(ONE, tuple(single))
     return all_of([exactly, *(negation(f) for f in repeated)])
@@ -91,7 +95,7 @@ _COMBINE = {ALL: all_of, ANY: any_of, ONE: one_of}
 
 
 def substitute(formula: Formula, meaning: Callable[[Hashable], Formula]) -> Formula:
-    """The formula with each atom replaced by meaning(assertion), simplified."""
+    """Replace each atom by meaning(assertion), and simplify."""
     if formula.kind == CONSTANT:
         return formula
     if formula.kind == ATOM:
@@ -102,5 +106,5 @@ def substitute(formula: Formula, meaning: Callable[[Hashable], Formula]) -> Form
 
 
 def truth(formula: Formula, meaning: Callable[[Hashable], bool]) -> bool:
-    """The truth of a formula whose every assertion is settled by `meaning`."""
+    """Return the truth value of a formula, given that of each assertion."""
     return substitute(formula, lambda assertion: constant(meaning(assertion))) is TRUE

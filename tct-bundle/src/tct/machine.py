@@ -1,307 +1,347 @@
-"""The type machine: which types, keys, items and texts may come at each place of a document.
+"""The type machine: a compiled schema as a graph of nodes.
 
-A `Place` is where a value may stand. From a place one goes to an `ObjectState` or `ArrayState`, and from these
-by a key or an item to the next place. All of them are interned, so that what is computed once for a place
-holds for every document, and each offers only what can still end in a valid document (see reach.py).
+A `ValueNode` stands for every value of which the same is left to be decided. It leads to an `ObjectNode` or an
+`ArrayNode`, and these lead to the `ValueNode` of the next member or item. Nodes are interned, so what is computed once
+for a node holds for every document. A node offers only what can still end in a valid document (see reachability.py).
 
-`room` counts the levels of containers that may still be opened: documents nest at most MAX_DEPTH deep, so
-that any JSON parser reads them.
+`depth_left` is the number of levels of containers that may still be opened. Documents nest at most MAX_DEPTH deep, so
+that any JSON parser can read them.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache, cached_property, lru_cache
+from functools import cached_property, partial
 from itertools import islice
+from typing import Any
 
 from tct.assertions import TYPES, Items, Members, Number, Pattern, Present, Text
 from tct.errors import UnsupportedSchemaError
-from tct.formula import FALSE, Formula, atom
+from tct.formula import FALSE as NEVER
+from tct.formula import Formula, atom
+from tct.memoised import memoised
 from tct.numbers import WHOLE, endings, exact, is_whole, kind, parse
-from tct.reach import (
-    Goals,
+from tct.reachability import (
     Reachability,
+    Residuals,
     assertions,
+    boolean_outcome,
+    named_numbers,
+    named_spellings,
     names_of,
-    number_vector,
-    numbers_of,
-    spelled_numbers,
-    truth_vector,
+    number_outcome,
     unnamed_numbers,
 )
 from tct.regex import compile_pattern
 from tct.schema import Schema, SchemaCompiler
-from tct.symbols import SymbolTable, literal
-from tct.text import TextMachine, Vector
+from tct.symbols import ARRAY, FALSE, NULL, NUMBER, OBJECT, TRUE, SymbolTable, literal
+from tct.text import Outcome, TextMachine
 
 MAX_DEPTH = 100
-Accept = frozenset[Vector]
+Outcomes = frozenset[Outcome]
 
 
 class TypeMachine:
-    """A compiled schema. `root` is the place of the whole document."""
+    """A compiled schema. `root` is the node of the whole document."""
 
     def __init__(self, schema: Schema):
         compiler = SchemaCompiler(schema)
         self.reach = Reachability(compiler.formulas.__getitem__)
         declared = _all_assertions(compiler.formulas.values())
-        self.symbols = SymbolTable(names_of(declared), map(literal, _values(declared)))
-        self.place = cache(lambda goals, accept: Place(self, goals, accept))
-        self._object_state = cache(lambda *key: ObjectState(self, *key))
-        self.array_state = cache(lambda goals, accept: ArrayState(self, goals, accept))
-        self.text_machine = cache(lambda goals, accept: TextMachine(self.reach.text(goals), accept))
-        goals = (compiler.formulas["#"],)
-        if self.reach.value(goals).get((True,), MAX_DEPTH + 1) > MAX_DEPTH:
+        self.symbols = SymbolTable(names_of(declared), map(literal, _declared_values(declared)))
+        residuals = (compiler.formulas["#"],)
+        if self.reach.value(residuals).get((True,), MAX_DEPTH + 1) > MAX_DEPTH:
             raise UnsupportedSchemaError("false", "#", f"no document of at most {MAX_DEPTH} levels is valid")
-        self.root = self.place(goals, frozenset([(True,)]))
+        self.root = self.value_node(residuals, frozenset([(True,)]), False)
 
-    def object_state(self, goals: Goals, accept: Accept, used: frozenset[str] = frozenset()) -> "ObjectState":
-        """A half-read object with these goals, and the keys `used` of those that it knows by name."""
-        return self._object_state(goals, accept, used & self.reach.effective(goals))
+    @memoised
+    def value_node(self, residuals: Residuals, accepted: Outcomes, is_item: bool) -> "ValueNode":
+        return ValueNode(self, residuals, accepted, is_item)
 
-    def capped(self, room: int) -> int:
-        """Room as far as it makes a difference, so that few values of it occur in memo keys."""
-        return min(room, self.reach.deepest + 1)
+    @memoised
+    def array_node(self, residuals: Residuals, accepted: Outcomes) -> "ArrayNode":
+        return ArrayNode(self, residuals, accepted)
+
+    def object_node(self, residuals: Residuals, accepted: Outcomes, used: frozenset[str] = frozenset()) -> "ObjectNode":
+        """Return the node of a half-read object. `used` are the keys that it has; irrelevant ones are dropped."""
+        return self._object_node(residuals, accepted, used & self.reach.relevant_keys(residuals))
+
+    @memoised
+    def _object_node(self, residuals: Residuals, accepted: Outcomes, used: frozenset[str]) -> "ObjectNode":
+        return ObjectNode(self, residuals, accepted, used)
+
+    @memoised
+    def text_machine(self, residuals: Residuals, accepted: Outcomes) -> TextMachine:
+        return TextMachine(self.reach.text(residuals), accepted)
+
+    def capped(self, depth_left: int) -> int:
+        """Return the least depth that allows the same as `depth_left`, so that caches have few keys."""
+        return min(depth_left, self.reach.deepest + 1)
 
 
 @dataclass(frozen=True, eq=False)
 class Member:
-    """A member or an item that may come next: the place of its value, and the container's state after each of
-    the vectors that this may have."""
+    """A member or an item that may come next: the node of its value, and the node of the container after it."""
 
-    place: "Place"
-    after: dict[Vector, "ObjectState | ArrayState"]
-    symbol: int | None = None  # of its key, if the schema names it
+    node: "ValueNode"
+    after: dict[Outcome, "ObjectNode | ArrayNode"]  # by the outcome of the value
+    symbol: int | None = None  # of its key, if the schema names the key
 
 
-class Place:
-    """Where a value may stand: its goals, and the vectors on them that suit its parent."""
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What the first symbol of a value determines: the whole value, or the type of the value that follows it."""
 
-    def __init__(self, machine: TypeMachine, goals: Goals, accept: Accept):
-        self.machine, self.goals, self.accept = machine, goals, accept
-        self.types_within = cache(self.types_within)
-        self.number_ending = lru_cache(maxsize=10_000)(self.number_ending)
+    outcome: Outcome | None = None
+    value: Any = None
+    follows: str | None = None  # "object", "array", "number", or None if the symbol is the whole value
 
-    def types_within(self, room: int) -> tuple[str, ...]:
-        """The JSON types that a value may have here."""
-        reach = self.machine.reach
+
+class ValueNode:
+    """A value that is about to be read: its residuals, and the outcomes that its parent accepts."""
+
+    def __init__(self, machine: TypeMachine, residuals: Residuals, accepted: Outcomes, is_item: bool):
+        self.machine, self.residuals, self.accepted, self.is_item = machine, residuals, accepted, is_item
+
+    @memoised
+    def types_within(self, depth_left: int) -> tuple[str, ...]:
+        """Return the JSON types that the value may have."""
         return tuple(
             type
             for type in TYPES
-            if any(v in self.accept and depth <= room for v, depth in reach.of_type(self.goals, type).items())
+            if any(
+                outcome in self.accepted and depth <= depth_left
+                for outcome, depth in self.machine.reach.outcomes_of_type(self.residuals, type).items()
+            )
         )
 
     @cached_property
-    def least_depth(self) -> int:
-        """The depth of the flattest value that fits."""
-        return min(depth for vector, depth in self.machine.reach.value(self.goals).items() if vector in self.accept)
-
-    @cached_property
     def types(self) -> tuple[str, ...]:
-        """The JSON types that a value may have here where there is room."""
+        """The JSON types that the value may have if it may nest deeply enough."""
         return self.types_within(MAX_DEPTH)
 
     @cached_property
-    def is_object(self) -> bool:
-        """Only an object fits: it needs no opening symbol."""
-        return self.types == ("object",)
+    def least_depth(self) -> int:
+        """The least depth of a value that fits."""
+        depths = self.machine.reach.value(self.residuals).items()
+        return min(depth for outcome, depth in depths if outcome in self.accepted)
 
     @cached_property
-    def is_array(self) -> bool:
-        """Only an array fits: it needs no opening symbol, unless it is itself an item."""
-        return self.types == ("array",)
+    def implied_type(self) -> str | None:
+        """The type that needs no opening symbol because no other type fits: "object", "array", "number" or None.
+
+        An array that is an item always has an opening symbol, because the array around it might end instead.
+        """
+        if self.types == ("object",) or self.types == ("array",) and not self.is_item:
+            return self.types[0]
+        return "number" if self.types == ("number",) and self.has_free_numbers else None
 
     @cached_property
-    def is_number(self) -> bool:
-        """Only a number fits, and any spelling may come: it needs no opening symbol."""
-        return self.types == ("number",) and self.has_free_numbers
+    def openings(self) -> dict[int, Opening]:
+        """What each first symbol of the value determines. Bytes of free text are not among the symbols.
+
+        The type that follows must also be one of `types_within`.
+        """
+        table = {symbol: Opening(outcome, value) for value, (symbol, outcome) in self.choices.items()}
+        if "null" in self.types:
+            table[NULL] = Opening(self.null)
+        for value, outcome in self.booleans.items():
+            table[TRUE if value else FALSE] = Opening(outcome, value)
+        if self.has_free_numbers:
+            table[NUMBER] = Opening(follows="number")
+        for type, symbol in (("object", OBJECT), ("array", ARRAY)):
+            if type in self.types:
+                table[symbol] = Opening(follows=type)
+        return table
 
     @cached_property
-    def object(self) -> "ObjectState":
-        return self.machine.object_state(self._typed("object"), self.accept)
+    def object(self) -> "ObjectNode":
+        return self.machine.object_node(self._specialised("object"), self.accepted)
 
     @cached_property
-    def array(self) -> "ArrayState":
-        return self.machine.array_state(self._typed("array"), self.accept)
+    def array(self) -> "ArrayNode":
+        return self.machine.array_node(self._specialised("array"), self.accepted)
 
     @cached_property
-    def null(self) -> Vector:
-        return next(iter(self.machine.reach.of_type(self.goals, "null")))
+    def null(self) -> Outcome:
+        return next(iter(self.machine.reach.outcomes_of_type(self.residuals, "null")))
 
     @cached_property
-    def booleans(self) -> dict[bool, Vector]:
+    def booleans(self) -> dict[bool, Outcome]:
         """Those of false and true that fit."""
-        vectors = {value: truth_vector(self._typed("boolean"), value) for value in (False, True)}
-        return {value: vector for value, vector in vectors.items() if vector in self.accept}
+        outcomes = {value: boolean_outcome(self._specialised("boolean"), value) for value in (False, True)}
+        return {value: outcome for value, outcome in outcomes.items() if outcome in self.accepted}
 
     @cached_property
-    def choices(self) -> dict[str | int | float, tuple[int, Vector]]:
-        """Strings and numbers that have a symbol of their own here: value -> (symbol, vector).
+    def choices(self) -> dict[str | int | float, tuple[int, Outcome]]:
+        """The strings and numbers that are one symbol here: value -> (symbol, outcome).
 
-        That is so where they are all that fits; where free text or any number fits too, they are spelled.
+        Strings are if no free text fits, and numbers are if no other number fits. Otherwise they are spelled out.
         """
         symbols, found = self.machine.symbols.value, {}
         if "string" in self.types and self._strings is not None:
-            found |= {string: self.text.end_of(string) for string in self._strings}
+            found |= {string: self.text.outcome_of(string) for string in self._strings}
         if "number" in self.types and not self.has_free_numbers:
-            goals = self._typed("number")
-            found |= {number: number_vector(goals, number) for number in numbers_of(goals)}
-        return {value: (symbols[literal(value)], v) for value, v in found.items() if v in self.accept}
-
-    @cached_property
-    def choice_vectors(self) -> dict[int, Vector]:
-        """The same by symbol."""
-        return dict(self.choices.values())
+            residuals = self._specialised("number")
+            found |= {number: number_outcome(residuals, number) for number in named_numbers(residuals)}
+        return {value: (symbols[literal(value)], o) for value, o in found.items() if o in self.accepted}
 
     @cached_property
     def has_free_text(self) -> bool:
         return "string" in self.types and self._strings is None
 
     @cached_property
-    def any_text(self) -> Vector | None:
-        """The vector that every string has, if every string fits."""
-        return self.text.ends[0] if self.has_free_text and self.text.takes_any else None
+    def any_text(self) -> Outcome | None:
+        """The outcome of all strings, if every string fits and all have the same."""
+        return self.text.ends[0] if self.has_free_text and self.text.accepts_all else None
 
     @cached_property
     def has_free_numbers(self) -> bool:
-        """Do numbers fit that have no symbol? Those that the schema does not name, or some that it names, if they
-        meet other goals than their symbol does: 3.0, which draft-04 does not take for an integer, but not 3."""
+        """Do numbers fit that have no symbol? These are numbers that the schema does not name. Spellings of a named
+        number count, too, if their outcome is another: in draft-04 3 is an integer and 3.0 is not."""
         if "number" not in self.types or self.free_numbers:
             return "number" in self.types
-        found = spelled_numbers(self._typed("number")).values()
+        found = named_spellings(self._specialised("number")).values()
         return any(self.number(n) not in (None, self.number(exact(n))) for n in found)
 
     @cached_property
     def free_numbers(self) -> list[int]:
         """The kinds of numbers that fit without being named by the schema."""
-        numbers = unnamed_numbers(self._typed("number"))
+        numbers = unnamed_numbers(self._specialised("number"))
         return [kind(number) for number in numbers if self.number(number) is not None]
 
-    def number(self, value: float) -> Vector | None:
-        """The vector of a number that fits, else None."""
-        vector = number_vector(self._typed("number"), value)
-        return vector if vector in self.accept else None
+    def number(self, value: float) -> Outcome | None:
+        """Return the outcome of a number, or None if the number does not fit."""
+        outcome = number_outcome(self._specialised("number"), value)
+        return outcome if outcome in self.accepted else None
 
     def number_may_continue(self, text: str) -> bool:
-        """Is there a spelling of a number that fits and starts with `text`?"""
+        """Does the spelling of a number that fits start with `text`?"""
         return WHOLE in self.free_numbers and is_whole(text) or self.number_ending(text) is not None
 
+    @partial(memoised, maxsize=10_000)
     def number_ending(self, text: str) -> str | None:
-        """A near ending that makes `text` the spelling of a number that fits; None where none does."""
+        """Return a short ending that makes `text` the spelling of a number that fits, or None if there is none."""
         likely_first = sorted(self.free_numbers, reverse="." in text)
-        for of_kind in likely_first:  # only named numbers do not fit: few endings are tried
+        for of_kind in likely_first:  # only named numbers may fail to fit, so few endings are tried
             for ending in endings(text, of_kind):
                 if self.number(parse(text + ending)) is not None:
                     return ending
-        named = spelled_numbers(self._typed("number")).items()
+        named = named_spellings(self._specialised("number")).items()
         fitting = (spelling for spelling, number in named if self.number(number) is not None)
         return next((spelling[len(text) :] for spelling in fitting if spelling.startswith(text)), None)
 
     @cached_property
     def text(self) -> TextMachine:
-        return self.machine.text_machine(self._typed("string"), self.accept)
+        return self.machine.text_machine(self._specialised("string"), self.accepted)
 
     @cached_property
     def _strings(self) -> list[str] | None:
-        """All strings that fit, if they are few and each declared by the schema; else None."""
-        if self.text.endless[0]:
+        """All strings that fit, if they are few and the schema declares each; else None."""
+        if self.text.is_infinite[0]:
             return None
         declared = self.machine.symbols.value
         strings = sorted(text.decode() for text in islice(self.text.language(), len(declared) + 1))
         return strings if all(literal(s) in declared for s in strings) else None
 
-    def _typed(self, type: str) -> Goals:
-        return self.machine.reach.typed(self.goals, type)
+    def _specialised(self, type: str) -> Residuals:
+        return self.machine.reach.specialise(self.residuals, type)
 
 
-class ObjectState:
-    """A half-read object: what remains of its goals, and which of the keys that bear on them it has."""
+class ObjectNode:
+    """A half-read object: its residuals, and which of the keys that bear on them it already has."""
 
-    def __init__(self, machine: TypeMachine, goals: Goals, accept: Accept, used: frozenset[str]):
-        self.machine, self.goals, self.accept, self.used = machine, goals, accept, used
-        self.names = frozenset(machine.reach.names(goals))
-        end = machine.reach.end(goals)
-        self.end: Vector | None = end if end in accept else None  # the vector if the object may end here
-        self._member, self._open_keys = cache(self._member), cache(self._open_keys)
-        self.known: dict[tuple[str, int], Member] = {}  # what `member` has given for keys in `names`
+    def __init__(self, machine: TypeMachine, residuals: Residuals, accepted: Outcomes, used: frozenset[str]):
+        self.machine, self.residuals, self.accepted, self.used = machine, residuals, accepted, used
+        self.names = frozenset(machine.reach.names(residuals))
+        end = machine.reach.end(residuals)
+        self.end: Outcome | None = end if end in accepted else None  # None: the object may not end here
+        self.known: dict[tuple[str, int], Member] = {}  # results of `member` for keys in `names`
 
-    def member(self, key: str, room: int) -> Member | None:
-        """A member with a key that the object does not have yet; None where no valid object has it."""
+    def member(self, key: str, depth_left: int) -> Member | None:
+        """Return the member with a key that the object does not have yet, or None if no valid object has it."""
         if key in self.names:
-            member = self._member(key, frozenset(), self.machine.capped(room))
+            member = self._member(key, frozenset(), self.machine.capped(depth_left))
             if member is not None:
-                self.known[key, room] = member
+                self.known[key, depth_left] = member
             return member
         matching = frozenset(regex for regex in self._patterns if compile_pattern(regex).matches(key))
-        return self._member(None, matching, self.machine.capped(room))
+        return self._member(None, matching, self.machine.capped(depth_left))
 
-    def open_keys(self, room: int) -> TextMachine | None:
-        """The keys beyond `names`, as texts; None where there are none."""
-        return self._open_keys(self.machine.capped(room))
+    def open_keys(self, depth_left: int) -> TextMachine | None:
+        """Return the allowed keys outside `names`, as texts, or None if there are none."""
+        return self._open_keys(self.machine.capped(depth_left))
 
-    def _open_keys(self, room: int) -> TextMachine | None:
+    @memoised
+    def _open_keys(self, depth_left: int) -> TextMachine | None:
         reach = self.machine.reach
-        fitting = [m for m in reach.open_key_vectors(self.goals) if self._member(None, m, room)]
+        fitting = [m for m in reach.open_key_matches(self.residuals) if self._member(None, m, depth_left)]
         if not fitting:
             return None
-        accept = frozenset((*(regex in matching for regex in self._patterns), False) for matching in fitting)
+        accepted = frozenset((*(regex in matching for regex in self._patterns), False) for matching in fitting)
         patterns = (atom(Pattern(regex)) for regex in self._patterns)
-        named = atom(Text(self.names)) if self.names else FALSE
-        return TextMachine(reach.text((*patterns, named)), accept)
+        named = atom(Text(self.names)) if self.names else NEVER
+        return TextMachine(reach.text((*patterns, named)), accepted)
 
-    def _member(self, key: str | None, matching: frozenset[str], room: int) -> Member | None:
+    @memoised
+    def _member(self, key: str | None, matching: frozenset[str], depth_left: int) -> Member | None:
         reach = self.machine.reach
-        step = reach.member(self.goals, None, matching) if key is None else reach.named_member(self.goals, key)
-        used = self.used if key is None else self.used | {key}
+        if key is None:
+            transition, used, symbol = reach.member(self.residuals, None, matching), self.used, None
+        else:
+            transition, used = reach.named_member(self.residuals, key), self.used | {key}
+            symbol = self.machine.symbols.key[key]
         after = {}
-        for vector, depth in reach.value(step.child).items():
-            goals = step.after(vector)
-            if depth < room and self._comes_to_an_end(goals, used, room):
-                after[vector] = self.machine.object_state(goals, self.accept, used)
+        for outcome, depth in reach.value(transition.child).items():
+            residuals = transition.residuals_after(outcome)
+            if depth < depth_left and self._can_end(residuals, used, depth_left):
+                after[outcome] = self.machine.object_node(residuals, self.accepted, used)
         if not after:
             return None
-        place = self.machine.place(step.child, frozenset(after))
-        return Member(place, after, None if key is None else self.machine.symbols.key[key])
+        return Member(self.machine.value_node(transition.child, frozenset(after), False), after, symbol)
 
-    def _comes_to_an_end(self, goals: Goals, used: frozenset[str], room: int) -> bool:
+    def _can_end(self, residuals: Residuals, used: frozenset[str], depth_left: int) -> bool:
         reach = self.machine.reach
-        if reach.end(goals) in self.accept:  # at once: there is no need to search
+        if reach.end(residuals) in self.accepted:  # at once: there is no need to search
             return True
-        return any(v in self.accept and depth <= room for v, depth in reach.object(goals, used).items())
+        return any(o in self.accepted and depth <= depth_left for o, depth in reach.object(residuals, used).items())
 
     @cached_property
     def _patterns(self) -> tuple[str, ...]:
-        return self.machine.reach.patterns(self.goals)
+        return self.machine.reach.patterns(self.residuals)
 
     def missing(self) -> list[str]:
-        """Keys whose presence the goals still ask about: for the message where an object ends too early."""
-        return sorted(a.key for a in assertions(self.goals) if isinstance(a, Present))
+        """Return the keys that the residuals still require or forbid, for an error message."""
+        return sorted(a.key for a in assertions(self.residuals) if isinstance(a, Present))
 
 
-class ArrayState:
-    """A half-read array: what remains of its goals."""
+class ArrayNode:
+    """A half-read array: its residuals."""
 
-    def __init__(self, machine: TypeMachine, goals: Goals, accept: Accept):
-        self.machine, self.goals, self.accept = machine, goals, accept
-        end = machine.reach.end(goals)
-        self.end: Vector | None = end if end in accept else None  # the vector if the array may end here
-        self._item = cache(self._item)
+    def __init__(self, machine: TypeMachine, residuals: Residuals, accepted: Outcomes):
+        self.machine, self.residuals, self.accepted = machine, residuals, accepted
+        end = machine.reach.end(residuals)
+        self.end: Outcome | None = end if end in accepted else None  # None: the array may not end here
 
-    def item(self, room: int) -> Member | None:
-        """The next item; None where no valid array has one more."""
-        return self._item(self.machine.capped(room))
+    def item(self, depth_left: int) -> Member | None:
+        """Return the next item, or None if no valid array has one more."""
+        return self._item(self.machine.capped(depth_left))
 
-    def _item(self, room: int) -> Member | None:
+    @memoised
+    def _item(self, depth_left: int) -> Member | None:
         reach = self.machine.reach
-        step = reach.item(self.goals)
+        transition = reach.item(self.residuals)
         after = {}
-        for vector, depth in reach.value(step.child).items():
-            goals = step.after(vector)
-            if depth < room and any(v in self.accept and d <= room for v, d in reach.array(goals).items()):
-                after[vector] = self.machine.array_state(goals, self.accept)
-        return Member(self.machine.place(step.child, frozenset(after)), after) if after else None
+        for outcome, depth in reach.value(transition.child).items():
+            residuals = transition.residuals_after(outcome)
+            if depth < depth_left and any(
+                o in self.accepted and d <= depth_left for o, d in reach.array(residuals).items()
+            ):
+                after[outcome] = self.machine.array_node(residuals, self.accepted)
+        return Member(self.machine.value_node(transition.child, frozenset(after), True), after) if after else None
 
 
-def _all_assertions(formulas) -> list:
-    """Every assertion in some formulas and in the sub-schemas within them."""
+def _all_assertions(formulas: Iterable[Formula]) -> list:
+    """Return every assertion in some formulas and in the sub-schemas within them."""
     found, todo = {}, [a for formula in formulas for a in formula.atoms]
     for assertion in todo:
         if assertion in found:
@@ -316,6 +356,6 @@ def _all_assertions(formulas) -> list:
     return list(found)
 
 
-def _values(declared: list) -> list[str | int | float]:
+def _declared_values(declared: list) -> list[str | int | float]:
     strings = set().union(*(a.values for a in declared if isinstance(a, Text)))
     return [*sorted(strings), *(a.value for a in declared if isinstance(a, Number))]

@@ -1,12 +1,12 @@
 """Bit masks: which tokens does a state allow?
 
-The tokens form a trie over their symbols. What a frame makes of the trie does not depend on what is around it,
-up to where its value ends: so masks are put together from parts that hold for a frame wherever it comes up, and
-whole ones are kept for every state that looks the same. Strings run through their automaton all at once.
+The tokens form a trie over their symbols. Which branches a frame allows does not depend on what is around it, up to
+the point where its value ends. So a mask is composed of parts that are cached for each frame view, and whole masks are
+cached for all states whose frames have the same views. All tokens of text run through an automaton at once.
 
-The keys that an object has are no part of what a state looks like; the few tokens that would
-spell one again are struck out last. That is exact where each token is either structure or text (with the mark
-of its end), as `learn_merges` makes them; for any other vocabulary the trie is walked anew for each state.
+The keys that an object has are not part of a view. The few tokens that would repeat one of them are removed last. That
+is exact if each token is either structure, or text with or without its end, as `learn_merges` makes them. For any
+other vocabulary the trie is walked again for each state.
 """
 
 from collections.abc import Hashable, Iterator
@@ -15,29 +15,43 @@ import numpy as np
 
 from tct.bpe import Symbols
 from tct.state import NUMBER_SYMBOLS, Frame, KeyFrame, NumberFrame, ObjectFrame, State, finish
-from tct.symbols import BYTE, END_NUMBER, END_STRING, PAD
-from tct.text import DEAD, TextMachine, Vector
+from tct.symbols import END_NUMBER, END_STRING, FIRST_BYTE, PAD
+from tct.text import DEAD, Outcome, TextMachine
 
-MAX_KEPT = 50_000  # masks, each of 1 KiB for 8,192 tokens
+MAX_CACHED = 50_000  # masks, each of 1 KiB for 8,192 tokens
 _BITS = (np.uint32(1) << np.arange(32, dtype=np.uint32)).view(np.int32)
 
 Node = dict  # of the trie: symbol -> Node; under None, the id of the token that ends here
 Mask = np.ndarray  # (words,) int32
-Part = tuple[Mask, list[tuple[Node, Vector]]]  # a frame's own mask; where its value ends within tokens
+Part = tuple[Mask, list[tuple[Node, Outcome]]]  # a frame's own mask; the nodes within tokens where its value ends
 
 
-class View:
-    """Stands for all states whose frames look the same: their masks by node, and the views of what is within."""
+def unpack_bitmask(bitmask: np.ndarray) -> np.ndarray:
+    """Return the bits of a bit mask, int32 (..., words), as uint8 (..., words * 32).
+
+    >>> np.flatnonzero(unpack_bitmask(np.array([0b101, 1], np.int32)))
+    array([ 0,  2, 32])
+    """
+    return np.unpackbits(bitmask.view(np.uint8), axis=-1, bitorder="little")
+
+
+def allowed_tokens(row: Mask) -> np.ndarray:
+    """Return the token ids that one row of a bit mask allows, in ascending order."""
+    return np.flatnonzero(unpack_bitmask(row))
+
+
+class MaskCacheNode:
+    """The masks of all states whose frames have the same views: by trie node. `inner` are the states within them."""
 
     __slots__ = ("inner", "masks")
 
     def __init__(self):
         self.masks: dict[int, Mask] = {}
-        self.inner: dict[Hashable, View] = {}
+        self.inner: dict[Hashable, MaskCacheNode] = {}
 
 
 class Masks:
-    """The bit masks of one vocabulary, kept once they are known."""
+    """The bit masks of one vocabulary, cached."""
 
     def __init__(self, symbols_of: list[Symbols]):
         self.words = (len(symbols_of) + 31) // 32
@@ -52,21 +66,22 @@ class Masks:
         self._numbers = {symbol: node for symbol, node in self.root.items() if symbol in NUMBER_SYMBOLS}
         self._texts = TextTokens(self.root)
         self._is_plain = all(map(_is_plain, symbols_of))
-        self._forget()
+        self._clear()
 
-    def _forget(self) -> None:
-        self._outermost, self._kept = View(), 0
+    def _clear(self) -> None:
+        self._cache, self._n_cached = MaskCacheNode(), 0
         self._parts: dict[Hashable, Part] = {}
         self._text_masks: dict[tuple[TextMachine, int], Mask] = {}
 
-    def fill(self, state: State, ways: tuple[Symbols, ...], row: Mask) -> None:
-        """Writes the mask of a state over row. With `ways`, the symbols to come must start with one of them."""
-        if ways:
-            row[:] = self._bits([token for way in ways for token in self._along(state, way)])
+    def fill(self, state: State, pending: tuple[Symbols, ...], row: Mask) -> None:
+        """Write the mask of a state to a row. If `pending` is not empty, the next symbols must start with one of its
+        sequences."""
+        if pending:
+            row[:] = self._bits([token for symbols in pending for token in self._along(state, symbols)])
             return
         frame = state.frame
         keys = frame.text if isinstance(frame, (ObjectFrame, KeyFrame)) else None
-        if not self._is_plain or keys and not keys[0].is_endless:
+        if not self._is_plain or keys and not keys[0].always_infinite:
             row[:] = self._bits(self._walk(state, self.root))
             return
         row[:] = self._mask(state, self.root)
@@ -75,41 +90,41 @@ class Masks:
                 row[token >> 5] &= ~_BITS[token & 31]
 
     def _mask(self, state: State, node: Node) -> Mask:
-        """The mask of the tokens below a node, whatever keys are taken."""
-        masks = self._view(state).masks
+        """Return the mask of the tokens below a trie node, whatever keys the object has."""
+        masks = self._cache_of(state).masks
         mask = masks.get(id(node))
         if mask is None:
-            mask, exits = self._part(state.frame, node)
-            if exits and state.outer is not None:
+            mask, ends = self._part(state.frame, node)
+            if ends and state.outer is not None:
                 mask = mask.copy()
-                for then, vector in exits:
-                    mask |= self._mask(finish(vector, state.outer), then)
+                for then, outcome in ends:
+                    mask |= self._mask(finish(outcome, state.outer), then)
             masks[id(node)] = mask
         return mask
 
-    def _view(self, state: State) -> View:
-        if state.view is None:
-            around = self._outermost if state.outer is None else self._view(state.outer)
+    def _cache_of(self, state: State) -> MaskCacheNode:
+        if state.mask_cache is None:
+            around = self._cache if state.outer is None else self._cache_of(state.outer)
             key = state.frame.view
-            state.view = around.inner.get(key)
-            if state.view is None:
-                self._kept += 1
-                state.view = around.inner[key] = View()
-        return state.view
+            state.mask_cache = around.inner.get(key)
+            if state.mask_cache is None:
+                self._n_cached += 1
+                state.mask_cache = around.inner[key] = MaskCacheNode()
+        return state.mask_cache
 
     def _part(self, frame: Frame, node: Node) -> Part:
-        """What holds for a frame whatever is around it."""
+        """Return the part of a mask that depends on the innermost frame only."""
         key = frame.view, id(node)
         part = self._parts.get(key)
         if part is None:
-            if self._kept > MAX_KEPT:
-                self._forget()
-            self._kept += 1
+            if self._n_cached > MAX_CACHED:
+                self._clear()
+            self._n_cached += 1
             part = self._parts[key] = self._new_part(frame, node)
         return part
 
     def _new_part(self, frame: Frame, node: Node) -> Part:
-        mask, tokens, exits = np.zeros(self.words, np.int32), [], []
+        mask, tokens, ends = np.zeros(self.words, np.int32), [], []
         children = self._structure if node is self.root else node
         if node is self.root and isinstance(frame, NumberFrame):
             tokens = self._walk(State(frame, _OUTSIDE), self._numbers)
@@ -122,19 +137,19 @@ class Masks:
             if None in child:
                 tokens.append(child[None])
             if len(child) > (None in child):
-                self._go_on(then, child, mask, exits)
+                self._extend(then, child, mask, ends)
         mask |= self._bits(tokens)
-        return mask, exits
+        return mask, ends
 
-    def _go_on(self, state: State, node: Node, mask: Mask, exits: list[tuple[Node, Vector]]) -> None:
-        """Adds the tokens that lead on from a node, in a state within _OUTSIDE, to mask and exits."""
+    def _extend(self, state: State, node: Node, mask: Mask, ends: list[tuple[Node, Outcome]]) -> None:
+        """Add the tokens below a trie node, for a state within _OUTSIDE, to `mask` and `ends`."""
         if isinstance(state.frame, _Finished):
-            exits.append((node, state.frame.vector))
+            ends.append((node, state.frame.outcome))
             return
-        part, ends = self._part(state.frame, node)
+        part, inner_ends = self._part(state.frame, node)
         mask |= part
-        for then, vector in ends:
-            self._go_on(finish(vector, state.outer), then, mask, exits)
+        for then, outcome in inner_ends:
+            self._extend(finish(outcome, state.outer), then, mask, ends)
 
     def _text_mask(self, machine: TextMachine, at: int) -> Mask:
         mask = self._text_masks.get((machine, at))
@@ -142,10 +157,10 @@ class Masks:
             mask = self._text_masks[machine, at] = self._bits(self._texts.allowed(machine, at))
         return mask
 
-    def _along(self, state: State, way: Symbols) -> Iterator[int]:
-        """The tokens that an allowed way starts with, and the allowed ones that start with it."""
+    def _along(self, state: State, symbols: Symbols) -> Iterator[int]:
+        """Yield the tokens that some allowed symbols start with, and the allowed tokens that start with all of them."""
         node = self.root
-        for symbol in way:
+        for symbol in symbols:
             if symbol not in node:
                 return
             node, state = node[symbol], state.step(symbol)
@@ -154,7 +169,7 @@ class Masks:
         yield from self._walk(state, node)
 
     def _walk(self, state: State, node: Node) -> list[int]:
-        """The tokens below a node that are allowed in a state, found by trying each symbol of each."""
+        """Return the tokens below a trie node that are allowed in a state, by trying each symbol of each token."""
         tokens, todo = [], [(node, state)]
         while todo:
             node, state = todo.pop()
@@ -173,9 +188,9 @@ class Masks:
 
 
 class TextTokens:
-    """The tokens that are text, as a trie in arrays, level by level, so that numpy can run an automaton on all.
+    """The tokens that are text: a trie in arrays, level by level, so that numpy can run an automaton on all at once.
 
-    `whole` gives the token of a text together with END_STRING, where there is one.
+    `whole` maps a text to the token that is this text with END_STRING, or to PAD.
     """
 
     def __init__(self, root: Node):
@@ -189,15 +204,15 @@ class TextTokens:
                 self.whole[text] = ends[-1]
                 for symbol, child in node.items():
                     if symbol is not None and symbol < END_STRING:
-                        below.append((child, text + bytes([symbol - BYTE])))
+                        below.append((child, text + bytes([symbol - FIRST_BYTE])))
                         parents.append(number)
-                        bytes_.append(symbol - BYTE)
+                        bytes_.append(symbol - FIRST_BYTE)
             level = below
             self._levels.append((len(tokens), np.array(parents, int), np.array(bytes_, int)))
-        self._tokens, self._ends = np.array(tokens), np.array(ends)  # (N,), (N,): PAD where there is none
+        self._tokens, self._ends = np.array(tokens), np.array(ends)  # (N,), (N,): PAD if there is none
 
     def allowed(self, machine: TextMachine, at: int) -> np.ndarray:
-        """The tokens that may come in a state of an automaton."""
+        """Return the tokens that may follow in a state of an automaton."""
         states = np.full(len(self._tokens), at)  # (N,)
         for first, parents, bytes_ in self._levels:
             states[first : first + len(parents)] = machine.table[states[parents], bytes_]
@@ -206,24 +221,24 @@ class TextTokens:
 
 
 class _Finished(Frame):
-    """A frame has been finished with this vector."""
+    """A frame has been finished with this outcome."""
 
-    def __init__(self, vector: Vector):
-        self.vector = vector
+    def __init__(self, outcome: Outcome):
+        self.outcome = outcome
 
 
 class _Outside(Frame):
-    """Stands for whatever surrounds a frame."""
+    """A placeholder for what surrounds a frame."""
 
-    def resume(self, vector: Vector) -> _Finished:
-        return _Finished(vector)
+    def resume(self, outcome: Outcome) -> _Finished:
+        return _Finished(outcome)
 
 
 _OUTSIDE = State(_Outside(), None)
 
 
 def _taken(state: State) -> Iterator[bytes]:
-    """What must not follow, before or within a key, with the end of the string: it is a key already."""
+    """Yield the texts that may not follow as the whole rest of a key, because the object has that key already."""
     if isinstance(state.frame, ObjectFrame):
         yield from state.frame.keys
     else:
@@ -232,7 +247,7 @@ def _taken(state: State) -> Iterator[bytes]:
 
 
 def _is_plain(symbols: Symbols) -> bool:
-    """Is a token all structure, or all text but for the mark of its end?
+    """Is a token only structure, or only text with or without its end?
 
     >>> _is_plain((98, 99, END_STRING)), _is_plain((END_STRING, 266))
     (True, False)

@@ -1,64 +1,76 @@
-"""Follows a document token by token: what is allowed next, what is forced, how to finish.
+"""Follow a document token by token: which tokens are allowed or forced next, and how to finish.
 
-A token is allowed if and only if the document so far, followed by the token's symbols, can still become a
-schema-valid document. Names of methods are those that the field uses; bit masks have a bit per token in
-int32 words, lowest bit first, 1 for allowed.
+A token is allowed if and only if the document so far, followed by the symbols of the token, can still become a
+schema-valid document. The names of the methods are those of other engines. Bit masks have one bit per token in int32
+words, lowest bit first, 1 for allowed.
 """
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tct.bpe import Symbols
-from tct.closing import closing_symbols
-from tct.prefix import Prefix
+from tct.completion import complete
+from tct.masks import allowed_tokens
 from tct.state import DONE, State, start
+from tct.vocabulary import Vocabulary
 
-if TYPE_CHECKING:
-    from tct.tokenizer import Tokenizer
+Pending = tuple[Symbols, ...]  # the next symbols must start with one of these; empty if any symbols may come
 
-Ways = tuple[Symbols, ...]  # of which the symbols to come must start with one; empty where they need not
+
+class Prefix(list):
+    """The tokens of a document that is cut anywhere. They encode all that is certain.
+
+    The last pre-token may still grow, and is then merged in another way. So only the first `n_stable` tokens are the
+    start of every completion. The base symbols after them start with one of `pending`. If there is only one, the list
+    ends with it, and anything that is allowed may follow.
+    """
+
+    def __init__(self, tokens: Iterable[int], n_stable: int, pending: Iterable[Symbols]):
+        super().__init__(tokens)
+        self.n_stable, self.pending = n_stable, tuple(pending)
 
 
 class Matcher:
-    """Follows one document. Not shared between threads; `fork` is free."""
+    """Follow one document. Do not share a matcher between threads; `fork` is cheap."""
 
-    def __init__(self, tokenizer: "Tokenizer"):
-        self._tokenizer, self._merges, self._masks = tokenizer, tokenizer.merges, tokenizer.masks
-        self._trail: list[tuple[State, Ways]] = [(start(tokenizer.machine), ())]  # after 0, 1, 2 ... tokens
+    def __init__(self, vocabulary: Vocabulary):
+        self._vocabulary, self._bpe, self._masks = vocabulary, vocabulary.bpe, vocabulary.masks
+        self._history: list[tuple[State, Pending]] = [(start(vocabulary.machine), ())]  # after 0, 1, 2 ... tokens
 
     def accept_token(self, token: int) -> bool:
-        """Goes one token further; False, and nothing changes, where the token is not allowed."""
-        after = self._after(*self._trail[-1], token)
+        """Accept one more token. If it is not allowed, return False and change nothing."""
+        after = self._after(*self._history[-1], token)
         if after is None:
             return False
-        self._trail.append(after)
+        self._history.append(after)
         return True
 
     def accept_tokens(self, tokens: Iterable[int]) -> bool:
-        """Goes all tokens further; False, and nothing changes, where one is not allowed."""
+        """Accept several tokens. If one is not allowed, return False and change nothing."""
         tokens = list(tokens)
         if self.validate_tokens(tokens) < len(tokens):
             return False
         return all(self.accept_token(token) for token in tokens)
 
     def accept_prefix(self, prefix: Prefix) -> bool:
-        """Goes as far as every tokenisation of a cut document goes; the tokens that follow then have to spell the
-        rest of it first (token healing). False, and nothing changes, where the document does not go on so."""
-        if not self.accept_tokens(prefix[: prefix.kept]):
+        """Accept the stable tokens of a prefix. The tokens that follow must first spell its rest (token healing).
+
+        If the document cannot continue so, return False and change nothing.
+        """
+        if not self.accept_tokens(prefix[: prefix.n_stable]):
             return False
-        state, _ = self._trail[-1]
-        ways = tuple(way for way in prefix.alternatives if _run(state, way))
-        if not ways:
-            self.rollback(prefix.kept)
+        state, _ = self._history[-1]
+        pending = tuple(symbols for symbols in prefix.pending if _run(state, symbols))
+        if not pending:
+            self.rollback(prefix.n_stable)
             return False
-        self._trail[-1] = state, () if () in ways else ways
+        self._history[-1] = state, () if () in pending else pending
         return True
 
     def validate_tokens(self, tokens: Iterable[int]) -> int:
-        """How many of the tokens could be accepted, one after the other; nothing changes."""
-        after, count = self._trail[-1], 0
+        """Return how many of the tokens could be accepted, one after the other. Nothing changes."""
+        after, count = self._history[-1], 0
         for token in tokens:
             after = self._after(*after, token)
             if after is None:
@@ -66,45 +78,48 @@ class Matcher:
             count += 1
         return count
 
-    def _after(self, state: State, ways: Ways, token: int) -> tuple[State, Ways] | None:
-        if not 0 < token < self._merges.vocab_size:
+    def _after(self, state: State, pending: Pending, token: int) -> tuple[State, Pending] | None:
+        if not 0 < token < self._bpe.vocab_size:
             return None
-        if ways:
-            symbols = self._merges.symbols_of[token]
-            ways = tuple(w[len(symbols) :] for w in ways if w[: len(symbols)] == symbols[: len(w)])
-            if not ways:
+        if pending:
+            symbols = self._bpe.symbols_of[token]
+            pending = tuple(p[len(symbols) :] for p in pending if p[: len(symbols)] == symbols[: len(p)])
+            if not pending:
                 return None
-        text, symbols = self._merges.spelled[token]
+        text, symbols = self._bpe.spelled[token]
         then = state.run(text) if text else state
         then = then and _run(then, symbols)
-        return then and (then, () if () in ways else ways)
+        return then and (then, () if () in pending else pending)
 
     def allocate_token_bitmask(self, batch: int = 1) -> np.ndarray:
-        """An empty bit mask (batch, words) int32."""
+        """Return an empty bit mask, int32 (batch, words)."""
         return np.zeros((batch, self._masks.words), np.int32)
 
     def fill_next_token_bitmask(self, bitmask, index: int = 0) -> bool:
-        """Writes row `index` of a mask (batch, words) int32, of numpy or a torch tensor on the CPU: the tokens
-        allowed next. False once terminated: then the row is empty."""
+        """Write the tokens that are allowed next to row `index` of a mask, int32 (batch, words).
+
+        The mask is a numpy array or a torch tensor on the CPU. After the end of the document the row is empty, and the
+        result is False.
+        """
         row = bitmask[index] if isinstance(bitmask, np.ndarray) else bitmask[index].numpy()
-        self._masks.fill(*self._trail[-1], row)
+        self._masks.fill(*self._history[-1], row)
         return not self.is_terminated()
 
     def is_terminated(self) -> bool:
-        """Is the document complete? Nothing may follow then."""
-        return self._trail[-1][0] is DONE
+        """Is the document complete? Then no token may follow."""
+        return self._history[-1][0] is DONE
 
     def is_completed(self) -> bool:
-        """The same: a document ends when its root closes, and never earlier or later."""
+        """The same as `is_terminated`: a document ends when its root closes, never earlier or later."""
         return self.is_terminated()
 
     def compute_ff_tokens(self) -> list[int]:
-        """The tokens that are forced next, up to the first choice; nothing changes."""
+        """Return the tokens that are forced next, up to the first choice. Nothing changes."""
         forced: list[int] = []
-        after, mask = self._trail[-1], self.allocate_token_bitmask()[0]
+        after, mask = self._history[-1], self.allocate_token_bitmask()[0]
         while after[0] is not DONE:
             self._masks.fill(*after, mask)
-            allowed = np.flatnonzero(np.unpackbits(mask.view(np.uint8), bitorder="little"))
+            allowed = allowed_tokens(mask)
             if len(allowed) != 1:
                 break
             forced.append(int(allowed[0]))
@@ -112,39 +127,41 @@ class Matcher:
         return forced
 
     def closing_tokens(self) -> list[int]:
-        """Tokens that complete the document from here with little more than the schema asks for."""
-        state, ways = self._trail[-1]
-        way = min(ways, key=len, default=())
-        return self._merges.tokens_of_symbols([*way, *closing_symbols(_run(state, way))])
+        """Return tokens that complete the document with little more than the schema requires."""
+        state, pending = self._history[-1]
+        symbols = min(pending, key=len, default=())
+        return self._bpe.tokens_of_symbols([*symbols, *complete(_run(state, symbols))])
 
     def state_id(self) -> int:
-        """Which place of the type machine this is: what is being read, and the class of the path to it. The same
-        for every document, and below the tokenizer's n_states()."""
-        return self._tokenizer.classes.state_id(self._trail[-1][0])
+        """Return the schema position: what is being read, and the path to it in the schema.
+
+        It is the same for every document at that position, and below the tokenizer's n_states().
+        """
+        return self._vocabulary.positions.position(self._history[-1][0])
 
     def state_ids(self) -> list[int]:
-        """The `state_id` after 0, 1, 2 ... tokens: one more than there are tokens."""
-        return [self._tokenizer.classes.state_id(state) for state, _ in self._trail]
+        """Return `state_id` after 0, 1, 2 ... tokens: one more than there are tokens."""
+        return [self._vocabulary.positions.position(state) for state, _ in self._history]
 
     def rollback(self, count: int) -> None:
-        """Takes back the last `count` tokens; ValueError where there are not so many."""
-        if not 0 <= count < len(self._trail):
-            raise ValueError(f"cannot take back {count} of {len(self._trail) - 1} tokens")
-        del self._trail[len(self._trail) - count :]
+        """Take back the last `count` tokens. Raises ValueError if there are fewer."""
+        if not 0 <= count < len(self._history):
+            raise ValueError(f"cannot take back {count} of {len(self._history) - 1} tokens")
+        del self._history[len(self._history) - count :]
 
     def fork(self) -> "Matcher":
-        """An independent matcher at the same place."""
-        copy = Matcher(self._tokenizer)
-        copy._trail = list(self._trail)
+        """Return an independent matcher in the same state."""
+        copy = Matcher(self._vocabulary)
+        copy._history = list(self._history)
         return copy
 
     def reset(self) -> None:
-        """Back to the start of a document."""
-        self._trail = [(start(self._tokenizer.machine), ())]
+        """Go back to the start of a document."""
+        self._history = [(start(self._vocabulary.machine), ())]
 
 
 def _run(state: State, symbols: Symbols) -> State | None:
-    """The state after some symbols; None where they are not allowed."""
+    """Return the state after some symbols, or None if they are not allowed."""
     for symbol in symbols:
         state = state.step(symbol)
         if state is None:

@@ -1,11 +1,11 @@
-"""Numbers as text: each finite number has one spelling, the one that Python's repr gives it.
+"""Numbers as text: each finite number has one spelling, the `repr` of Python.
 
-Integers keep all their digits, 3.0 stays apart from 3, and 1e5 is spelled 100000.0. To a schema 3.0 and 3 are
-one number: `exact` gives both as 3. What has a point or an exponent is the double that Python reads, to the last
-digit: 1e23 equals 99999999999999991611392.
+Integers keep all their digits, 3.0 and 3 are spelled differently, and 1e5 is spelled 100000.0. For a schema 3.0 and 3
+are the same number: `exact` returns 3 for both. A number with a point or an exponent is the double that Python reads,
+to the last digit: 1e23 equals 99999999999999991611392.
 
-Numbers are of three kinds: 3 is WHOLE, 3.0 and 1e+16 are POINTED, 3.5 is a FRACTION. Draft-04 takes only the first
-for integers, later drafts the first two.
+There are three kinds of numbers: 3 is WHOLE, 3.0 and 1e+16 are POINTED, 3.5 is a FRACTION. In draft-04 only WHOLE
+numbers are integers, in later drafts POINTED ones are, too.
 """
 
 import math
@@ -13,13 +13,13 @@ import re
 from collections.abc import Iterator
 from functools import lru_cache
 
-MAX_DIGITS = 4300  # the longest integer that Python, and with it json.loads, reads
+MAX_DIGITS = 4300  # of the longest integer that Python (and so json.loads) reads
 KINDS = WHOLE, POINTED, FRACTION = range(3)
 CHARACTERS = "0123456789.e+-"
 _SHAPE = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?(e[+-]\d\d+)?", re.ASCII)
 _PREFIX = re.compile(r"-?((0|[1-9]\d*)(\.\d*)?|[1-9](\.\d*[1-9])?e([+-]\d*)?)?", re.ASCII)
 _WHOLE = re.compile(r"-?([1-9]\d*)?", re.ASCII)
-_ONE_DIGIT = re.compile(r"-?[1-9]\.")  # what comes before a point where there is an exponent
+_ONE_DIGIT = re.compile(r"-?[1-9]\.")  # the part before the digits of a number that has a point and an exponent
 _DIGITS = ("", *"0123456789", *(f"{n:02d}" for n in range(100)))
 _EXPONENTS = {
     WHOLE: [],
@@ -29,7 +29,7 @@ _EXPONENTS = {
 
 
 def spell(number: float) -> str:
-    """The spelling of a number; ValueError for NaN, infinities and integers beyond MAX_DIGITS.
+    """Return the spelling of a number. Raises ValueError for NaN, infinities and integers beyond MAX_DIGITS.
 
     >>> spell(22), spell(3.10), spell(1e5), spell(1e16)
     ('22', '3.1', '100000.0', '1e+16')
@@ -40,7 +40,7 @@ def spell(number: float) -> str:
 
 
 def parse(text: str) -> int | float | None:
-    """The number of which `text` is the spelling; None for any other text.
+    """Return the number whose spelling is `text`, or None if there is none.
 
     >>> parse("3.1"), parse("3.10"), parse("-0")
     (3.1, None, None)
@@ -48,11 +48,11 @@ def parse(text: str) -> int | float | None:
     if not _SHAPE.fullmatch(text) or len(text) - text.startswith("-") > MAX_DIGITS:
         return None
     number = float(text) if "." in text or "e" in text else int(text)
-    return number if repr(number) == text else None  # inf has another spelling too
+    return number if repr(number) == text else None  # 1e999 is read as inf, whose spelling differs
 
 
 def kind(number: float) -> int:
-    """WHOLE, POINTED or FRACTION.
+    """Return the kind of a number: WHOLE, POINTED or FRACTION.
 
     >>> kind(3), kind(3.0), kind(3.5)
     (0, 1, 2)
@@ -63,7 +63,7 @@ def kind(number: float) -> int:
 
 
 def exact(number: float) -> int | float:
-    """The same number, as an int wherever it is integral.
+    """Return the same number, as an int if it is integral.
 
     >>> exact(3.0), exact(1e23), exact(0.5)
     (3, 99999999999999991611392, 0.5)
@@ -72,24 +72,24 @@ def exact(number: float) -> int | float:
 
 
 def spellings(number: float) -> list[str]:
-    """All spellings of an exact number, shorter ones first.
+    """Return all spellings of an exact number, the shortest first.
 
     >>> spellings(0), spellings(12), spellings(0.5)
     (['0', '0.0', '-0.0'], ['12', '12.0'], ['0.5'])
     """
     try:
-        written = float(number)
+        number_as_float = float(number)
     except OverflowError:
         return [spell(number)]
-    return sorted({spell(n) for n in (number, written, -written) if exact(n) == number}, key=len)
+    return sorted({spell(n) for n in (number, number_as_float, -number_as_float) if exact(n) == number}, key=len)
 
 
 @lru_cache(maxsize=100_000)
 def ending(text: str, of_kind: int) -> str | None:
-    """A near ending that makes `text` the spelling of a number of a kind; None if none does.
+    """Return a short ending that makes `text` the spelling of a number of a kind, or None if there is none.
 
-    >>> ending("12", WHOLE), ending("12", POINTED), ending("12.", WHOLE), ending("1.5", POINTED), ending("1.5", FRACTION)
-    ('', '.0', None, 'e+16', '')
+    >>> ending("12", WHOLE), ending("12", POINTED), ending("12.", WHOLE), ending("1.5", POINTED)
+    ('', '.0', None, 'e+16')
     """
     if not _PREFIX.fullmatch(text):
         return None
@@ -97,13 +97,13 @@ def ending(text: str, of_kind: int) -> str | None:
 
 
 def endings(text: str, of_kind: int) -> Iterator[str]:
-    """All such endings, the near one first."""
-    near = ending(text, of_kind)
-    if near is None:
+    """Yield all such endings, the result of `ending` first."""
+    first = ending(text, of_kind)
+    if first is None:
         return
-    yield near
+    yield first
     likely = dict.fromkeys(_candidates(text, of_kind))
-    yield from (end for end in likely if end != near and _is_spelling(text + end, of_kind))
+    yield from (end for end in likely if end != first and _is_spelling(text + end, of_kind))
     todo = [""]
     for end in todo:
         if end not in likely and _is_spelling(text + end, of_kind):
@@ -124,8 +124,11 @@ _WITHOUT_POINT = {
 
 
 def _candidates(text: str, of_kind: int) -> Iterator[str]:
-    """Endings of which one fits if any does. Up to 15 significant digits spell a double of their own, and none
-    needs more than 17, so after the point two more digits tell; then every exponent is tried."""
+    """Yield endings of which one fits if any ending does.
+
+    Every number of up to 15 significant digits is the spelling of some double, and no double needs more than 17
+    digits. So two more digits after the point are enough; then every exponent is tried.
+    """
     _, has_exponent, exponent = text.partition("e")
     if has_exponent:
         yield from (e[len(exponent) :] for e in _EXPONENTS[of_kind] if e.startswith(exponent))
@@ -134,14 +137,14 @@ def _candidates(text: str, of_kind: int) -> Iterator[str]:
     elif of_kind != WHOLE:
         yield from _DIGITS
         if _ONE_DIGIT.match(text):
-            room = 18 - len(text.lstrip("-"))  # for 17 digits and the point
+            n_free = 18 - len(text.lstrip("-"))  # of 17 digits and the point
             for digits in _DIGITS:
-                if len(digits) <= room:
+                if len(digits) <= n_free:
                     yield from (f"{digits}e{exponent}" for exponent in _EXPONENTS[of_kind])
 
 
 def is_whole(text: str) -> bool:
-    """Do infinitely many integers, for all that matters, start with `text`?"""
+    """Can `text` grow into integers of any value (up to MAX_DIGITS)?"""
     return _WHOLE.fullmatch(text) is not None and len(text) < MAX_DIGITS
 
 

@@ -1,27 +1,26 @@
-"""JSON text cut anywhere: what it says, found by the JSON reader with a mark at the cut (see prefix.py)."""
+"""Read JSON text that is cut anywhere, with a marker at the cut (see partial_document.py)."""
 
 import re
 import string
-from collections.abc import Callable
-from typing import Any
 
 from tct.codec import CUT
-from tct.prefix import (
-    Beginning,
+from tct.json_text import read_json
+from tct.partial_document import (
     Constant,
-    Found,
-    Hint,
+    CutHint,
     Key,
-    NotEnd,
+    MarkerHit,
+    NotFinished,
     Number,
+    PartialDocument,
     String,
-    find_mark,
-    left_open,
-    new_mark,
+    locate_marker,
+    reopen_tail,
+    unused_marker,
 )
 from tct.symbols import END_ARRAY, END_OBJECT, literal
 
-MAX_SPAN = 1024  # of the characters that a cut escape may stand for, so many are told apart
+MAX_SPAN = 1024  # characters that a cut escape may stand for; if there are more, they are not listed
 
 _STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*+(?P<end>"?)|[][{}]', re.DOTALL)
 _HEX = "[0-9a-fA-F]"
@@ -29,29 +28,27 @@ _HIGH, _LOW = rf"\\u[dD][89abAB]{_HEX}{{2}}", rf"\\u[dD][c-fC-F]{_HEX}{{2}}"  # 
 _CHARACTERS = re.compile(rf"(?:[^\\]|\\[^u]|(?!{_HIGH})\\u{_HEX}{{4}}|{_HIGH}{_LOW})*+", re.DOTALL)
 _CUT_ESCAPE = re.compile(rf"\\(?:u{_HEX}{{0,3}})?|{_HIGH}(?:\\(?:u(?:[dD](?:[c-fC-F]{_HEX}?)?)?)?)?")
 _WORD_CHARACTERS = string.ascii_letters + string.digits + "+-."
-_NUMBER = re.compile(r"-?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?(?:[eE][-+]?[0-9]*)?)?")  # how one starts
-
-Read = Callable[[str], Any]
+_NUMBER = re.compile(r"-?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?(?:[eE][-+]?[0-9]*)?)?")  # the start of a number
 
 
-def json_beginnings(text: str, read: Read) -> list[Beginning]:
-    """What a JSON text may say that is cut anywhere; ValueError where it is not JSON. `read` parses JSON."""
+def read_partial_json(text: str) -> list[PartialDocument]:
+    """Return the readings of a JSON text that is cut anywhere. Raises ValueError if it is not JSON."""
     closing, string_at = _open_at_end(text)
     if string_at is not None:
-        return [_cut_string(text, string_at, closing, read)]
+        return [_cut_string(text, string_at, closing)]
     before = text.rstrip(_WORD_CHARACTERS)
     hints = word_hints(text[len(before) :])
     if not hints:
-        return [_between(text, closing, read)]
-    cut = Beginning(_marked(before, ['"M"'], closing, read).document, hints)
+        return [_between(text, closing)]
+    cut = PartialDocument(_marked(before, ['"M"'], closing).value, hints)
     try:
-        return [_between(text, closing, read), cut]
+        return [_between(text, closing), cut]
     except ValueError:  # the word is not whole
         return [cut]
 
 
 def _open_at_end(text: str) -> tuple[str, int | None]:
-    """The brackets that close what a JSON text leaves open, and where a string starts that it leaves open."""
+    """Return the brackets that close what a JSON text leaves open, and the start of a string that it leaves open."""
     closing, string_at = [], None
     for token in _STRING_OR_BRACKET.finditer(text):
         if token[0] in ("[", "{"):
@@ -63,45 +60,45 @@ def _open_at_end(text: str) -> tuple[str, int | None]:
     return "".join(reversed(closing)), string_at
 
 
-def _between(text: str, closing: str, read: Read) -> Beginning:
-    """A text cut where no string, number or literal is open. A whole document is left open, as a value is."""
+def _between(text: str, closing: str) -> PartialDocument:
+    """Read a text that is cut where no string, number or literal is open. A whole document may continue at its end."""
     if not text.strip():
-        return Beginning(CUT)
+        return PartialDocument(CUT)
     if not closing:
-        return left_open(read(text))
-    found = _marked(text, ['"M"', '"M":null', ':"M"', ',"M"', ',"M":null'], closing, read)
+        return reopen_tail(read_json(text))
+    hit = _marked(text, ['"M"', '"M":null', ':"M"', ',"M"', ',"M":null'], closing)
     if not text.rstrip().endswith(","):
-        return Beginning(found.document)
-    return Beginning(found.document, (NotEnd(END_OBJECT if found.role == "key" else END_ARRAY),))
+        return PartialDocument(hit.value)
+    return PartialDocument(hit.value, (NotFinished(END_OBJECT if hit.role == "key" else END_ARRAY),))
 
 
-def _cut_string(text: str, start: int, closing: str, read: Read) -> Beginning:
-    """A text cut within the string, a key or a value, that starts at `start`."""
+def _cut_string(text: str, start: int, closing: str) -> PartialDocument:
+    """Read a text that is cut within a string, a key or a value, that starts at `start`."""
     escape = text[_CHARACTERS.match(text, start + 1).end() :]
     if not _CUT_ESCAPE.fullmatch(escape):
-        escape = ""  # there is a fault in it, which the reader will tell
-    found = _marked(text.removesuffix(escape), ['M"', 'M":null'], closing, read)
-    kind = Key if found.role == "key" else String
+        escape = ""  # it is malformed: the reader will report that
+    hit = _marked(text.removesuffix(escape), ['M"', 'M":null'], closing)
+    kind = Key if hit.role == "key" else String
     if not escape:
-        return Beginning(found.document, (kind(found.text),))
-    return Beginning(found.document, (kind(found.text, _characters(escape)),))
+        return PartialDocument(hit.value, (kind(hit.text),))
+    return PartialDocument(hit.value, (kind(hit.text, _characters(escape)),))
 
 
-def _marked(text: str, endings: list[str], closing: str, read: Read) -> Found:
-    """The document with CUT, made whole by the first ending that does, in which M stands for the mark."""
-    mark, errors = new_mark(text), []
+def _marked(text: str, endings: list[str], closing: str) -> MarkerHit:
+    """Read a text with the first ending that makes it a whole document. In an ending M stands for the marker."""
+    marker, errors = unused_marker(text), []
     for ending in endings:
         try:
-            document = read(text + ending.replace("M", mark) + closing)
+            value = read_json(text + ending.replace("M", marker) + closing)
         except ValueError as error:
             errors.append(error)
         else:
-            return find_mark(document, mark) or Found(document, "", "value")  # not found: a key is repeated
+            return locate_marker(value, marker) or MarkerHit(value, "", "value")  # not found: a key is repeated
     raise errors[0]
 
 
-def word_hints(word: str) -> tuple[Hint, ...]:
-    """What a value outside of quotes may be that starts with `word`; nothing for an empty one."""
+def word_hints(word: str) -> tuple[CutHint, ...]:
+    """Return hints at a value without quotes that starts with `word`. There are none for an empty word."""
     if not word:
         return ()
     constants = [Constant(value) for value in (True, False, None) if literal(value).startswith(word)]
@@ -109,7 +106,7 @@ def word_hints(word: str) -> tuple[Hint, ...]:
 
 
 def _characters(escape: str) -> tuple[bytes, ...]:
-    r"""The characters, in UTF-8, whose JSON escapes start with `escape`; any bytes if more than MAX_SPAN do.
+    r"""Return the characters, in UTF-8, whose JSON escapes start with `escape`; all bytes if more than MAX_SPAN do.
 
     >>> [character.decode() for character in _characters(r"\u00e")][:3]
     ['à', 'á', 'â']
@@ -119,7 +116,7 @@ def _characters(escape: str) -> tuple[bytes, ...]:
     digits = escape[2:6] + escape[8:]
     if len(digits) < 4:
         first, last = (int(digits.ljust(4, digit), 16) for digit in "0f")
-    else:  # the first half of a pair is there
+    else:  # the first half of a pair is complete
         pairs = (digits + low[len(digits) - 4 :] for low in ("dc00", "dfff"))
         first, last = (ord(bytes.fromhex(pair).decode("utf-16-be")) for pair in pairs)
     if last - first >= MAX_SPAN or first < 0xE000 and last >= 0xD800:

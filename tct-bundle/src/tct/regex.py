@@ -1,17 +1,19 @@
 """ECMA-262 regular expressions -> deterministic automata over UTF-8 bytes.
 
-JSON Schema patterns search anywhere in a string unless anchored, and `$` means the very end. Supported:
-literals, classes, `.`, \\d \\w \\s and their negations, escapes, groups, alternation, quantifiers, `^` and
-`$` anywhere. Lookaround, backreferences and word boundaries are refused.
+JSON Schema patterns search anywhere in a string unless anchored, and `$` matches only at the very end. Supported:
+literals, classes, `.`, \\d \\w \\s and their negations, escapes, groups, alternation, quantifiers, `^` and `$`
+anywhere. Lookaround, backreferences and word boundaries are rejected.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 
 Ranges = tuple[tuple[int, int], ...]  # inclusive code point ranges, sorted and disjoint
-Fragment = tuple[int, int]  # the first and the last state of a piece of an NFA
+Fragment = tuple[int, int]  # the first and the last state of a part of an NFA
 
 MAX_CODE_POINT = 0x10FFFF
 MAX_REPEAT = 1000
@@ -20,12 +22,12 @@ SPECIAL = r"\^$.*+?()[]{}|/"
 
 
 class PatternError(ValueError):
-    """A pattern that is malformed or uses a feature that no automaton here expresses."""
+    """The pattern is malformed or uses a feature that is not supported."""
 
 
 @dataclass(frozen=True, eq=False)
 class DFA:
-    """A total automaton: `table[state, byte]` is the next state; state 0 is the start."""
+    """A deterministic automaton. `table[state, byte]` is the next state; state 0 is the start."""
 
     table: np.ndarray  # (S, 256) int32
     accepts: np.ndarray  # (S,) bool
@@ -39,20 +41,18 @@ class DFA:
 
 @cache
 def compile_pattern(pattern: str) -> DFA:
-    """The automaton of all UTF-8 strings in which `pattern` finds a match; PatternError if unsupported."""
+    """Return the automaton of all UTF-8 strings in which `pattern` finds a match. May raise PatternError."""
     nfa = _NFA()
-    start, end = _Parser(pattern, nfa).parse()
-    before, after = nfa.loop(_ALL), nfa.loop(_ALL)  # a search: anything may surround the match
+    start, end = nfa.add(_Parser(pattern).parse())
+    before, after = nfa.loop(_ALL), nfa.loop(_ALL)  # a search: any text may surround the match
     nfa.link(before, start)
     nfa.link(end, after)
     return nfa.determinise(before, after)
 
 
 def finite_language(dfa: DFA, limit: int) -> list[str] | None:
-    """All strings that `dfa` accepts, sorted, if they are at most `limit`; else None."""
-    live = dfa.accepts.copy()
-    while (grown := live | live[dfa.table].any(axis=1)).sum() > live.sum():
-        live = grown
+    """Return all strings that `dfa` accepts, sorted, or None if there are more than `limit`."""
+    live = co_reachable(dfa.table, dfa.accepts)
     found, paths = [], [(0, b"")]
     for state, path in paths:
         if len(paths) > limit * 64 or len(found) > limit or len(path) > len(dfa.table):
@@ -63,8 +63,15 @@ def finite_language(dfa: DFA, limit: int) -> list[str] | None:
     return sorted(found)
 
 
+def co_reachable(table: np.ndarray, final: np.ndarray) -> np.ndarray:
+    """Return the states, bool (S,), from which a `final` state, bool (S,), can be reached."""
+    while ((grown := final | final[table].any(axis=1)) != final).any():
+        final = grown
+    return final
+
+
 def escape(text: str) -> str:
-    """A pattern that matches `text` itself, to be put between anchors."""
+    """Return a pattern that matches exactly `text` if put between anchors."""
     return "".join("\\" + c if c in SPECIAL else c for c in text)
 
 
@@ -107,7 +114,7 @@ _CONTROLS = {"t": "\t", "n": "\n", "r": "\r", "f": "\f", "v": "\v", "0": "\0"}
 
 
 def utf8_ranges(low: int, high: int) -> list[list[tuple[int, int]]]:
-    """Sequences of byte ranges that spell exactly the code points low..high; surrogates are left out.
+    """Return sequences of byte ranges that encode exactly the code points low..high, without surrogates.
 
     >>> utf8_ranges(0x41, 0x100)
     [[(65, 127)], [(194, 195), (128, 191)], [(196, 196), (128, 128)]]
@@ -125,7 +132,7 @@ def utf8_ranges(low: int, high: int) -> list[list[tuple[int, int]]]:
             return utf8_ranges(0xE000, high) if high > 0xDFFF else []
         if low <= last < high:
             return utf8_ranges(low, last) + utf8_ranges(last + 1, high)
-    for bits in (6, 12, 18):  # split where the continuation bytes do not run through their whole range
+    for bits in (6, 12, 18):  # split until each continuation byte runs through its whole range
         tail = (1 << bits) - 1
         if low | tail != high | tail:
             if low & tail:
@@ -136,63 +143,68 @@ def utf8_ranges(low: int, high: int) -> list[list[tuple[int, int]]]:
 
 
 # ---------------------------------------------------------------------------------------------------------
-# pattern -> NFA
+# pattern -> syntax tree
+
+
+class Chars(NamedTuple):
+    """A character in these ranges."""
+
+    ranges: Ranges
+
+
+class Anchor(NamedTuple):
+    """The start (^) or the end ($) of the string."""
+
+    char: str
+
+
+class Sequence(NamedTuple):
+    """These parts, one after the other."""
+
+    parts: "list[Tree]"
+
+
+class Alternatives(NamedTuple):
+    """One of these parts."""
+
+    parts: "list[Tree]"
+
+
+class Repeat(NamedTuple):
+    """`low` to `high` copies of a part; no upper limit if `high` is None."""
+
+    part: "Tree"
+    low: int
+    high: int | None
+
+
+Tree = Chars | Anchor | Sequence | Alternatives | Repeat
 
 
 class _Parser:
-    """Recursive descent over a pattern; every method adds a fragment to the NFA."""
+    """Recursive descent over a pattern. Each method consumes what it parses."""
 
-    def __init__(self, pattern: str, nfa: "_NFA"):
-        self.pattern, self.position, self.nfa = pattern, 0, nfa
+    def __init__(self, pattern: str):
+        self.pattern, self.position = pattern, 0
 
-    def parse(self) -> Fragment:
-        fragment = self.alternatives()
+    def parse(self) -> Tree:
+        tree = self.alternatives()
         if self.position < len(self.pattern):
             raise self.error("unbalanced ')'")
-        return fragment
+        return tree
 
-    def alternatives(self) -> Fragment:
-        start, end = self.nfa.state(), self.nfa.state()
-        while True:
-            first, last = self.sequence()
-            self.nfa.link(start, first)
-            self.nfa.link(last, end)
-            if not self.take("|"):
-                return start, end
+    def alternatives(self) -> Tree:
+        parts = [self.sequence()]
+        while self.take("|"):
+            parts.append(self.sequence())
+        return Alternatives(parts)
 
-    def sequence(self) -> Fragment:
-        start = end = self.nfa.state()
+    def sequence(self) -> Tree:
+        parts = []
         while self.peek() not in ("", "|", ")"):
-            first, last = self.quantified()
-            self.nfa.link(end, first)
-            end = last
-        return start, end
-
-    def quantified(self) -> Fragment:
-        begin = self.position
-        fragment = self.single()
-        low, high = self.quantifier()
-        if (low, high) == (1, 1):
-            return fragment
-        rest = self.position
-        start = end = self.nfa.state()
-        done = self.nfa.state()
-        for count in range(low if high is None else high):  # each copy is parsed anew
-            self.position = begin
-            first, last = self.single()
-            if count >= low:
-                self.nfa.link(end, done)
-            self.nfa.link(end, first)
-            end = self.nfa.state()
-            self.nfa.link(last, end)
-        if high is None:
-            self.position = begin
-            first, last = self.single()
-            self.nfa.link(end, first)
-            self.nfa.link(last, end)
-        self.nfa.link(end, done)
-        self.position = rest
-        return start, done
+            part, bounds = self.single(), self.quantifier()
+            parts.append(part if bounds == (1, 1) else Repeat(part, *bounds))
+        return Sequence(parts)
 
     def quantifier(self) -> tuple[int, int | None]:
         simple = {"*": (0, None), "+": (1, None), "?": (0, 1)}
@@ -212,28 +224,26 @@ class _Parser:
         self.take("?")  # lazy: the same language
         return bounds
 
-    def single(self) -> Fragment:
+    def single(self) -> Tree:
         char = self.next()
         if char == "(":
             if self.take("?") and not self.take(":"):
                 raise self.error("only plain and (?:) groups are supported")
-            fragment = self.alternatives()
+            group = self.alternatives()
             if not self.take(")"):
                 raise self.error("missing ')'")
-            return fragment
+            return group
         if char in "^$":
-            start, end = self.nfa.state(), self.nfa.state()
-            self.nfa.link(start, end, only=char)
-            return start, end
+            return Anchor(char)
         if char == "[":
-            return self.nfa.code_points(self.char_class())
+            return Chars(self.char_class())
         if char == ".":
-            return self.nfa.code_points(_DOT)
+            return Chars(_DOT)
         if char == "\\":
-            return self.nfa.code_points(self.escaped())
+            return Chars(self.escaped())
         if char in "*+?{":
             raise self.error(f"nothing to repeat before {char!r}")
-        return self.nfa.code_points(_chars(char))
+        return Chars(_chars(char))
 
     def char_class(self) -> Ranges:
         negated, ranges = self.take("^"), []
@@ -294,13 +304,13 @@ class _Parser:
 
 
 # ---------------------------------------------------------------------------------------------------------
-# NFA -> DFA
+# syntax tree -> NFA -> DFA
 
 
 class _NFA:
     def __init__(self):
         self.edges: list[list[tuple[int, int, int]]] = []  # state -> (low byte, high byte, next state)
-        self.links: list[list[tuple[int, str]]] = []  # state -> (next state, the anchor it asks for or "")
+        self.links: list[list[tuple[int, str]]] = []  # state -> (next state, the anchor that it requires or "")
 
     def state(self) -> int:
         self.edges.append([])
@@ -309,6 +319,44 @@ class _NFA:
 
     def link(self, source: int, target: int, only: str = "") -> None:
         self.links[source].append((target, only))
+
+    def add(self, tree: Tree) -> Fragment:
+        if isinstance(tree, Chars):
+            return self.code_points(tree.ranges)
+        if isinstance(tree, Repeat):
+            return self.repeat(*tree)
+        if isinstance(tree, Sequence):
+            return self.sequence(map(self.add, tree.parts))
+        start, end = self.state(), self.state()
+        if isinstance(tree, Anchor):
+            self.link(start, end, only=tree.char)
+        else:
+            for first, last in map(self.add, tree.parts):
+                self.link(start, first)
+                self.link(last, end)
+        return start, end
+
+    def sequence(self, fragments: Iterable[Fragment]) -> Fragment:
+        start = end = self.state()
+        for first, last in fragments:
+            self.link(end, first)
+            end = last
+        return start, end
+
+    def repeat(self, part: Tree, low: int, high: int | None) -> Fragment:
+        start, end = self.sequence(self.add(part) for _ in range(low))
+        done = self.state()
+        if high is None:
+            first, last = self.add(part)
+            self.link(end, first)
+            self.link(last, end)
+        for _ in range(low, high or 0):
+            self.link(end, done)
+            first, last = self.add(part)
+            self.link(end, first)
+            end = last
+        self.link(end, done)
+        return start, done
 
     def code_points(self, ranges: Ranges) -> Fragment:
         start, end = self.state(), self.state()
@@ -336,7 +384,7 @@ class _NFA:
         return frozenset(seen)
 
     def determinise(self, start: int, final: int) -> DFA:
-        """Subset construction over classes of bytes that no edge tells apart."""
+        """Build the DFA by subset construction. Bytes that no edge distinguishes are one class."""
         cuts = sorted({0, 256}.union(*({low, high + 1} for edges in self.edges for low, high, _ in edges)))
         class_of_byte = np.repeat(np.arange(len(cuts) - 1), np.diff(cuts))  # (256,)
         first = self.closure([start], "^")

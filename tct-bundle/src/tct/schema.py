@@ -1,22 +1,21 @@
-"""JSON Schema -> formulas over assertions: one keyword, one small function, in a table.
+"""JSON Schema -> formulas over assertions. A table holds one small function for each keyword.
 
-A keyword that is not enforced exactly is refused with its name and JSON pointer; only annotations, which
-assert nothing, and keywords that the schema's draft does not have are passed over. The functions below know
-draft-07; how other drafts differ is in dialects.py.
+A keyword that is not enforced exactly is rejected with its name and JSON pointer. Annotations, which assert nothing,
+and keywords that the draft does not define are skipped. The functions implement draft-07; dialects.py lists how other
+drafts differ.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
 from tct.assertions import (
     TYPES,
+    AtLeast,
+    AtMost,
     Items,
-    MaxItems,
-    MaxProperties,
     Members,
-    MinItems,
-    MinProperties,
     Number,
     OfKind,
     Pattern,
@@ -48,16 +47,16 @@ ANNOTATIONS = frozenset([
     "$id", "$comment", "title", "description", "default", "examples", "readOnly", "writeOnly", "deprecated",
     "markdownDescription", "x-intellij-html-description", "definitions", "$defs",
 ])  # fmt: skip
-MAX_COUNT = 1000  # for keywords that count items or members, each number of which is a state of its own
-MAX_LENGTH = 256  # for those that count characters, which need several states each
-MAX_PATTERN_NAMES = 64  # a key pattern that matches no more keys than this is written out as named keys
+MAX_COUNT = 1000  # of minItems and the like: each number of items or members is a state
+MAX_LENGTH = 256  # of minLength and maxLength: each character takes several states
+MAX_PATTERN_NAMES = 64  # a key pattern that matches at most so many keys is replaced by named keys
 
 Schema = dict[str, Any] | bool
 
 
 class SchemaCompiler:
-    """Compiles all that a value may be checked against: `formulas` maps the JSON pointers of the root, of its
-    definitions and of the targets of references to what the schema there asserts."""
+    """Compile a schema. `formulas` maps JSON pointers to the formulas of the schemas there: the root, its definitions
+    and the targets of references."""
 
     def __init__(self, document: Schema):
         self.document = document
@@ -65,7 +64,7 @@ class SchemaCompiler:
         if isinstance(document, dict) and "$schema" in document:
             self.dialect = dialect_of(document["$schema"], "#")
         self.formulas: dict[str, Formula] = {}
-        self._targets = ["#", *_definitions_of(document)]  # also definitions that nothing refers to
+        self._targets = ["#", *_definitions_of(document)]  # includes definitions that nothing refers to
         try:
             for pointer in self._targets:  # compile() appends the targets of references
                 if pointer not in self.formulas:
@@ -74,14 +73,14 @@ class SchemaCompiler:
             raise UnsupportedSchemaError("schema", "#", "its parts are nested too deeply") from None
 
     def find(self, pointer: str) -> Schema:
-        """Return what stands at a JSON pointer within the document, such as #/definitions/env."""
+        """Return the part of the document at a JSON pointer such as #/definitions/env."""
         for at, node in self.path(pointer):
             if isinstance(node, dict) and isinstance(node.get("$schema"), str):
                 self.check_dialect(node["$schema"], at)
         return node
 
     def path(self, pointer: str) -> Iterator[tuple[str, Any]]:
-        """Yield (JSON pointer, what stands there) from the root of the document down to `pointer`."""
+        """Yield (JSON pointer, part of the document) from the root down to `pointer`."""
         at, node = "#", self.document
         yield at, node
         for part in pointer.split("/")[1:]:
@@ -94,8 +93,10 @@ class SchemaCompiler:
             yield at, node
 
     def base(self, pointer: str) -> str:
-        """Return the pointer that the references of the schema at `pointer` are relative to: that of the innermost
-        schema around them with an identifier, or the root."""
+        """Return the pointer that references in the schema at `pointer` are relative to.
+
+        It is that of the innermost schema around them that has an identifier, or the root.
+        """
         return [at for at, node in self.path(pointer) if at == "#" or self.dialect.identifies(node)][-1]
 
     def check_dialect(self, uri: str, pointer: str) -> None:
@@ -114,12 +115,12 @@ class SchemaCompiler:
         for keyword, value in schema.items():
             if keyword not in KEYWORDS and keyword not in ANNOTATIONS and keyword != self.dialect.identifier:
                 raise UnsupportedSchemaError(keyword, pointer, "this keyword is not supported")
-            if not isinstance(value, self.dialect.forms.get(keyword, FORMS.get(keyword, object))):
+            if not isinstance(value, self.dialect.value_types.get(keyword, VALUE_TYPES.get(keyword, object))):
                 raise UnsupportedSchemaError(keyword, pointer, f"it may not be {value!r:.60} in this draft")
         return all_of(KEYWORDS[k](self, schema, f"{pointer}/{k}") for k in schema if k in KEYWORDS)
 
     def refer(self, target: str) -> Formula:
-        """Return the formula of a reference to a pointer; the schema there is compiled in its turn."""
+        """Return the formula of a reference to a pointer. The schema there is compiled later."""
         self._targets.append(target)
         return atom(Ref(target))
 
@@ -134,7 +135,7 @@ class SchemaCompiler:
 
 
 def _schema(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
-    """$schema, which chooses the draft at the root and may only repeat it in a part."""
+    """Compile $schema. It selects the draft at the root; a part may only repeat it."""
     compiler.check_dialect(schema["$schema"], pointer.rsplit("/", 1)[0])
     return TRUE
 
@@ -151,10 +152,10 @@ def _type(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
     for name in types:
         if name not in (*TYPES, "integer"):
             raise UnsupportedSchemaError("type", pointer, f"type {name!r} is not supported")
-    return any_of(_has_type(compiler, name) for name in types)
+    return any_of(_type_atom(compiler, name) for name in types)
 
 
-def _has_type(compiler: SchemaCompiler, name: str) -> Formula:
+def _type_atom(compiler: SchemaCompiler, name: str) -> Formula:
     if name == "integer":
         return all_of([atom(TypeIs("number")), atom(OfKind(compiler.dialect.integers))])
     return atom(TypeIs(name))
@@ -162,8 +163,8 @@ def _has_type(compiler: SchemaCompiler, name: str) -> Formula:
 
 def _enum(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
     strings = frozenset(value for value in schema["enum"] if isinstance(value, str))
-    others = [_equals(value) for value in schema["enum"] if not isinstance(value, str)]
-    return any_of([_one_text(strings), *others])
+    equals = [_equals(value) for value in schema["enum"] if not isinstance(value, str)]
+    return any_of([_one_text(strings), *equals])
 
 
 def _const(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
@@ -171,7 +172,7 @@ def _const(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
 
 
 def _equals(value: Any) -> Formula:
-    """The formula that only `value` satisfies."""
+    """Return the formula that only `value` satisfies."""
     if value is None:
         return atom(TypeIs("null"))
     if isinstance(value, bool):
@@ -182,7 +183,7 @@ def _equals(value: Any) -> Formula:
         return _one_text(frozenset([value]))
     if isinstance(value, list):
         items = tuple(_equals(item) for item in value)
-        return all_of([atom(TypeIs("array")), atom(Items(items, FALSE)), _at_least(MinItems, len(items))])
+        return all_of([atom(TypeIs("array")), atom(Items(items, FALSE)), _at_least("array", len(items))])
     members = tuple((key, _equals(member)) for key, member in value.items())
     return all_of([atom(TypeIs("object")), atom(Members(members, (), FALSE)), *map(_present, value)])
 
@@ -197,14 +198,14 @@ def _pattern(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
 
 def _min_length(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
     count = _count(schema, pointer, MAX_LENGTH)
-    return _of_length(f"{count},") if count > 0 else TRUE
+    return _length_pattern(f"{count},") if count > 0 else TRUE
 
 
 def _max_length(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
-    return _of_length(f"0,{_count(schema, pointer, MAX_LENGTH)}")
+    return _length_pattern(f"0,{_count(schema, pointer, MAX_LENGTH)}")
 
 
-def _of_length(bounds: str) -> Formula:
+def _length_pattern(bounds: str) -> Formula:
     return atom(Pattern(rf"^[\s\S]{{{bounds}}}$"))
 
 
@@ -216,24 +217,16 @@ def _checked_regex(keyword: str, regex: str, pointer: str) -> str:
     return regex
 
 
-def _min_items(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
-    return _at_least(MinItems, _count(schema, pointer))
+def _minimum(about: str, compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
+    return _at_least(about, _count(schema, pointer))
 
 
-def _max_items(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
-    return atom(MaxItems(_count(schema, pointer)))
+def _maximum(about: str, compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
+    return atom(AtMost(about, _count(schema, pointer)))
 
 
-def _min_properties(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
-    return _at_least(MinProperties, _count(schema, pointer))
-
-
-def _max_properties(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
-    return atom(MaxProperties(_count(schema, pointer)))
-
-
-def _at_least(assertion: Callable, count: int) -> Formula:
-    return atom(assertion(count)) if count > 0 else TRUE
+def _at_least(about: str, count: int) -> Formula:
+    return atom(AtLeast(about, count)) if count > 0 else TRUE
 
 
 def _count(schema: dict, pointer: str, limit: int = MAX_COUNT) -> int:
@@ -244,7 +237,7 @@ def _count(schema: dict, pointer: str, limit: int = MAX_COUNT) -> int:
 
 
 def _items(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
-    """items and additionalItems: the latter only counts where items is a list."""
+    """Compile items and additionalItems. The latter only matters if items is a list."""
     items, parent = schema.get("items", {}), pointer.rsplit("/", 1)[0]
     if not isinstance(items, list):
         return _all_items((), compiler.compile(items, f"{parent}/items"))
@@ -265,7 +258,7 @@ def _present(key: str) -> Formula:
 
 
 def _members(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
-    """properties, patternProperties and additionalProperties, which only mean something together."""
+    """Compile properties, patternProperties and additionalProperties, because each depends on the others."""
     parent = pointer.rsplit("/", 1)[0]
     rest = compiler.compile(schema.get("additionalProperties", True), f"{parent}/additionalProperties")
     named: dict[str, list[Formula]] = {
@@ -295,7 +288,7 @@ def _property_names(compiler: SchemaCompiler, schema: dict, pointer: str) -> For
 
 
 def _keys(compiler: SchemaCompiler, formula: Formula, pointer: str) -> Formula:
-    """What a formula about strings says about the keys of an object."""
+    """Return the formula about an object whose keys must satisfy a formula about strings."""
     if formula.kind == ALL:
         return all_of(_keys(compiler, part, pointer) for part in formula.parts)
     allowed = {"additionalProperties": False}
@@ -315,15 +308,15 @@ def _keys(compiler: SchemaCompiler, formula: Formula, pointer: str) -> Formula:
 
 
 def _dependencies(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
-    dependent = {
-        all_of([atom(TypeIs("object")), _present(key)]): _needs(compiler, needed, f"{pointer}/{_escape_pointer(key)}")
-        for key, needed in schema["dependencies"].items()
-    }
-    return all_of(any_of([negation(has_key), needed]) for has_key, needed in dependent.items())
-
-
-def _needs(compiler: SchemaCompiler, needed: list[str] | Schema, pointer: str) -> Formula:
-    return all_of(map(_present, needed)) if isinstance(needed, list) else compiler.compile(needed, pointer)
+    implications = []
+    for key, needed in schema["dependencies"].items():
+        has_key = all_of([atom(TypeIs("object")), _present(key)])
+        if isinstance(needed, list):
+            consequence = all_of(map(_present, needed))
+        else:
+            consequence = compiler.compile(needed, f"{pointer}/{_escape_pointer(key)}")
+        implications.append(any_of([negation(has_key), consequence]))
+    return all_of(implications)
 
 
 def _all_of(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
@@ -343,7 +336,7 @@ def _not(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
 
 
 def _if(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
-    """if, then and else."""
+    """Compile if, then and else."""
     parent = pointer.rsplit("/", 1)[0]
     condition = compiler.compile(schema["if"], pointer)
     then = compiler.compile(schema.get("then", True), f"{parent}/then")
@@ -352,7 +345,7 @@ def _if(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
 
 
 def _branch(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
-    """then or else: both belong to `if`, and say nothing where there is none."""
+    """Check the schema of then or else. Both are enforced by `if`, and assert nothing without it."""
     compiler.compile(schema[pointer.rsplit("/", 1)[1]], pointer)
     return TRUE
 
@@ -368,15 +361,15 @@ KEYWORDS: dict[str, Callable[[SchemaCompiler, dict, str], Formula]] = {
     "maxLength": _max_length,
     "items": _items,
     "additionalItems": _items,
-    "minItems": _min_items,
-    "maxItems": _max_items,
+    "minItems": partial(_minimum, "array"),
+    "maxItems": partial(_maximum, "array"),
     "properties": _members,
     "patternProperties": _members,
     "additionalProperties": _members,
     "propertyNames": _property_names,
     "required": _required,
-    "minProperties": _min_properties,
-    "maxProperties": _max_properties,
+    "minProperties": partial(_minimum, "object"),
+    "maxProperties": partial(_maximum, "object"),
     "dependencies": _dependencies,
     "allOf": _all_of,
     "anyOf": _any_of,
@@ -387,7 +380,7 @@ KEYWORDS: dict[str, Callable[[SchemaCompiler, dict, str], Formula]] = {
     "else": _branch,
 }
 
-FORMS = {  # the Python type of a keyword's value, where another would be misread
+VALUE_TYPES = {  # the Python type of a keyword's value, if another type would be misread
     "$id": str,
     "id": str,
     "definitions": dict,
@@ -402,7 +395,7 @@ FORMS = {  # the Python type of a keyword's value, where another would be misrea
 
 
 def _definitions_of(document: Schema) -> list[str]:
-    """The pointers of the definitions at the root."""
+    """Return the pointers of the definitions at the root."""
     root = document if isinstance(document, dict) else {}
     keywords = [keyword for keyword in ("definitions", "$defs") if isinstance(root.get(keyword), dict)]
     return [f"#/{keyword}/{_escape_pointer(name)}" for keyword in keywords for name in root[keyword]]

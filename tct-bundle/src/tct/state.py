@@ -1,97 +1,88 @@
-"""Half-read documents as immutable states: what may come next, symbol by symbol.
+"""Half-read documents as immutable states: which symbol may come next.
 
-A state is a stack of frames, linked from the innermost container outwards. A frame takes a symbol (`step`) or
-refuses it; the frame around it goes on (`resume`) once the value within is complete. States share their outer
-frames, so keeping, copying and going back cost nothing. A frame's `view` is what its next symbols depend on:
-all of it but the keys that its object has, of which no two need have the same.
+A state is a stack of frames, linked from the innermost container outwards. `step` of a frame accepts or rejects a
+symbol. `resume` of the frame around it continues once the inner value is complete. States share their outer frames,
+so it costs nothing to keep, copy or restore a state. The `view` of a frame is all that its next symbols depend on,
+except the keys that its object has.
 """
 
 from collections.abc import Hashable, Set
 from dataclasses import dataclass
 from typing import Optional
 
-from tct.machine import MAX_DEPTH, ArrayState, Member, ObjectState, Place, TypeMachine
+from tct.machine import MAX_DEPTH, ArrayNode, Member, ObjectNode, TypeMachine, ValueNode
 from tct.numbers import parse
-from tct.symbols import (
-    ARRAY,
-    BYTE,
-    END_ARRAY,
-    END_NUMBER,
-    END_OBJECT,
-    END_STRING,
-    FALSE,
-    NULL,
-    NUMBER,
-    OBJECT,
-    TRUE,
-)  # fmt: skip
-from tct.text import DEAD, TextMachine, Vector
+from tct.symbols import END_ARRAY, END_NUMBER, END_OBJECT, END_STRING, FIRST_BYTE
+from tct.text import DEAD, Outcome, TextMachine
 
-NUMBER_SYMBOLS = frozenset(BYTE + byte for byte in b"0123456789+-.e")
+NUMBER_SYMBOLS = frozenset(FIRST_BYTE + byte for byte in b"0123456789+-.e")
+_NO_KEYS = frozenset()
 
 
 class State:
-    """The innermost frame, and the state of what surrounds it; `outer` is None around the root value."""
+    """The innermost frame, and the state around it. `outer` is None for the root value."""
 
-    __slots__ = ("frame", "outer", "view")
+    __slots__ = ("frame", "mask_cache", "outer")
 
     def __init__(self, frame: "Frame", outer: Optional["State"]):
         self.frame, self.outer = frame, outer
-        self.view = None  # put here by masks.py, once it has looked it up
+        self.mask_cache = None  # set by masks.py
 
     def step(self, symbol: int) -> Optional["State"]:
-        """The state after one more symbol; None where the symbol is not allowed."""
+        """Return the state after one more symbol, or None if it is not allowed."""
         return self.frame.step(symbol, self.outer)
 
     def run(self, text: bytes) -> Optional["State"]:
-        """The state after the bytes of a text; None where they are not allowed."""
+        """Return the state after the bytes of a text, or None if they are not allowed."""
         return self.frame.run(text, self.outer)
 
 
 class Frame:
-    """What all frames have in common. None is ever changed; to freeze them would double what they cost."""
+    """The base of all frames. Frames never change. They are not frozen because that would double their cost."""
 
     __slots__ = ()
     text: tuple[TextMachine, int] | None = None  # of the strings that may come next: automaton and its state
     view: Hashable = None
 
     def step(self, symbol: int, outer: State | None) -> State | None:
-        """The state after `symbol`, within `outer`; None where the symbol is not allowed."""
+        """Return the state after `symbol`, within `outer`, or None if the symbol is not allowed."""
         raise NotImplementedError
 
     def run(self, text: bytes, outer: State | None) -> State | None:
-        """The state after the bytes of a text, within `outer`; None where they are not allowed."""
+        """Return the state after the bytes of a text, within `outer`, or None if they are not allowed."""
         state: State | None = State(self, outer)
         for byte in text:
-            state = state.frame.step(BYTE + byte, state.outer)
+            state = state.frame.step(FIRST_BYTE + byte, state.outer)
             if state is None:
                 return None
         return state
 
 
 def start(machine: TypeMachine) -> State:
-    """The state before the first symbol of a document."""
+    """Return the state before the first symbol of a document."""
     return enter(machine.root, MAX_DEPTH, None)
 
 
-def enter(place: Place, room: int, outer: State | None, in_array: bool = False) -> State:
-    """The state in which a value at a place is about to be read."""
-    if place.is_object:
-        return State(ObjectFrame(place.object, frozenset(), frozenset(), room), outer)
-    if place.is_array and not in_array:
-        return State(ArrayFrame(place.array, 0, room), outer)
-    if place.is_number:
-        return State(NumberFrame(place, ""), outer)
-    return State(ValueFrame(place, room), outer)
+def enter(node: ValueNode, depth_left: int, outer: State | None) -> State:
+    """Return the state before the first symbol of a value."""
+    type = node.implied_type
+    return State(ValueFrame(node, depth_left), outer) if type is None else _open(node, type, depth_left, outer)
 
 
-def finish(vector: Vector, outer: State | None) -> State:
-    """The state after a value that is complete."""
-    return DONE if outer is None else State(outer.frame.resume(vector), outer.outer)
+def finish(outcome: Outcome, outer: State | None) -> State:
+    """Return the state after a complete value."""
+    return DONE if outer is None else State(outer.frame.resume(outcome), outer.outer)
+
+
+def _open(node: ValueNode, type: str, depth_left: int, outer: State | None) -> State:
+    """Return the state at the start of an object, array or number."""
+    if type == "object":
+        return State(ObjectFrame(node.object, _NO_KEYS, _NO_KEYS, depth_left), outer)
+    return State(ArrayFrame(node.array, 0, depth_left) if type == "array" else NumberFrame(node, ""), outer)
 
 
 class DoneFrame(Frame):
-    """Around a complete document: nothing may follow."""
+    """After a complete document. No symbol may follow."""
 
     def step(self, symbol: int, outer: State | None) -> None:
         return None
@@ -102,40 +93,33 @@ DONE = State(DoneFrame(), None)
 
 @dataclass(slots=True, eq=False)
 class ValueFrame(Frame):
-    """Before a value of which the type is open."""
+    """Before a value whose type is open."""
 
-    place: Place
-    room: int
+    node: ValueNode
+    depth_left: int
 
     @property
     def view(self) -> Hashable:
-        return self.place, self.room
+        return self.node, self.depth_left
 
     @property
     def text(self) -> tuple[TextMachine, int] | None:
-        return (self.place.text, 0) if self.place.has_free_text else None
+        return (self.node.text, 0) if self.node.has_free_text else None
 
     def step(self, symbol: int, outer: State | None) -> State | None:
-        place = self.place
+        node = self.node
         if symbol <= END_STRING:
-            return TextFrame(place.text, 0).step(symbol, outer) if place.has_free_text else None
-        if symbol in place.choice_vectors:
-            return finish(place.choice_vectors[symbol], outer)
-        if symbol in (TRUE, FALSE):
-            vector = place.booleans.get(symbol == TRUE)
-            return finish(vector, outer) if vector is not None else None
-        if symbol == NULL and "null" in place.types:
-            return finish(place.null, outer)
-        if symbol == NUMBER and place.has_free_numbers:
-            return State(NumberFrame(place, ""), outer)
-        if symbol == OBJECT and "object" in place.types_within(self.room):
-            return State(ObjectFrame(place.object, frozenset(), frozenset(), self.room), outer)
-        if symbol == ARRAY and "array" in place.types_within(self.room):
-            return State(ArrayFrame(place.array, 0, self.room), outer)
-        return None
+            return TextFrame(node.text, 0).step(symbol, outer) if node.has_free_text else None
+        opening = node.openings.get(symbol)
+        if opening is None:
+            return None
+        type = opening.follows
+        if type is None:
+            return finish(opening.outcome, outer)
+        return _open(node, type, self.depth_left, outer) if type in node.types_within(self.depth_left) else None
 
     def run(self, text: bytes, outer: State | None) -> State | None:
-        return TextFrame(self.place.text, 0).run(text, outer) if self.place.has_free_text else None
+        return TextFrame(self.node.text, 0).run(text, outer) if self.node.has_free_text else None
 
 
 @dataclass(slots=True, eq=False)
@@ -153,9 +137,9 @@ class TextFrame(Frame):
 
     def step(self, symbol: int, outer: State | None) -> State | None:
         if symbol == END_STRING:
-            vector = self.machine.ends[self.at]
-            return finish(vector, outer) if vector is not None else None
-        at = self.machine.next[self.at][symbol - BYTE] if BYTE <= symbol < END_STRING else DEAD
+            outcome = self.machine.ends[self.at]
+            return finish(outcome, outer) if outcome is not None else None
+        at = self.machine.next[self.at][symbol - FIRST_BYTE] if FIRST_BYTE <= symbol < END_STRING else DEAD
         return State(TextFrame(self.machine, at), outer) if at != DEAD else None
 
     def run(self, text: bytes, outer: State | None) -> State | None:
@@ -165,52 +149,52 @@ class TextFrame(Frame):
 
 @dataclass(slots=True, eq=False)
 class NumberFrame(Frame):
-    """Within a number; `spelled` is what there is of it."""
+    """Within a number. `spelled` is its text so far."""
 
-    place: Place
+    node: ValueNode
     spelled: str
 
     @property
     def view(self) -> Hashable:
-        return self.place, self.spelled
+        return self.node, self.spelled
 
     def step(self, symbol: int, outer: State | None) -> State | None:
         if symbol == END_NUMBER:
             number = parse(self.spelled)
-            vector = self.place.number(number) if number is not None else None
-            return finish(vector, outer) if vector is not None else None
+            outcome = self.node.number(number) if number is not None else None
+            return finish(outcome, outer) if outcome is not None else None
         if symbol not in NUMBER_SYMBOLS:
             return None
-        spelled = self.spelled + chr(symbol - BYTE)
-        fits = self.place.number_may_continue(spelled)
-        return State(NumberFrame(self.place, spelled), outer) if fits else None
+        spelled = self.spelled + chr(symbol - FIRST_BYTE)
+        fits = self.node.number_may_continue(spelled)
+        return State(NumberFrame(self.node, spelled), outer) if fits else None
 
 
 @dataclass(slots=True, eq=False)
 class ObjectFrame(Frame):
     """Within an object, before a key or the end."""
 
-    state: ObjectState
-    used: Set[str]  # the keys that were written by a symbol of their own
+    node: ObjectNode
+    used: Set[str]  # the keys that were given by a symbol of their own
     keys: Set[bytes]  # all keys
-    room: int
+    depth_left: int
 
     @property
     def view(self) -> Hashable:
-        return self.state, self.used, self.room
+        return self.node, self.used, self.depth_left
 
     @property
     def text(self) -> tuple[TextMachine, int] | None:
-        keys = self.state.open_keys(self.room)
+        keys = self.node.open_keys(self.depth_left)
         return (keys, 0) if keys else None
 
     def step(self, symbol: int, outer: State | None) -> State | None:
         if symbol == END_OBJECT:
-            return finish(self.state.end, outer) if self.state.end is not None else None
+            return finish(self.node.end, outer) if self.node.end is not None else None
         if symbol <= END_STRING:
             return self.begin_key(outer).step(symbol) if self.text else None
-        key = self.state.machine.symbols.name_of(symbol)
-        if key not in self.state.names or key in self.used:
+        key = self.node.machine.symbols.name_of(symbol)
+        if key not in self.node.names or key in self.used:
             return None
         return self._enter(key, self.used | {key}, outer)
 
@@ -218,24 +202,24 @@ class ObjectFrame(Frame):
         return self.begin_key(outer).run(text) if self.text else None
 
     def begin_key(self, outer: State | None) -> State:
-        """The state before the first byte of a key that is spelled out."""
+        """Return the state before the first byte of a key that is spelled out."""
         return State(KeyFrame(*self.text, b""), State(self, outer))
 
     def end_key(self, key: bytes, outer: State | None) -> State | None:
-        """The state before the value of a key that has been spelled out."""
+        """Return the state before the value of a key that has been spelled out."""
         return self._enter(key.decode(), self.used, outer)
 
     def _enter(self, key: str, used: Set[str], outer: State | None) -> State | None:
-        member = self.state.member(key, self.room)
+        member = self.node.member(key, self.depth_left)
         if member is None:
             return None
-        frame = MemberFrame(member, key, used, self.keys | {key.encode()}, self.room)
-        return enter(member.place, self.room - 1, State(frame, outer))
+        frame = MemberFrame(member, key, used, self.keys | {key.encode()}, self.depth_left)
+        return enter(member.node, self.depth_left - 1, State(frame, outer))
 
 
 @dataclass(slots=True, eq=False)
 class KeyFrame(Frame):
-    """Within a key that is spelled out, its object around it; `spelled` is what there is of it."""
+    """Within a key that is spelled out. Its object is the frame around it. `spelled` is the key so far."""
 
     machine: TextMachine
     at: int
@@ -252,13 +236,13 @@ class KeyFrame(Frame):
         if symbol == END_STRING:
             fits = self.machine.ends[self.at] is not None and self.spelled not in object.keys
             return object.end_key(self.spelled, outer.outer) if fits else None
-        return self.run(bytes([symbol - BYTE]), outer) if BYTE <= symbol < END_STRING else None
+        return self.run(bytes([symbol - FIRST_BYTE]), outer) if FIRST_BYTE <= symbol < END_STRING else None
 
     def run(self, text: bytes, outer: State) -> State | None:
         at, spelled = self.machine.run(text, self.at), self.spelled + text
         if at == DEAD:
             return None
-        if not self.machine.endless[at]:  # are all keys that begin so taken?
+        if not self.machine.is_infinite[at]:  # does the object have all keys that start so?
             taken = outer.frame.keys
             if all(spelled + end in taken for end in self.machine.language(at)):
                 return None
@@ -267,33 +251,33 @@ class KeyFrame(Frame):
 
 @dataclass(slots=True, eq=False)
 class MemberFrame(Frame):
-    """An object while the value of a member is being read; the member's key is among the used ones already."""
+    """An object while the value of a member is read. The key of the member is among the used ones already."""
 
     member: Member
     key: str
     used: Set[str]
     keys: Set[bytes]
-    room: int
+    depth_left: int
 
     @property
     def view(self) -> Hashable:
-        return self.member, self.used, self.room
+        return self.member, self.used, self.depth_left
 
-    def resume(self, vector: Vector) -> ObjectFrame:
-        return ObjectFrame(self.member.after[vector], self.used, self.keys, self.room)
+    def resume(self, outcome: Outcome) -> ObjectFrame:
+        return ObjectFrame(self.member.after[outcome], self.used, self.keys, self.depth_left)
 
 
 @dataclass(slots=True, eq=False)
 class ArrayFrame(Frame):
     """Within an array, before an item or the end."""
 
-    state: ArrayState
+    node: ArrayNode
     index: int  # of the next item
-    room: int
+    depth_left: int
 
     @property
     def view(self) -> Hashable:
-        return self.state, self.room
+        return self.node, self.depth_left
 
     @property
     def text(self) -> tuple[TextMachine, int] | None:
@@ -302,7 +286,7 @@ class ArrayFrame(Frame):
 
     def step(self, symbol: int, outer: State | None) -> State | None:
         if symbol == END_ARRAY:
-            return finish(self.state.end, outer) if self.state.end is not None else None
+            return finish(self.node.end, outer) if self.node.end is not None else None
         item = self._enter(outer)
         return item.step(symbol) if item else None
 
@@ -311,25 +295,24 @@ class ArrayFrame(Frame):
         return item.run(text) if item else None
 
     def _enter(self, outer: State | None) -> State | None:
-        """The state before the next item."""
-        member = self.state.item(self.room)
+        """Return the state before the next item."""
+        member = self.node.item(self.depth_left)
         if member is None:
             return None
-        around = State(ItemFrame(member, self.index, self.room), outer)
-        return enter(member.place, self.room - 1, around, in_array=True)
+        return enter(member.node, self.depth_left - 1, State(ItemFrame(member, self.index, self.depth_left), outer))
 
 
 @dataclass(slots=True, eq=False)
 class ItemFrame(Frame):
-    """An array while an item is being read."""
+    """An array while an item is read."""
 
     member: Member
     index: int
-    room: int
+    depth_left: int
 
     @property
     def view(self) -> Hashable:
-        return self.member, self.room
+        return self.member, self.depth_left
 
-    def resume(self, vector: Vector) -> ArrayFrame:
-        return ArrayFrame(self.member.after[vector], self.index + 1, self.room)
+    def resume(self, outcome: Outcome) -> ArrayFrame:
+        return ArrayFrame(self.member.after[outcome], self.index + 1, self.depth_left)

@@ -1,15 +1,15 @@
-"""Base symbols: the alphabet in which documents are written, before any merge.
+"""Base symbols: the alphabet in which documents are encoded, before any merge.
 
-Symbol 0 is PAD. A byte b of free text is symbol 1 + b. Then come the marks of structure, a symbol for each
-property name that the schema declares and one for each enum or const value.
+Symbol 0 is PAD. A byte b of free text is symbol 1 + b. Then come the structure symbols, one symbol for each property
+name that the schema declares, and one for each enum or const value.
 """
 
 import json
 from collections.abc import Iterable
 
 PAD = 0
-BYTE = 1  # the symbol of byte 0
-MARKS = (
+FIRST_BYTE = 1  # the symbol of byte 0
+STRUCTURE_SYMBOLS = (
     "END_STRING", "NUMBER", "END_NUMBER", "TRUE", "FALSE", "NULL", "OBJECT", "END_OBJECT", "ARRAY", "END_ARRAY",
 )  # fmt: skip
 END_STRING, NUMBER, END_NUMBER, TRUE, FALSE, NULL, OBJECT, END_OBJECT, ARRAY, END_ARRAY = range(257, 267)
@@ -17,7 +17,7 @@ FIRST_NAME = 267
 
 
 class SymbolTable:
-    """The symbols of one schema: `key[name]` and `value[literal]`, where a literal is a value's JSON text."""
+    """The symbols of a schema: `key[name]` and `value[literal]`. A literal is the JSON text of a value."""
 
     def __init__(self, names: Iterable[str], literals: Iterable[str]):
         self.names, self.literals = sorted(set(names)), sorted(set(literals))
@@ -27,12 +27,12 @@ class SymbolTable:
         self.size = first_value + len(self.literals)
 
     def name_of(self, symbol: int) -> str | None:
-        """The property name that a symbol stands for, if it is one."""
+        """Return the property name that a symbol stands for, or None."""
         index = symbol - FIRST_NAME
         return self.names[index] if 0 <= index < len(self.names) else None
 
     def describe(self, symbols: Iterable[int]) -> str:
-        """Readable text: free text as it is, marks and names in angle brackets.
+        """Return readable text: free text as it is, all other symbols in angle brackets.
 
         >>> SymbolTable(["on"], ['"push"']).describe([267, 268, 1 + 104, 1 + 105, END_STRING])
         '<on:><"push">hi<END_STRING>'
@@ -40,8 +40,8 @@ class SymbolTable:
         parts: list[str] = []
         text = bytearray()
         for symbol in symbols:
-            if BYTE <= symbol < END_STRING:
-                text.append(symbol - BYTE)
+            if FIRST_BYTE <= symbol < END_STRING:
+                text.append(symbol - FIRST_BYTE)
                 continue
             parts += [_readable(text), f"<{self._describe(symbol)}>"]
             text.clear()
@@ -51,23 +51,23 @@ class SymbolTable:
         if symbol == PAD:
             return "PAD"
         if symbol < FIRST_NAME:
-            return MARKS[symbol - END_STRING]
+            return STRUCTURE_SYMBOLS[symbol - END_STRING]
         name = self.name_of(symbol)
         return f"{name}:" if name is not None else self.literals[symbol - FIRST_NAME - len(self.names)]
 
 
 def text_symbols(text: str | bytes) -> list[int]:
-    """The symbols of a text, one for each byte of its UTF-8."""
-    return [BYTE + byte for byte in (text.encode() if isinstance(text, str) else text)]
+    """Return the symbols of a text, one for each byte of its UTF-8."""
+    return [FIRST_BYTE + byte for byte in (text.encode() if isinstance(text, str) else text)]
 
 
 def text_bytes(symbols: Iterable[int]) -> bytes:
-    """The inverse of `text_symbols`, as bytes."""
-    return bytes(symbol - BYTE for symbol in symbols)
+    """Return the bytes of a text: the inverse of `text_symbols`."""
+    return bytes(symbol - FIRST_BYTE for symbol in symbols)
 
 
 def literal(value) -> str:
-    """The JSON text that names an enum or const value.
+    """Return the JSON text of an enum or const value.
 
     >>> literal("push"), literal(3)
     ('"push"', '3')
@@ -80,7 +80,7 @@ def _readable(text: bytes | bytearray) -> str:
 
 
 def _escaped(char: str) -> str:
-    """A character as it is, or escaped if it would not print or would look like a mark."""
+    """Escape a character that is not printable or looks like a bracket around a symbol."""
     if char in "<>":
         return "\\" + char
     return char if char.isprintable() and char != "\\" else char.encode("unicode_escape").decode()

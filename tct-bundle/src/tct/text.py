@@ -1,4 +1,4 @@
-"""Automata for strings: the goals that a string must meet, run side by side over its UTF-8 bytes."""
+"""Automata for strings: all formulas about a string, evaluated together over its UTF-8 bytes."""
 
 from collections.abc import Iterator
 from functools import cached_property
@@ -7,77 +7,80 @@ import numpy as np
 
 from tct.assertions import Pattern, Text
 from tct.formula import Formula, truth
-from tct.regex import DFA, PatternError, compile_pattern, escape
+from tct.regex import DFA, PatternError, co_reachable, compile_pattern, escape
 
-Vector = tuple[bool, ...]
+Outcome = tuple[bool, ...]  # the truth values of some formulas for one value
 MAX_STATES = 20_000
-DEAD = -1
+DEAD = -1  # in place of a state: no string that fits starts so
 
 
 def automaton_of(assertion: Pattern | Text) -> DFA:
-    """The automaton of the strings for which an assertion holds."""
+    """Return the automaton of the strings for which an assertion holds."""
     if isinstance(assertion, Pattern):
         return compile_pattern(assertion.regex)
     return compile_pattern("^(?:" + "|".join(map(escape, sorted(assertion.values))) + ")$")
 
 
 class TextAutomaton:
-    """The product of the automata of all goals: each state knows which goals a string ending there meets."""
+    """The product of the automata of all assertions in some formulas.
 
-    def __init__(self, goals: tuple[Formula, ...]):
-        atoms = sorted(frozenset().union(*(goal.atoms for goal in goals)), key=repr)
+    `outcomes` has, for each state, the outcome of a string that ends there.
+    """
+
+    def __init__(self, formulas: tuple[Formula, ...]):
+        atoms = sorted(frozenset().union(*(formula.atoms for formula in formulas)), key=repr)
         self.table, accepts = _product([compile_pattern(""), *map(automaton_of, atoms)])  # "": any UTF-8
-        self.vectors: list[Vector | None] = [  # None: within a character, or not UTF-8
-            _vector(goals, dict(zip(atoms, held))) if is_text else None for is_text, *held in accepts
+        self.outcomes: list[Outcome | None] = [  # None: within a character, or not UTF-8
+            _outcome(formulas, dict(zip(atoms, held))) if is_text else None for is_text, *held in accepts
         ]
 
     @cached_property
-    def reachable(self) -> frozenset[Vector]:
-        return frozenset(vector for vector in self.vectors if vector is not None)
+    def reachable(self) -> frozenset[Outcome]:
+        return frozenset(outcome for outcome in self.outcomes if outcome is not None)
 
 
 class TextMachine:
-    """The strings of a TextAutomaton whose vector is in `accept`, with every dead end cut away.
+    """The strings of a TextAutomaton whose outcome is in `accepted`, without dead ends.
 
-    next[state][byte] is a state or DEAD; ends[state] the vector where the string may end, else None;
-    endless[state] tells whether infinitely many strings go on from there.
+    next[state][byte] is a state or DEAD. ends[state] is the outcome if the string may end there, else None.
     """
 
-    def __init__(self, automaton: TextAutomaton, accept: frozenset[Vector]):
-        ends = np.array([vector in accept for vector in automaton.vectors])  # (S,)
-        live = _backwards(automaton.table, ends)
-        table, first = _minimise(automaton.table, live, [v if v in accept else None for v in automaton.vectors])
+    def __init__(self, automaton: TextAutomaton, accepted: frozenset[Outcome]):
+        labels = [outcome if outcome in accepted else None for outcome in automaton.outcomes]
+        live = co_reachable(automaton.table, np.array([label is not None for label in labels]))
+        table, first = _minimise(automaton.table, live, labels)
         self.next: list[list[int]] = table.tolist()
-        self.ends: list[Vector | None] = [automaton.vectors[i] if ends[i] else None for i in first]
-        self.takes_any = automaton.reachable == {self.ends[0]}
-        # The same in arrays, with a last row for the state DEAD.
+        self.ends: list[Outcome | None] = [labels[i] for i in first]
+        self.accepts_all = automaton.reachable == {self.ends[0]}
+        # The same as arrays, with a last row for DEAD.
         self.table = np.r_[table, np.full((1, 256), DEAD)]  # (S + 1, 256)
         self.may_end = np.array([*(end is not None for end in self.ends), False])  # (S + 1,)
 
     @cached_property
-    def endless(self) -> list[bool]:
-        """A state is endless if a cycle can be reached: strip states whose successors are all stripped."""
-        endless = np.arange(len(self.table)) < len(self.next)  # (S + 1,)
+    def is_infinite(self) -> list[bool]:
+        """For each state: do infinitely many strings continue from it? They do if a cycle can be reached. So strip
+        states whose successors are all stripped, until none is left to strip."""
+        infinite = np.arange(len(self.table)) < len(self.next)  # (S + 1,)
         while True:
-            still = endless[self.table].any(axis=1)
-            if (still == endless).all():
-                return endless[:-1].tolist()
-            endless = still
+            still = infinite[self.table].any(axis=1)
+            if (still == infinite).all():
+                return infinite[:-1].tolist()
+            infinite = still
 
     @cached_property
-    def is_endless(self) -> bool:
-        """Is every state endless? Then a text goes on without end wherever it stands."""
-        return all(self.endless)
+    def always_infinite(self) -> bool:
+        """Do infinitely many strings continue from every state?"""
+        return all(self.is_infinite)
 
-    def end_of(self, text: str) -> Vector | None:
-        """The vector of a whole text, or None where it does not fit."""
-        if self.takes_any:
+    def outcome_of(self, text: str) -> Outcome | None:
+        """Return the outcome of a whole text, or None if the text does not fit."""
+        if self.accepts_all:
             return self.ends[0]
         state = self.run(text)
         return None if state == DEAD else self.ends[state]
 
     def run(self, text: str | bytes, state: int = 0) -> int:
-        """The state after a text, or DEAD."""
+        """Return the state after a text, or DEAD."""
         for byte in text.encode() if isinstance(text, str) else text:
             state = self.next[state][byte]
             if state == DEAD:
@@ -85,7 +88,7 @@ class TextMachine:
         return state
 
     def language(self, state: int = 0) -> Iterator[bytes]:
-        """All that may follow in a state that is not endless, one by one: there may be very many."""
+        """Yield all strings that continue from a state that is not infinite. There may be very many."""
         todo = [(state, b"")]
         while todo:
             at, path = todo.pop()
@@ -94,12 +97,12 @@ class TextMachine:
             todo += [(n, path + bytes([byte])) for byte, n in enumerate(self.next[at]) if n != DEAD]
 
 
-def _vector(goals: tuple[Formula, ...], held: dict) -> Vector:
-    return tuple(truth(goal, held.__getitem__) for goal in goals)
+def _outcome(formulas: tuple[Formula, ...], held: dict) -> Outcome:
+    return tuple(truth(formula, held.__getitem__) for formula in formulas)
 
 
 def _product(automata: list[DFA]) -> tuple[np.ndarray, list[tuple[bool, ...]]]:
-    """The reachable part of the product: its table (S, 256), and for each state who accepts."""
+    """Return the reachable part of the product: its table (S, 256), and for each state which automata accept."""
     start = (0,) * len(automata)
     numbers, order, rows = {start: 0}, [start], []
     for states in order:
@@ -117,18 +120,12 @@ def _product(automata: list[DFA]) -> tuple[np.ndarray, list[tuple[bool, ...]]]:
     return np.array(rows), accepts
 
 
-def _backwards(table: np.ndarray, goal: np.ndarray) -> np.ndarray:
-    """The states (S,) from which a state of `goal` (S,) can be reached."""
-    while ((grown := goal | goal[table].any(axis=1)) != goal).any():
-        goal = grown
-    return goal
-
-
 def _minimise(table: np.ndarray, live: np.ndarray, labels: list) -> tuple[np.ndarray, np.ndarray]:
-    """Moore's algorithm: the smallest table (with DEAD) that keeps labels, and a state of each of its classes."""
+    """Minimise by Moore's algorithm. Return the smallest table (with DEAD) that keeps the labels, and for each of its
+    states one of the states that it stands for."""
     known: dict = {}
     block = np.array([known.setdefault(label, len(known)) for label in labels])
-    columns = np.unique(table, axis=1)  # (S, C): bytes that no state tells apart count once
+    columns = np.unique(table, axis=1)  # (S, C): bytes that every state treats alike count once
     while True:
         refined = block
         for column in columns.T:
@@ -137,7 +134,7 @@ def _minimise(table: np.ndarray, live: np.ndarray, labels: list) -> tuple[np.nda
         if len(first) == len(set(block.tolist())):
             break
         block = refined
-    order = np.argsort(first)  # number the classes by their first state: the start stays state 0
+    order = np.argsort(first)  # by their first states, so that the start stays state 0
     order = order[live[first[order]] | (order == refined[0])]
     rank = np.full(len(first), DEAD)
     rank[order] = np.arange(len(order))

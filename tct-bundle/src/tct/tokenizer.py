@@ -1,10 +1,9 @@
-"""A compiled schema with its merges: documents to tokens and back, and the artifact that holds it."""
+"""A compiled schema with its merges: documents to tokens and back, and the artifact that stores it."""
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
 from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
@@ -12,35 +11,36 @@ from typing import Any
 import numpy as np
 
 from script_tools.files import write_atomic
-from tct.bpe import Merge, Merges
-from tct.codec import NOTHING, Decoder, DuplicateKeys, Encoder, Truncated, symbols_of
+from tct.bpe import BpeModel, Merge
+from tct.codec import NO_VALUE, Decoder, Encoder, Truncated, flatten
+from tct.json_text import compact, read_json
 from tct.machine import TypeMachine
-from tct.masks import Masks
-from tct.matcher import Matcher
-from tct.partial_json import json_beginnings
-from tct.path_class import PathClasses
-from tct.prefix import Prefix, left_open, prefix_of
+from tct.matcher import Matcher, Prefix
+from tct.partial_document import reopen_tail
+from tct.partial_json import read_partial_json
+from tct.prefix import prefix_of
 from tct.schema import Schema
 from tct.symbols import PAD
+from tct.vocabulary import Vocabulary
 
 FORMAT = 1  # raised when artifacts of this format can no longer be read
 
 
 class CompiledSchema:
-    """A JSON Schema as a type machine; documents are written in its base symbols."""
+    """A JSON Schema as a type machine. Documents are encoded in its base symbols."""
 
     def __init__(self, schema: Schema):
         self.schema = schema
         self.machine = TypeMachine(schema)
 
     def encode(self, value: Any) -> list[int]:
-        """The base symbols of a document; SchemaValidationError with JSON path and reason."""
-        return symbols_of(Encoder(self.machine).encode(value))
+        """Return the base symbols of a document. Raises SchemaValidationError with JSON path and reason."""
+        return flatten(Encoder(self.machine).encode(value))
 
     def decode(self, symbols: Sequence[int]) -> Any:
-        """The document that base symbols spell; ValueError where they spell none, or more than one."""
+        """Return the document of some base symbols. Raises ValueError unless they are exactly one document."""
         decoder = Decoder(self.machine, list(symbols))
-        value = _whole(decoder)
+        value = _decode_whole(decoder)
         if decoder.at < len(symbols):
             raise ValueError(f"{len(symbols) - decoder.at} symbols follow the document")
         return value
@@ -49,7 +49,7 @@ class CompiledSchema:
 def compile_json_schema(schema: Schema) -> CompiledSchema:
     """Compile a schema of the draft that its `$schema` names, or of draft-07.
 
-    Raises UnsupportedSchemaError with what cannot be enforced, and where.
+    Raises UnsupportedSchemaError with the keyword that cannot be enforced and its JSON pointer.
     """
     return CompiledSchema(schema)
 
@@ -60,92 +60,88 @@ class Tokenizer:
     def __init__(self, schema: Schema, merges: Iterable[Merge] = ()):
         self.schema = schema
         self.machine = TypeMachine(schema)
-        self.merges = Merges(self.machine.symbols.size, merges)
+        self.bpe = BpeModel(self.machine.symbols.size, merges)
+        self.vocabulary = Vocabulary(self.machine, self.bpe)
 
     # -- documents
 
     def encode(self, json_text: str) -> list[int]:
-        """The tokens of a JSON document.
+        """Return the tokens of a JSON document.
 
-        Raises ValueError with the JSON path where the text is not JSON, repeats a key, or is not schema-valid.
+        Raises ValueError with the JSON path if the text is not JSON, repeats a key, or is not schema-valid.
         """
-        return self.encode_value(read_json(json_text))
+        return self.encode_value(_read(read_json, json_text))
 
     def encode_value(self, value: Any) -> list[int]:
-        """The same for a document already parsed: dict, list, str, int, float, bool and None."""
-        return self.merges.tokens(Encoder(self.machine).encode(value))
-
-    def encode_with_states(self, json_text: str) -> tuple[list[int], list[int]]:
-        """The tokens of a JSON document, and after each of them the matcher's `state_id`; raises as `encode`."""
-        tokens = self.encode(json_text)
-        return tokens, self.states_of(tokens)[1:]
+        """Return the tokens of a document that has been parsed: dict, list, str, int, float, bool or None."""
+        return self.bpe.tokens(Encoder(self.machine).encode(value))
 
     def states_of(self, tokens: Sequence[int]) -> list[int]:
-        """The matcher's `state_id` before the first of some tokens and after each; ValueError where one of them is
-        not allowed."""
+        """Return the matcher's `state_id` before the first token and after each. Raises ValueError if a token is not
+        allowed."""
         matcher = self.matcher()
-        for place, token in enumerate(tokens):
+        for index, token in enumerate(tokens):
             if not matcher.accept_token(token):
-                raise ValueError(f"token {place} is {token}: not allowed there")
+                raise ValueError(f"token {index} is {token}: not allowed there")
         return matcher.state_ids()
 
     def encode_batch(self, texts: Sequence[str], num_threads: int | None = None) -> list[np.ndarray]:
-        """`encode` in bulk: an int32 array for each text."""
+        """Return an int32 array of tokens for each text."""
         with ThreadPoolExecutor(num_threads) as pool:
             return list(pool.map(lambda text: np.array(self.encode(text), np.int32), texts))
 
     def encode_prefix(self, partial: str | Any) -> Prefix:
-        """A partial document, JSON text cut anywhere or a value, for completion (see `Prefix`).
+        """Encode a partial document, a JSON text cut anywhere or a value, for completion (see `Prefix`).
 
-        Of a text, what it closes is closed, and a string, number or key at its very end may go on. A value, and
-        a text that is a whole document, is left open: members and items may follow in every container that ends
-        with it. ValueError with the JSON path where no valid document starts so.
+        A container that the text closes is closed; a string, number or key at its very end may continue. A value, or a
+        text that is a whole document, may continue in every container that ends with it. Raises ValueError with the
+        JSON path if no valid document starts so.
         """
-        is_text = isinstance(partial, str)
-        return prefix_of(self, json_beginnings(partial, read_json) if is_text else [left_open(partial)])
+        readings = _read(read_partial_json, partial) if isinstance(partial, str) else [reopen_tail(partial)]
+        return prefix_of(self.vocabulary, readings)
 
     def decode(self, tokens: Sequence[int]) -> tuple[str, int, int]:
-        """(compact JSON text, tokens consumed, tokens given); surplus tokens, such as padding, are not read.
+        """Return (compact JSON text, tokens consumed, tokens given). Surplus tokens, such as padding, are not read.
 
-        Raises ValueError where the tokens are not those of a complete document.
+        Raises ValueError if the tokens are not those of a complete document.
         """
-        symbols, ends = self._spell_out(tokens)
+        symbols, ends = self._flatten(tokens)
         decoder = Decoder(self.machine, symbols)
-        return compact(_whole(decoder)), self._consumed(decoder, ends), len(tokens)
+        return compact(_decode_whole(decoder)), self._consumed(decoder, ends), len(tokens)
 
     def decode_prefix(self, tokens: Sequence[int]) -> tuple[str, int, bool]:
-        """(compact JSON text, tokens consumed, is_complete) of a sequence that may end anywhere.
+        """Return (compact JSON text, tokens consumed, is_complete) for a sequence that may end anywhere.
 
-        Open containers are closed, a string that is cut keeps what there is of it, a key without a value is
-        left out. No tokens at all say an empty object, or null where the schema wants none.
+        Open containers are closed, a cut string keeps its text so far, a key without a value is dropped. Without any
+        tokens the text is an empty object, or null if the document cannot be an object.
         """
-        symbols, ends = self._spell_out(tokens)
+        symbols, ends = self._flatten(tokens)
         decoder = Decoder(self.machine, symbols)
         try:
             value = decoder.decode()
         except Truncated as cut:
-            return compact(None if cut.partial is NOTHING else cut.partial), len(ends), False
+            return compact(None if cut.partial is NO_VALUE else cut.partial), len(ends), False
         return compact(value), self._consumed(decoder, ends), True
 
-    def _spell_out(self, tokens: Sequence[int]) -> tuple[list[int], list[int]]:
-        """The symbols of tokens up to the first PAD, and for each token how many symbols end with it."""
+    def _flatten(self, tokens: Sequence[int]) -> tuple[list[int], list[int]]:
+        """Return the symbols of the tokens up to the first PAD, and for each token the index of the symbol after it."""
         tokens = [int(token) for token in tokens]
         tokens = tokens[: tokens.index(PAD)] if PAD in tokens else tokens
         for index, token in enumerate(tokens):
             if not 0 <= token < self.vocab_size():
                 raise ValueError(f"token {index} is {token}: not in the vocabulary of {self.vocab_size()}")
-        spelled = [self.merges.symbols_of[token] for token in tokens]
+        spelled = [self.bpe.symbols_of[token] for token in tokens]
         return list(chain.from_iterable(spelled)), list(accumulate(map(len, spelled)))
 
     @staticmethod
     def _consumed(decoder: Decoder, ends: list[int]) -> int:
         if decoder.at not in ends:
-            raise ValueError("the last token of the document says more than its end")
+            raise ValueError("the last token of the document continues past the end of the document")
         return ends.index(decoder.at) + 1
 
     @staticmethod
     def extract_window(tokens: Sequence[int], start: int, end: int, stride: int = 1) -> list[int]:
-        """The window of tokens start..end: its position, counted in strides, then the tokens.
+        """Return the window of tokens start..end: its position, counted in strides, then the tokens.
 
         >>> Tokenizer.extract_window([5, 6, 7, 8], 2, 4, stride=2)
         [1, 7, 8]
@@ -157,47 +153,41 @@ class Tokenizer:
     # -- the vocabulary
 
     def vocab_size(self) -> int:
-        return self.merges.vocab_size
+        return self.bpe.vocab_size
 
     def pad_token(self) -> int:
         return PAD
 
     def id_to_token(self, token: int) -> str:
-        """What a token says, readably: free text as it is, structure in angle brackets."""
-        return self.machine.symbols.describe(self.merges.symbols_of[token])
+        """Return readable text for a token: free text as it is, all other symbols in angle brackets."""
+        return self.machine.symbols.describe(self.bpe.symbols_of[token])
 
     def matcher(self) -> Matcher:
-        """A new matcher at the start of a document."""
-        return Matcher(self)
+        """Return a new matcher at the start of a document."""
+        return Matcher(self.vocabulary)
 
     def n_states(self) -> int:
-        """How many places a matcher's `state_id` tells apart."""
-        return self.classes.n_states
+        """Return the number of schema positions that a matcher's `state_id` distinguishes."""
+        return self.vocabulary.positions.n_positions
 
     def describe_state(self, state_id: int) -> tuple[str | None, str]:
-        """The key that the schema names the place by, or None, and what is being read there: "value", "text",
-        "number", "array", "object", "key", or "end" after a document."""
-        return self.classes.describe(state_id)
+        """Return (key of the value, or None if the schema does not name the key; what is being read).
 
-    @cached_property
-    def classes(self) -> PathClasses:
-        return PathClasses(self.machine)
-
-    @cached_property
-    def masks(self) -> Masks:
-        return Masks(self.merges.symbols_of)
+        The latter is "value", "text", "number", "array", "object", "key", or "end" after a document.
+        """
+        return self.vocabulary.positions.describe(state_id)
 
     # -- the artifact
 
     @property
     def fingerprint(self) -> str:
-        """Sixteen hex digits that differ wherever two tokenizers may: of the schema, the merges, the format."""
-        return _sha256([FORMAT, schema_hash(self.schema), self.merges.merges])[:16]
+        """Sixteen hex digits, a hash of the format, the schema and the merges."""
+        return _sha256([FORMAT, schema_hash(self.schema), self.bpe.merges])[:16]
 
     def save(self, path: str | Path, embed_schema: bool = True) -> None:
-        """Writes the artifact, and beside it the vocabulary for people to read (*.vocab.txt).
+        """Write the artifact, and next to it the vocabulary for people to read (*.vocab.txt).
 
-        Without the schema embedded, `load` must be given it.
+        If the schema is not embedded, `load` needs it as an argument.
         """
         artifact = {
             "format": FORMAT,
@@ -205,7 +195,7 @@ class Tokenizer:
             "vocab_size": self.vocab_size(),
             "schema_sha256": schema_hash(self.schema),
             "schema": self.schema if embed_schema else None,
-            "merges": " ".join(f"{left}+{right}" for left, right in self.merges.merges),
+            "merges": " ".join(f"{left}+{right}" for left, right in self.bpe.merges),
         }
         path = Path(path)
         write_atomic(path, (json.dumps(artifact, ensure_ascii=False, indent=1) + "\n").encode())
@@ -213,13 +203,13 @@ class Tokenizer:
 
     def _listing(self) -> Iterable[str]:
         yield f"# {self.vocab_size()} tokens, fingerprint {self.fingerprint}: id, token, and what it is merged from"
-        for token, parts in enumerate(self.merges.parts):
+        for token, parts in enumerate(self.bpe.parts):
             origin = f"    [{self.id_to_token(parts[0])}][{self.id_to_token(parts[1])}]" if parts else ""
             yield f"{token} [{self.id_to_token(token)}]{origin}"
 
     @classmethod
     def load(cls, path: str | Path, schema: Schema | None = None) -> "Tokenizer":
-        """Reads an artifact; ValueError where its format, schema or fingerprint does not fit."""
+        """Read an artifact. Raises ValueError if its format, schema or fingerprint does not match."""
         try:
             artifact = json.loads(Path(path).read_text("utf-8"))
             version, merges = artifact["format"], artifact["merges"].split()
@@ -229,49 +219,31 @@ class Tokenizer:
             raise ValueError(f"{path} has format {version}, this version of tct reads {FORMAT}: build it again")
         schema = artifact["schema"] if schema is None else schema
         if schema is None:
-            raise ValueError(f"{path} does not carry its schema: it has to be given")
+            raise ValueError(f"{path} does not contain its schema: pass the schema to load()")
         if schema_hash(schema) != artifact["schema_sha256"]:
-            raise ValueError(f"{path} was built for another version of the schema: build it again, or give that one")
+            raise ValueError(f"{path} was built for another version of the schema: build it again, or pass that one")
         tokenizer = cls(schema, (tuple(map(int, merge.split("+"))) for merge in merges))
         if tokenizer.fingerprint != artifact["fingerprint"]:
-            raise ValueError(f"{path} is damaged: its fingerprint does not fit its contents")
+            raise ValueError(f"{path} is damaged: its fingerprint does not match its contents")
         return tokenizer
 
 
-def read_json(text: str) -> Any:
-    """Parses JSON; NaN and infinities are refused, repeated keys marked for the encoder to refuse."""
-    try:
-        return json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant)
-    except RecursionError:
-        raise ValueError("$: nested too deeply") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"$: not JSON: {error}") from None
-
-
-def compact(value: Any) -> str:
-    """Compact JSON text, keys in their order, characters as themselves."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-
-
 def schema_hash(schema: Schema) -> str:
-    """SHA-256 of a schema, whatever the layout of its file."""
+    """Return the SHA-256 of a schema, whatever the layout of its file."""
     return _sha256(schema)
 
 
-def _object(members: list[tuple[str, Any]]) -> dict:
-    value = dict(members)
-    if len(value) < len(members):
-        value = DuplicateKeys(value)
-        keys = [key for key, _ in members]
-        value.repeated = next(key for key in keys if keys.count(key) > 1)
-    return value
+def _read(reader: Callable[[str], Any], text: str) -> Any:
+    """Read JSON text. Put the JSON path of the document before an error."""
+    try:
+        return reader(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"$: not JSON: {error}") from None
+    except ValueError as error:
+        raise ValueError(f"$: {error}") from None
 
 
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"$: {name} is not a JSON number")
-
-
-def _whole(decoder: Decoder) -> Any:
+def _decode_whole(decoder: Decoder) -> Any:
     try:
         return decoder.decode()
     except Truncated:

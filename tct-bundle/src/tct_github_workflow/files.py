@@ -1,4 +1,4 @@
-"""Workflow files on disk: find them, read one, and publish a finished folder of results."""
+"""Workflow files on disk: find them, and read one."""
 
 import os
 import stat
@@ -6,37 +6,30 @@ from pathlib import Path
 
 from .workflow_yaml import decode_text, load_json, load_workflow
 
-try:
-    import fcntl
-except ImportError:
-    fcntl = None
-
-MAX_BYTES = 8 * 1024 * 1024  # bounds the memory and time that one file can take
+MAX_BYTES = 8 * 1024 * 1024  # limits the memory and time that one file can take
 YAML_SUFFIXES = (".yml", ".yaml")
 SUFFIXES = (".json", *YAML_SUFFIXES)
 
 
 class FileTooLargeError(OSError):
-    """A file of more than MAX_BYTES."""
+    """The file has more than MAX_BYTES."""
 
 
 def find_files(folder: Path, suffixes=SUFFIXES, onerror=None) -> list[str]:
-    """Paths of all files below folder with these suffixes, relative to it, with forward slashes, sorted.
+    """Return the sorted paths of all files below a folder with these suffixes, relative to it, with forward slashes.
 
-    Links to folders are not followed. A subfolder that cannot be listed goes to onerror as its OSError.
+    Links to folders are not followed. If a subfolder cannot be listed, onerror is called with the OSError.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder")
     found = []
     for parent, _, names in os.walk(folder, onerror=onerror):
-        found += [
-            Path(parent, name).relative_to(folder).as_posix() for name in names if name.lower().endswith(suffixes)
-        ]
-    return sorted(found)
+        found += [Path(parent, name) for name in names if name.lower().endswith(suffixes)]
+    return sorted(path.relative_to(folder).as_posix() for path in found)
 
 
 def owner_of(name: str) -> str:
-    """The owner of a file: its first folder up to a double underscore, or itself where it lies in none.
+    """Return the owner of a file: its first folder up to a double underscore, or its own name if it is in no folder.
 
     >>> owner_of("octocat__hello/ci.yml"), owner_of("ci.yml")
     ('octocat', 'ci.yml')
@@ -45,18 +38,17 @@ def owner_of(name: str) -> str:
 
 
 def load_file(path: Path):
-    """The JSON value of a workflow file: JSON where the name ends in .json, otherwise YAML.
+    """Return the JSON value of a workflow file: JSON if the name ends in .json, otherwise YAML.
 
-    Raises OSError (FileTooLargeError) where it cannot be read and WorkflowSyntaxError where it is not one
-    document.
+    Raises OSError (FileTooLargeError) if it cannot be read, and WorkflowSyntaxError if it is not one document.
     """
     return load_text(read_file(path), path.name)
 
 
 def load_text(text: str | bytes, name: str):
-    """The JSON value of a workflow's text: JSON where its name ends in .json, otherwise YAML.
+    """Return the JSON value of a workflow's text: JSON if its name ends in .json, YAML if in .yml or .yaml.
 
-    A text whose name ends in neither, because it may come from a table, is JSON if it starts with {.
+    Text with any other name, for example from a table, is JSON if it starts with { and YAML otherwise.
     """
     text = decode_text(text)
     suffix = os.path.splitext(name)[1].lower()
@@ -65,7 +57,7 @@ def load_text(text: str | bytes, name: str):
 
 
 def read_file(path: Path) -> bytes:
-    """The bytes of a regular file. OSError where there is none, FileTooLargeError beyond MAX_BYTES."""
+    """Return the bytes of a regular file. Raises OSError, or FileTooLargeError if it has more than MAX_BYTES."""
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):
         raise OSError("not a regular file")

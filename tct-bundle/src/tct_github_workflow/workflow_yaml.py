@@ -1,19 +1,22 @@
 """Workflow text to JSON values and back: YAML as GitHub reads it and as people write it.
 
-Both directions work on PyYAML's event stream, so that nesting costs no recursion and each departure from
-the YAML 1.1 that PyYAML would otherwise speak stands in one place here.
+Both directions work on PyYAML's event stream. So nesting needs no recursion, and this file has all departures from
+YAML 1.1, which PyYAML implements.
 """
 
 import json
 import math
 import re
+from dataclasses import dataclass
 
 import yaml
 
-MAX_DEPTH = 1_000  # nested collections
-MAX_EXPANDED = 16 * 1024 * 1024  # nodes and their characters, once aliases are copied out: stops alias bombs
+from tct.json_text import read_json
 
-# YAML 1.2.2, section 10.3.2 (core schema). Everything else that is plain is a string.
+MAX_DEPTH = 1_000  # nested collections
+MAX_EXPANDED = 16 * 1024 * 1024  # nodes and their characters, with aliases copied out: a limit for alias bombs
+
+# YAML 1.2.2, section 10.3.2 (core schema). Every other plain scalar is a string.
 _CONSTANTS = {
     "": None,
     "~": None,
@@ -32,8 +35,8 @@ _OCTAL_OR_HEX = re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 
-# What every YAML reader takes as it is: no control characters but tab and newline, none of the line breaks
-# that only YAML 1.1 knows, no byte order mark.
+# Characters that every YAML reader reads as they are: not control characters except tab and newline, not the line
+# breaks of YAML 1.1 only, not a byte order mark.
 _PRINTABLE = re.compile("[\t\n\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]*")
 _TOO_DEEP = f"more than {MAX_DEPTH:,} nested collections"
 _KEY_NOT_SCALAR = "a mapping key must be a scalar; quote a string that starts with { or ["
@@ -45,7 +48,7 @@ _COLLECTIONS = {yaml.MappingStartEvent: _CORE_TAG + "map", yaml.SequenceStartEve
 
 
 class WorkflowSyntaxError(ValueError):
-    """Text that is not one YAML or JSON document; the one-line message gives the place and the fault."""
+    """The text is not one YAML or JSON document. The one-line message names the place and the fault."""
 
 
 # -----------------------------------------------------------------------------
@@ -53,17 +56,17 @@ class WorkflowSyntaxError(ValueError):
 
 
 def load_workflow(text: str | bytes):
-    """The JSON value of one YAML document, read with YAML 1.2 core types as GitHub reads it.
+    """Return the JSON value of one YAML document, with the core types of YAML 1.2, as GitHub reads it.
 
-    Mapping keys are always strings: the source text of the key, the empty text for null. Nodes that aliases
-    repeat are one shared object in the result. Raises WorkflowSyntaxError with line and column.
+    Mapping keys are always strings: the source text of the key, the empty text for null. Nodes that are repeated by
+    aliases are one shared object in the result. Raises WorkflowSyntaxError with line and column.
     """
     text = decode_text(text)
     try:
         return _compose(yaml.parse(text, Loader=yaml.CSafeLoader))
     except yaml.MarkedYAMLError as error:
         problem = error.problem
-        if problem == "exceeded maximum nesting depth":  # libyaml 0.2.6 counts too; blocks, one less
+        if problem == "exceeded maximum nesting depth":  # a limit of libyaml since 0.2.6, for blocks one less
             problem = _TOO_DEEP
         elif text.startswith("\t", error.problem_mark.index) and "cannot start any token" in problem:
             problem = "a tab cannot indent; use spaces"
@@ -73,86 +76,106 @@ def load_workflow(text: str | bytes):
 
 
 def load_json(text: str | bytes):
-    """The value of one JSON document; duplicate keys, NaN and lone surrogates are refused."""
+    """Return the value of one JSON document. Duplicate keys, NaN and lone surrogates are errors."""
     text = decode_text(text)
     try:
-        value = json.loads(text, object_pairs_hook=_unique_keys, parse_float=_finite, parse_constant=_finite)
-        if "\\u" in text:  # the only way for a lone surrogate, which no UTF-8 file can hold, to come in
+        value = read_json(text, on_repeated=_reject_repeated, parse_float=_finite)
+        if "\\u" in text:  # only an escape can be a lone surrogate, because UTF-8 has none
             json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
         raise WorkflowSyntaxError(f"line {error.lineno}, column {error.colno}: {error.msg}") from None
     except UnicodeEncodeError:
         raise WorkflowSyntaxError("a string has half of a surrogate pair (\\ud800 to \\udfff)") from None
-    except RecursionError:
-        raise WorkflowSyntaxError("nested too deeply") from None
     except WorkflowSyntaxError:
         raise
-    except ValueError as error:  # an integer beyond Python's digit limit
+    except ValueError as error:  # nested too deeply, or an integer beyond Python's digit limit
         raise WorkflowSyntaxError(str(error).split(";")[0]) from None
     return value
 
 
+@dataclass(slots=True)
+class _Collection:
+    """A mapping or sequence that is being read."""
+
+    value: dict | list
+    anchor: str | None
+    start: int  # the size of the document before it
+    key: str | None = None  # of a mapping: the key that has no value yet
+
+    def add(self, event, value, key_text):
+        """Add an item, a key or the value of a key. `key_text` is None for a collection, which cannot be a key."""
+        if type(self.value) is list:
+            self.value.append(value)
+        elif self.key is not None:
+            self.value[self.key] = value
+            self.key = None
+        elif key_text is None:
+            raise _error(event.start_mark, _KEY_NOT_SCALAR)
+        elif key_text in self.value:
+            raise _error(event.start_mark, f"duplicate key {json.dumps(key_text)}")
+        else:
+            self.key = key_text
+
+
 def _compose(events):
-    """The value that the events of one document describe."""
-    stack = [([], None, 0)]  # open collections: (value, anchor, size of the document before it)
-    keys = [None]  # for each of them the key that waits for its value
+    """Return the value that the events of one document describe."""
+    stack = [_Collection([], None, 0)]  # open collections; the first holds the document
     anchors = {}  # name -> (value, key text, size), None while the collection is open
-    documents = size = 0
+    n_documents = size = 0  # size: nodes and their characters, with aliases copied out
     for event in events:
         kind = type(event)
         if kind is yaml.ScalarEvent:
             value = _scalar_value(event)
-            text = "" if value is None else event.value  # as a key
-            start, size = size, size + 1 + len(event.value)
+            key_text, start = "" if value is None else event.value, size
+            size += 1 + len(event.value)
             if event.anchor:
-                anchors[event.anchor] = (value, text, size - start)
-        elif kind in _COLLECTIONS:
-            if event.tag not in (None, _COLLECTIONS[kind]):
-                raise _bad_tag(event)
-            if type(stack[-1][0]) is dict and keys[-1] is None:
-                raise _error(event.start_mark, _KEY_NOT_SCALAR)
-            if len(stack) > MAX_DEPTH:
-                raise _error(event.start_mark, _TOO_DEEP)
-            if event.anchor:
-                anchors[event.anchor] = None
-            stack.append(({} if kind is yaml.MappingStartEvent else [], event.anchor, size))
-            keys.append(None)
-            size += 1
-            continue
+                anchors[event.anchor] = value, key_text, size - start
         elif kind is yaml.MappingEndEvent or kind is yaml.SequenceEndEvent:
-            value, anchor, start = stack.pop()
-            keys.pop()
-            text = None
-            if anchor:
-                anchors[anchor] = (value, None, size - start)
+            closed = stack.pop()
+            value, key_text = closed.value, None
+            if closed.anchor:
+                anchors[closed.anchor] = value, None, size - closed.start
         elif kind is yaml.AliasEvent:
-            value, text, copied = _resolve_alias(event, anchors)
+            value, key_text, copied = _resolve_alias(event, anchors)
             size += copied
             if size > MAX_EXPANDED:
                 raise _error(event.start_mark, f"aliases expand to more than {MAX_EXPANDED:,} characters")
         else:
-            if kind is yaml.DocumentStartEvent and (documents := documents + 1) > 1:
+            if kind in _COLLECTIONS:
+                stack.append(_start_collection(event, stack, size))
+                size += 1
+                if event.anchor:
+                    anchors[event.anchor] = None
+            elif kind is yaml.DocumentStartEvent and (n_documents := n_documents + 1) > 1:
                 raise _error(event.start_mark, "a second document starts here; a workflow file holds one")
             continue
-        parent, key = stack[-1][0], keys[-1]
-        if type(parent) is list:
-            parent.append(value)
-        elif key is not None:
-            parent[key] = value
-            keys[-1] = None
-        elif text is None:
-            raise _error(event.start_mark, _KEY_NOT_SCALAR)
-        elif text in parent:
-            raise _error(event.start_mark, f"duplicate key {json.dumps(text)}")
-        else:
-            keys[-1] = text
-    if not documents:
+        stack[-1].add(event, value, key_text)
+    if not n_documents:
         raise WorkflowSyntaxError("the file is empty")
-    return stack[0][0][0]
+    return stack[0].value[0]
+
+
+def _start_collection(event, stack, size):
+    if event.tag not in (None, _COLLECTIONS[type(event)]):
+        raise _bad_tag(event)
+    parent = stack[-1]
+    if type(parent.value) is dict and parent.key is None:
+        raise _error(event.start_mark, _KEY_NOT_SCALAR)
+    if len(stack) > MAX_DEPTH:
+        raise _error(event.start_mark, _TOO_DEEP)
+    return _Collection({} if type(event) is yaml.MappingStartEvent else [], event.anchor, size)
+
+
+def _resolve_alias(event, anchors):
+    if event.anchor not in anchors:
+        raise _error(event.start_mark, f"alias *{event.anchor} has no anchor before it")
+    if anchors[event.anchor] is None:
+        raise _error(event.start_mark, f"alias *{event.anchor} stands inside its own anchor")
+    return anchors[event.anchor]
 
 
 def _scalar_value(event):
-    """The value of a scalar: what its tag says, without one a string unless it is plain."""
+    """Return the value of a scalar. Its type is that of its tag. Without a tag, only a plain scalar is not a string."""
     if event.tag is None:
         return _plain(event) if event.implicit[0] else event.value
     if event.tag == _STRING_TAG:
@@ -166,7 +189,7 @@ def _scalar_value(event):
 
 
 def _plain(event):
-    """The value of an unquoted scalar by the core schema."""
+    """Return the value of an unquoted scalar by the core schema."""
     text = event.value
     if text in _CONSTANTS:
         return _CONSTANTS[text]
@@ -176,7 +199,7 @@ def _plain(event):
         if _INT.fullmatch(text) and event.tag != _CORE_TAG + "float":
             return int(text)
         if _OCTAL_OR_HEX.fullmatch(text):
-            return int(str(int(text, base=0)))  # str has a limit for digits, these bases have none
+            return int(str(int(text, base=0)))  # str() enforces the limit on decimal digits
         if _FLOAT.fullmatch(text):
             return _finite(text)
         if _NOT_FINITE.fullmatch(text):
@@ -184,14 +207,6 @@ def _plain(event):
     except ValueError as error:
         raise _error(event.start_mark, str(error).split(";")[0]) from None
     return text
-
-
-def _resolve_alias(event, anchors):
-    if event.anchor not in anchors:
-        raise _error(event.start_mark, f"alias *{event.anchor} has no anchor before it")
-    if anchors[event.anchor] is None:
-        raise _error(event.start_mark, f"alias *{event.anchor} stands inside its own anchor")
-    return anchors[event.anchor]
 
 
 def _bad_tag(event):
@@ -208,17 +223,13 @@ def _finite(text):
     return number
 
 
-def _unique_keys(pairs):
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        seen = set()
-        key = next(key for key, _ in pairs if key in seen or seen.add(key))
-        raise WorkflowSyntaxError(f"duplicate key {json.dumps(key)}")
-    return value
+def _reject_repeated(members, key):
+    raise WorkflowSyntaxError(f"duplicate key {json.dumps(key)}")
 
 
 def decode_text(text: str | bytes) -> str:
-    """Text without its byte order mark; WorkflowSyntaxError if it is not UTF-8 or has a lone surrogate."""
+    """Return text without its byte order mark. Raises WorkflowSyntaxError for a lone surrogate or bytes that are not
+    UTF-8."""
     try:
         data = text.encode() if isinstance(text, str) else text
         return data.decode("utf-8-sig")
@@ -243,14 +254,14 @@ def _error_at_byte(data, position, problem):
 
 
 def dump_workflow(value) -> str:
-    """YAML as people write it: block literals for scripts, bare `on`, quotes only where a reader needs them.
+    """Return YAML as people write it: block literals for scripts, bare `on`, quotes only if a reader needs them.
 
-    load_workflow(dump_workflow(value)) equals value, key order and types included, for every JSON value.
+    load_workflow(dump_workflow(value)) equals value, with the same key order and types, for every JSON value.
     """
     if not isinstance(value, dict) or not value:
         return _emit(value)
     blocks = [_emit({key: item}) for key, item in value.items()]
-    if isinstance(value.get("jobs"), dict):  # a blank line between jobs, too: their ids are indented by two
+    if isinstance(value.get("jobs"), dict):  # jobs, whose ids are indented by two, get a blank line between them
         index = list(value).index("jobs")
         blocks[index] = re.sub(r"(?<!\Ajobs:)\n(?=  [^ ])", "\n\n", blocks[index])
     return "\n".join(blocks)
@@ -269,7 +280,7 @@ def _document(value):
 
 
 def _events(root):
-    """The events of a value; a stack of iterators in place of recursion."""
+    """Yield the events of a value. A stack of iterators replaces recursion."""
     stack = [iter([root])]
     closing = []
     while stack:
@@ -306,7 +317,7 @@ def _scalar(value):
         return _bare(value) if _reads_as_string(value) else yaml.ScalarEvent(None, None, (False, True), value)
     text = json.dumps(value, allow_nan=False)
     if isinstance(value, float) and "." not in text:
-        text = text.replace("e", ".0e")  # YAML 1.1 takes 1e+20 for a string
+        text = text.replace("e", ".0e")  # in YAML 1.1 1e+20 is a string
     return _bare(text)
 
 
@@ -315,10 +326,10 @@ def _bare(text):
 
 
 def _fits_literal(text):
-    """Whether a literal block (|) says the text exactly.
+    """Can a literal block (|) represent the text exactly?
 
-    A leading tab would be taken for indentation, and trailing blank lines need the indicator that keeps them
-    all, those that we put between jobs too.
+    A leading tab would be read as indentation. Trailing blank lines would need the indicator that keeps all of them,
+    and then those that dump_workflow puts between jobs would be kept, too.
     """
     return (
         "\n" in text
@@ -330,7 +341,7 @@ def _fits_literal(text):
 
 
 def _reads_as_string(text):
-    """Whether readers of YAML 1.2 and of 1.1 (where yes, no, on and off are booleans) both see a string."""
+    """Is the text a string for readers of YAML 1.2, and of YAML 1.1, in which yes, no, on and off are booleans?"""
     return (
         text not in _CONSTANTS
         and not any(kind.fullmatch(text) for kind in (_INT, _OCTAL_OR_HEX, _FLOAT, _NOT_FINITE))
@@ -339,8 +350,8 @@ def _reads_as_string(text):
 
 
 class _Emitter(yaml.emitter.Emitter):
-    """PyYAML's emitter, with list items indented under their key and literals that may hold tabs and
-    trailing spaces."""
+    """PyYAML's emitter, but list items are indented under their key, and literals may contain tabs and trailing
+    spaces."""
 
     def increase_indent(self, flow=False, indentless=False):
         super().increase_indent(flow, indentless=False)

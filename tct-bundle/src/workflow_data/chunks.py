@@ -18,7 +18,8 @@ import numpy as np
 
 import tct_github_workflow as tct
 from script_tools.files import write_atomic
-from workflow_data.cleaning import Skipped, Workflow, canonical_json, clean
+from tct.json_text import canonical
+from workflow_data.cleaning import Skipped, Workflow, clean
 from workflow_data.dedup import signature
 from workflow_data.settings import PrepareSettings
 from workflow_data.sources import Record
@@ -75,7 +76,7 @@ def record_entry(record: Record, result: Workflow | Skipped) -> dict:
     return {
         "file": record.name,
         "group": record.group,
-        "digest": sha256(canonical_json(result.value).encode()),  # does not depend on the order of keys
+        "digest": sha256(canonical(result.value).encode()),  # does not depend on the order of keys
         "sha256": sha256(text),
         "tokens": len(result.tokens),
         "json_bytes": len(text),

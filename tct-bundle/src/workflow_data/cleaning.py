@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import tct_github_workflow as tct
 from tct.errors import SchemaValidationError
-from tct.tokenizer import compact
+from tct.json_text import compact
 from tct_github_workflow.files import FileTooLargeError, load_text, read_file
 from tct_github_workflow.workflow_yaml import WorkflowSyntaxError
 from workflow_data.repairs import MAX_REPAIRS, apply_repair
@@ -87,8 +87,3 @@ def describe_value(value) -> str:
         return f"not a mapping but {json.dumps(value, ensure_ascii=False)[:40]}"
     keys = ", ".join(list(value)[:5])
     return f"neither 'on' nor 'jobs' among its keys: {keys}"
-
-
-def canonical_json(value) -> str:
-    """Return compact JSON with sorted keys: equal values have equal texts."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from workflow_data.cleaning import Skipped, canonical_json
+from tct.json_text import canonical
+from workflow_data.cleaning import Skipped
 from workflow_data.sources import import_extra
 
 PERMUTATIONS = 128  # of a MinHash: estimates a similarity to about +- 0.04
@@ -65,7 +66,7 @@ def steps(workflow: dict) -> set[str]:
     """Return the steps of all jobs, and the jobs that call a workflow, as canonical JSON without names."""
     parts = [part for job in workflow["jobs"].values() for part in job.get("steps") or [job]]
     unnamed = ({key: value for key, value in part.items() if key not in ("name", "id")} for part in parts)
-    return {canonical_json(part) for part in unnamed}
+    return {canonical(part) for part in unnamed}
 
 
 def new_minhash(hashvalues: np.ndarray | None = None):

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from tct.json_text import canonical
 from workflow_data.chunks import sha256
-from workflow_data.cleaning import canonical_json
 from workflow_data.loaders import IGNORE_INDEX, EvalLoader
 from workflow_data.reader import load_rows, open_tokenizer, read_entries, read_metadata
 from workflow_data.table_file import open_table
@@ -149,7 +149,7 @@ def check_workflow(rows: np.ndarray, entry: dict, plan: WindowPlan, limit: int |
         raise Fault("decoding", str(error)) from None
     if sha256(text.encode()) != entry["sha256"]:
         raise Fault("decoding", "decodes to another text")
-    return sha256(canonical_json(json.loads(text)).encode())
+    return sha256(canonical(json.loads(text)).encode())
 
 
 def join_equal(content: np.ndarray, starts: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:

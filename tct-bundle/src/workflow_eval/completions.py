@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 
-from tct.tokenizer import compact
+from tct.json_text import compact
 from workflow_eval.samples import parse
 
 PARTS = ("key", "action", "step")

@@ -80,15 +80,6 @@ def steps_of(job: dict) -> list[dict]:
     return [step for step in as_list(job.get("steps")) if isinstance(step, dict)]
 
 
-def canonical(value) -> str:
-    """Return compact JSON with sorted keys: equal values have equal texts.
-
-    >>> canonical({"run": "make", "name": "Build"})
-    '{"name":"Build","run":"make"}'
-    """
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
-
-
 def plain(value) -> str:
     """Return a value on one line, as a person would write it."""
     if isinstance(value, dict):

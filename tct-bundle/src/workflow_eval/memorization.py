@@ -4,7 +4,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from workflow_eval.features import canonical, steps
+from tct.json_text import canonical
+from workflow_eval.features import steps
 
 PAD = 0  # separates documents; samples must not contain it
 

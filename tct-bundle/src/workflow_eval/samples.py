@@ -10,12 +10,12 @@ import jsonschema_rs
 import numpy as np
 from tqdm import tqdm
 
-from tct.tokenizer import read_json
+from tct.json_text import canonical, read_json
 from tct_github_workflow import workflow_schema
 from tct_github_workflow.workflow_yaml import dump_workflow
 from workflow_data.reader import iter_workflows
 from workflow_eval.actionlint import Linter, find_linter
-from workflow_eval.features import action_name, actions, canonical, compare_features
+from workflow_eval.features import action_name, actions, compare_features
 from workflow_eval.github_parser import GitHubParser, find_parser
 from workflow_eval.memorization import known_steps, longest_copied_spans, novel_step_shares
 from workflow_eval.references import broken_references

@@ -6,7 +6,7 @@ from functools import cache
 import numpy as np
 
 import tct_github_workflow as tct
-from tct.symbols import BYTE, END_STRING, FIRST_NAME
+from tct.symbols import END_STRING, FIRST_BYTE, FIRST_NAME
 
 KINDS = ("structure", "keys", "enum values", "action references", "run scripts", "other text")
 STRUCTURE, KEYS, ENUM_VALUES, ACTION_REFERENCES, RUN_SCRIPTS, OTHER_TEXT = range(len(KINDS))
@@ -57,7 +57,7 @@ def token_kinds() -> np.ndarray:
 
 def kind_of_symbols(symbols) -> int:
     """Return the kind of a token; of several kinds the most informative: text, then enum values, then keys."""
-    if any(BYTE <= symbol < END_STRING for symbol in symbols):
+    if any(FIRST_BYTE <= symbol < END_STRING for symbol in symbols):
         return OTHER_TEXT
     names = [tct.name_of_symbol(symbol) for symbol in symbols if symbol >= FIRST_NAME]
     if not names:

@@ -1,1 +1,1 @@
-"""Bridges to other libraries; each imports its library only when it is used."""
+"""Bridges to other libraries. Each module needs its library; import only those that you use."""

@@ -3,53 +3,47 @@
     constraint = TctLogitsProcessor(tokenizer)
     model.generate(..., logits_processor=[constraint], eos_token_id=0, pad_token_id=0)
 
-Only torch is needed here: transformers takes any callable of this form.
+Only torch is needed here, because transformers accepts any callable of this form.
 """
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+import torch
 
+from tct.masks import unpack_bitmask
 from tct.matcher import Matcher
 from tct.symbols import PAD
 from tct.tokenizer import Tokenizer
 
-if TYPE_CHECKING:
-    import torch
-
 
 class TctLogitsProcessor:
-    """Leaves a score only to tokens that keep a valid document in reach, and to PAD once it is complete.
+    """Keep the scores of tokens that can still lead to a valid document; after its end, only the score of PAD.
 
-    `skip` tokens at the start of each row, such as a position token, are no part of the document. Rows may change
-    places from step to step, as in beam search. One processor serves one call of generate at a time.
+    `skip` tokens at the start of each row, such as a position token, do not belong to the document. Rows may change
+    their order between steps, as in beam search. Use one processor for one call of generate at a time.
     """
 
     def __init__(self, tokenizer: Tokenizer, skip: int = 0):
         self.tokenizer, self.skip = tokenizer, skip
         self._matchers: dict[tuple[int, ...], Matcher] = {}  # by the tokens of the rows of the last step
 
-    def __call__(self, input_ids: "torch.Tensor", scores: "torch.Tensor") -> "torch.Tensor":
-        """Scores (B, V) with -inf for what is not allowed after the rows of input_ids (B, T).
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Return scores (B, V) with -inf for tokens that are not allowed after the rows of input_ids (B, T).
 
-        ValueError where a row is no beginning of a valid document.
+        Raises ValueError if a row is not the start of a valid document.
         """
-        import torch
-
         rows = [tuple(row) for row in input_ids[:, self.skip :].tolist()]
         self._matchers = {row: self._matcher(row) for row in rows}
         bitmask = np.zeros((len(rows), (scores.shape[1] + 31) // 32), np.int32)
         for index, row in enumerate(rows):
             if not self._matchers[row].fill_next_token_bitmask(bitmask, index):
                 bitmask[index, 0] = 1 << PAD
-        bits = np.unpackbits(bitmask.view(np.uint8), axis=1, count=scores.shape[1], bitorder="little")  # (B, V)
-        allowed = torch.from_numpy(bits).to(scores.device, torch.bool)
-        return scores.masked_fill(~allowed, float("-inf"))
+        allowed = torch.from_numpy(unpack_bitmask(bitmask)[:, : scores.shape[1]])  # (B, V)
+        return scores.masked_fill(~allowed.to(scores.device, torch.bool), float("-inf"))
 
     def _matcher(self, row: tuple[int, ...]) -> Matcher:
         before = self._matchers.get(row[:-1])
         matcher = before.fork() if before else self.tokenizer.matcher()
         tokens = [token for token in (row[-1:] if before else row) if token != PAD]
         if not matcher.accept_tokens(tokens):
-            raise ValueError(f"the tokens {[*row[:8]]} ... are no beginning of a valid document")
+            raise ValueError(f"the tokens {[*row[:8]]} ... are not the start of a valid document")
         return matcher

@@ -1,0 +1,144 @@
+"""How to finish a half-read document: a short sequence of symbols that completes it.
+
+Only values of the least depth are considered. So each call goes down one level of containers, and the search ends for
+recursive schemas, too. Completions are cached, so no function here may change one.
+"""
+
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from itertools import chain
+
+from tct.machine import ArrayNode, Member, ObjectNode, ValueNode
+from tct.state import DONE, ArrayFrame, KeyFrame, NumberFrame, ObjectFrame, State, TextFrame
+from tct.symbols import END_ARRAY, END_NUMBER, END_OBJECT, END_STRING, text_symbols
+from tct.text import DEAD, TextMachine
+
+PLAIN = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 ${}"
+BYTES = PLAIN + bytes(sorted(set(range(256)) - set(PLAIN)))  # in the order of preference
+
+Completion = list[int]
+_cached = lru_cache(maxsize=50_000)
+
+
+def complete(state: State) -> Completion:
+    """Return symbols that complete the document. The list is empty if it is complete."""
+    symbols: Completion = []
+    while state is not DONE:
+        completion = _complete_frame(state)
+        symbols += completion
+        for symbol in completion:
+            state = state.step(symbol)
+    return symbols
+
+
+def _complete_frame(state: State) -> Completion:
+    """Complete the innermost frame, or a key up to its value."""
+    frame = state.frame
+    if isinstance(frame, TextFrame):
+        return _spelled(_text(frame.machine, frame.at))
+    if isinstance(frame, KeyFrame):
+        return _spelled(_key(frame.machine, frame.at, lambda end: frame.spelled + end in state.outer.frame.keys))
+    if isinstance(frame, NumberFrame):
+        return _number(frame.node, frame.spelled)
+    if isinstance(frame, ObjectFrame):
+        return _members(frame.node, frozenset(map(bytes.decode, frame.keys)), frame.depth_left)
+    if isinstance(frame, ArrayFrame):
+        return _items(frame.node, frame.depth_left)
+    return _value(frame.node, frame.node)
+
+
+@_cached
+def _value(node: ValueNode, wanted: ValueNode) -> Completion:
+    """Return a short value of least depth among those that `wanted` accepts.
+
+    `wanted` is `node` with fewer accepted outcomes. The value is encoded as `node` requires.
+    """
+    depth = wanted.least_depth
+    if node.implied_type is not None:
+        return _after_opening(wanted, node.implied_type, depth)
+    openings = node.openings.items()
+    options = [[symbol] for symbol, opening in openings if opening.outcome in wanted.accepted]
+    types = wanted.types_within(depth)
+    if "string" in types and node.has_free_text:
+        options.append(_spelled(_text(wanted.text)))
+    composed = ((symbol, opening.follows) for symbol, opening in openings if opening.follows in types)
+    options += ([symbol, *_after_opening(wanted, type, depth)] for symbol, type in composed)
+    return min(options, key=len)
+
+
+def _after_opening(node: ValueNode, type: str, depth_left: int) -> Completion:
+    if type == "object":
+        return _members(node.object, frozenset(), depth_left)
+    return _items(node.array, depth_left) if type == "array" else _number(node, "")
+
+
+@_cached
+def _members(node: ObjectNode, used: frozenset[str], depth_left: int) -> Completion:
+    """Complete an object, its end included."""
+    if node.end is not None:
+        return [END_OBJECT]
+    options = []
+    for name in sorted(node.names - used):
+        if member := node.member(name, depth_left):
+            options += _with_next([member.symbol], member, node, lambda then: _members(then, used | {name}, depth_left))
+    if not options:
+        key = _key(node.open_keys(depth_left), 0, lambda key: key.decode() in used | node.names)
+        member, then_used = node.member(key.decode(), depth_left), used | {key.decode()}
+        options += _with_next(_spelled(key), member, node, lambda then: _members(then, then_used, depth_left))
+    return min(options, key=len)
+
+
+@_cached
+def _items(node: ArrayNode, depth_left: int) -> Completion:
+    """Complete an array, its end included."""
+    if node.end is not None:
+        return [END_ARRAY]
+    return min(_with_next([], node.item(depth_left), node, lambda then: _items(then, depth_left)), key=len)
+
+
+def _with_next(
+    first: Completion,
+    member: Member,
+    node: ObjectNode | ArrayNode,
+    rest: Callable[[ObjectNode | ArrayNode], Completion],
+) -> Iterable[Completion]:
+    """Yield a completion for each way in which the next member or item brings the container closer to its end."""
+    for outcome, then in member.after.items():
+        if then.residuals != node.residuals:
+            wanted = node.machine.value_node(member.node.residuals, frozenset([outcome]), member.node.is_item)
+            yield first + _value(member.node, wanted) + rest(then)
+
+
+@_cached
+def _text(machine: TextMachine, at: int = 0) -> bytes:
+    """Return the shortest end of a text."""
+    seen, paths = {at}, [(at, b"")]
+    for state, path in paths:
+        if machine.ends[state] is not None:
+            return path
+        for byte in BYTES:
+            then = machine.next[state][byte]
+            if then != DEAD and then not in seen:
+                seen.add(then)
+                paths.append((then, path + bytes([byte])))
+    raise AssertionError("a live text has an end")
+
+
+def _key(machine: TextMachine, at: int, is_taken: Callable[[bytes], bool]) -> bytes:
+    """Return a short end of a key that the object does not have."""
+    if not machine.is_infinite[at]:
+        return next(end for end in chain([_text(machine, at)], machine.language(at)) if not is_taken(end))
+    path = b""
+    while is_taken(end := path + _text(machine, at)):
+        byte, at = next((b, then) for b in BYTES if (then := machine.next[at][b]) != DEAD and machine.is_infinite[then])
+        path += bytes([byte])
+    return end
+
+
+def _number(node: ValueNode, text: str) -> Completion:
+    """Return a short end of a number."""
+    return [*text_symbols(node.number_ending(text)), END_NUMBER]
+
+
+def _spelled(text: bytes) -> Completion:
+    return [*text_symbols(text), END_STRING]
