@@ -20,7 +20,7 @@ def evaluate_loss(model, batches) -> tuple[float, int]:
     model.eval()
     sums = [torch.zeros(2)]  # a rank may have no batch
     for x, y, *documents in batches:
-        loss = model(x, y, loss_reduction="sum", documents=documents[0] if documents else None)
+        loss = model(x, y, loss_reduction="sum", layout=documents[0] if documents else None)
         sums.append(torch.stack([loss, (y != IGNORE_INDEX).sum()]))
     model.train(was_training)
     nats, tokens = sum_over_ranks(torch.stack([pair.cpu() for pair in sums]).double().sum(0)).tolist()
@@ -43,7 +43,7 @@ def score_batch(model, x, y, documents=None, masks=None) -> TokenScores:
     """Of the targets of one batch. masks, uint8 (N, V / 8) with the lowest bit first, says which tokens are allowed in
     the place of each target."""
     counts = y.flatten() != IGNORE_INDEX
-    hidden = model.hidden(x, documents=documents).flatten(0, -2)[counts]  # (N, C)
+    hidden = model.hidden(x, documents).flatten(0, -2)[counts]  # (N, C)
     targets = y.flatten()[counts]  # (N,)
     columns = []
     for rows in torch.arange(len(targets)).split(ROWS_AT_A_TIME):

@@ -72,7 +72,7 @@ class Trainer:
             torch.manual_seed(derive_seed(self.seed, step, i * world_size + self.ranks.rank))
             with self.parallel_model.no_sync() if world_size > 1 and i < last else nullcontext():
                 with autocast(self.device, self.dtype):
-                    part = self.parallel_model(x, y, loss_reduction="sum", documents=documents) / targets
+                    part = self.parallel_model(x, y, loss_reduction="sum", layout=documents) / targets
                 (part * world_size).backward()  # the mean over the ranks divides by it
             nats += part.detach()
         grad_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.grad_clip)

@@ -418,7 +418,7 @@ def describe_run(run: Run, config: dict, folder: Path) -> dict:
 
     records = read_metrics(folder / "metrics.jsonl")
     with torch.device("meta"):
-        model = GPT(GPTConfig(**config["model_config"]))
+        model = GPT(GPTConfig.from_dict(config["model_config"]))
     settings = config["settings"]
     targets = settings["device_batch_size"] * settings["gradient_accumulation"] * model.config.sequence_len
     validations = [record for record in records if "val_bpb" in record]

@@ -103,7 +103,7 @@ def train(flags, command, device, ranks, stop):
     if settings.state_embedding and not n_states:
         raise ValueError(f"--state_embedding: {settings.data_dir} has no states: prepare it again with --states")
     fields = saved["model_config"] | {"dropout": settings.dropout} if saved else preset_config(settings, n_states)
-    config = GPTConfig(**fields)
+    config = GPTConfig.from_dict(fields)
     if saved:
         check_metadata(metadata, settings.data_dir, tokenizer=saved["data"]["tokenizer"], n_states=config.n_states)
     share = {

@@ -115,9 +115,10 @@ class LLGuidance:
         from llguidance import LLMatcher
         from llguidance.numpy import allocate_token_bitmask
 
-        from workflow_data.llguidance_constraint import grammar_of, tokenizer_info
+        from tct.contrib.llguidance import grammar_of, tokenizer_info
+        from workflow_data.tokenizers import END
 
-        self._matcher_of, self._grammar_of = partial(LLMatcher, tokenizer_info(bpe)), grammar_of
+        self._matcher_of, self._grammar_of = partial(LLMatcher, tokenizer_info(bpe, END)), grammar_of
         self._bpe = bpe
         grammar = grammar_of(workflow_schema())
         self.dropped = "; ".join(LLMatcher.validate_grammar_with_warnings(grammar)[1])

@@ -5,7 +5,7 @@ import math
 import os
 import platform
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -16,11 +16,11 @@ from packaging.version import Version
 from test_sampling import brute_force, chi_square, in_loop
 
 from nanochat.engine import Engine
-from nanochat.functional import Documents
+from nanochat.functional import PackedDocuments
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.inference import prepare_for_inference
-from nanochat.kv_cache import KVCache, window_start
-from nanochat.sampling import sample_tokens
+from nanochat.kv_cache import KVCache, NewTokens, window_start
+from nanochat.sampling import SamplingParams, sample_tokens
 
 VOCAB = 45  # no multiple of 32, so that the last word of a bitmask is a part
 CONFIG = GPTConfig(sequence_len=32, vocab_size=VOCAB, n_layer=2, n_head=4, n_kv_head=2, n_embd=32)
@@ -114,6 +114,19 @@ def engine(model) -> Engine:
     return Engine(model, stride=STRIDE)
 
 
+def stream(engine, prompt, num_samples, **options):
+    """Engine.stream with the fields of SamplingParams as keyword arguments too."""
+    names = {field.name for field in fields(SamplingParams)} & options.keys()
+    sampling = SamplingParams(**{name: options.pop(name) for name in names})
+    return engine.stream(prompt, num_samples, sampling, **options)
+
+
+def generate(engine, prompt, num_samples, **options):
+    """Engine.generate with the fields of SamplingParams as keyword arguments too."""
+    ended = {step.index: step.sample for step in stream(engine, prompt, num_samples, **options) if step.sample}
+    return [ended[index] for index in sorted(ended)]
+
+
 def twin(model, prompt, index, max_tokens, temperature=1.0, seed=0, constraint=None) -> list[int]:
     """The engine done slowly: one sample, one token at a time, the whole window shown for each."""
     tokens, random = list(prompt), np.random.default_rng((seed, index))
@@ -129,7 +142,7 @@ def twin(model, prompt, index, max_tokens, temperature=1.0, seed=0, constraint=N
                 refused = [token for token in range(VOCAB) if token not in constraint.allowed()]
                 logits[:, refused] = -math.inf
             uniform = torch.tensor([random.random(dtype=np.float32)])
-            token = sample_tokens(logits, uniform, temperature)[0].item()
+            token = sample_tokens(logits, uniform, SamplingParams(temperature=temperature))[0].item()
         if constraint:
             assert constraint.accept_token(token)
         tokens.append(token)
@@ -163,9 +176,9 @@ def test_cached_logits_equal_uncached_in_rows_of_any_length(n_kv_head):
             ([0, 1, 2], [1, 3, 1]),
             ([0], [1]),
         ):
-            line = torch.cat([texts[row, held[row] : held[row] + count] for row, count in zip(rows, counts)])
-            cache.reserve(rows, counts)
-            got = model(line[None], kv_cache=cache)[0].split(counts)
+            new = {row: NewTokens(texts[row, held[row] : held[row] + n].tolist()) for row, n in zip(rows, counts)}
+            batch = cache.reserve(new)
+            got = model(batch.tokens, layout=batch)[0].split(counts)
             for row, count, logits in zip(rows, counts, got):
                 torch.testing.assert_close(logits, full[row, held[row] : held[row] + count], rtol=0, atol=1e-5)
                 held[row] += count
@@ -181,7 +194,7 @@ def test_cached_logits_of_a_model_that_is_told_states_equal_uncached(dtype):
     texts, states = torch.randint(0, VOCAB, (2, 32)), torch.randint(0, 6, (2, 32))
     with torch.inference_mode():
         full = [
-            model(text[None], documents=Documents.of([32], 32, states=told[None]))[0]
+            model(text[None], layout=PackedDocuments.of([32], 32, schema_positions=told[None]))[0]
             for text, told in zip(texts, states)
         ]
         if dtype:
@@ -190,9 +203,13 @@ def test_cached_logits_of_a_model_that_is_told_states_equal_uncached(dtype):
         for rows, counts in ([0], [5]), ([0, 1], [1, 9]), ([0, 1], [1, 1]), ([0, 1], [3, 1]), ([1], [1]):
             parts = [slice(held[row], held[row] + count) for row, count in zip(rows, counts)]
             told = [[0, *states[row].tolist()][part.start : part.stop + 1] for row, part in zip(rows, parts)]
-            cache.reserve(rows, counts, told, [texts[row, part.start - 1] for row, part in zip(rows, parts)])
-            line = torch.cat([texts[row, part] for row, part in zip(rows, parts)])
-            for row, part, logits in zip(rows, parts, model(line[None], kv_cache=cache)[0].split(counts)):
+            batch = cache.reserve(
+                {
+                    row: NewTokens(texts[row, part].tolist(), int(texts[row, part.start - 1]), positions)
+                    for row, part, positions in zip(rows, parts, told)
+                }
+            )
+            for row, part, logits in zip(rows, parts, model(batch.tokens, layout=batch)[0].split(counts)):
                 torch.testing.assert_close(logits, full[row][part], rtol=0, atol=1e-5)
                 held[row] = part.stop
 
@@ -201,11 +218,11 @@ def test_a_copied_row_goes_on_as_its_source(model):
     texts = torch.randint(0, VOCAB, (2, 12), generator=torch.Generator().manual_seed(0))
     cache = KVCache(CONFIG, 2, torch.float32, torch.device("cpu"))
     with torch.inference_mode():
-        cache.reserve([0, 1], [8, 11])
-        model(torch.cat([texts[0, :8], texts[1, :11]])[None], kv_cache=cache)
+        batch = cache.reserve({0: NewTokens(texts[0, :8].tolist()), 1: NewTokens(texts[1, :11].tolist())})
+        model(batch.tokens, layout=batch)
         cache.copy(1, 0)
-        cache.reserve([0], [1])
-        got = model(texts[1:, 11:], kv_cache=cache)[0, 0]
+        batch = cache.reserve({0: NewTokens(texts[1, 11:].tolist())})
+        got = model(batch.tokens, layout=batch)[0, 0]
         torch.testing.assert_close(got, model(texts[1:])[0, 11], rtol=0, atol=1e-5)
 
 
@@ -228,7 +245,7 @@ def test_a_window_fits_starts_at_the_stride_and_leaves_room(length, context, dat
 @pytest.mark.parametrize("prompt_length", [0, 31, 32, 75])
 def test_generation_past_the_context_equals_the_slow_twin(model, engine, prompt_length):
     prompt = np.random.default_rng(5).integers(0, VOCAB, prompt_length).tolist()
-    samples = engine.generate(prompt, 2, max_tokens=70, seed=2)
+    samples = generate(engine, prompt, 2, max_tokens=70, seed=2)
     for index, sample in enumerate(samples):
         assert sample.tokens == twin(model, prompt, index, 70, seed=2)
         assert sample.finish_reason == "length"
@@ -243,7 +260,7 @@ def test_a_model_that_is_told_states_sees_those_of_its_window():
     model = GPT(replace(CONFIG, **TOLD))
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.25)
-    [sample] = Engine(model, stride=STRIDE).generate([], 1, max_tokens=360, constraint_factory=Long)
+    [sample] = generate(Engine(model, stride=STRIDE), [], 1, max_tokens=360, constraint_factory=Long)
     tokens, random, brackets = sample.tokens, np.random.default_rng((0, 0)), Long()
     for count, token in enumerate(tokens[:90]):
         allowed = brackets.allowed()
@@ -252,16 +269,21 @@ def test_a_model_that_is_told_states_sees_those_of_its_window():
             window = [start // STRIDE, *tokens[start:count]]
             states = torch.tensor([brackets.trail[start:]])
             with torch.no_grad():
-                logits = model(torch.tensor([window]), documents=Documents.of([len(window)], 32, states=states))[:, -1]
+                logits = model(
+                    torch.tensor([window]), layout=PackedDocuments.of([len(window)], 32, schema_positions=states)
+                )[:, -1]
             logits[:, [token for token in range(VOCAB) if token not in allowed]] = -math.inf
-            assert token == sample_tokens(logits, torch.tensor([random.random(dtype=np.float32)]))[0].item()
+            assert (
+                token
+                == sample_tokens(logits, torch.tensor([random.random(dtype=np.float32)]), SamplingParams())[0].item()
+            )
         assert brackets.accept_token(token)
     assert count == 89
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_forced_tokens_are_those_that_sampling_would_take(model, engine, temperature):
-    samples = engine.generate([], 5, max_tokens=100, temperature=temperature, constraint_factory=Brackets)
+    samples = generate(engine, [], 5, max_tokens=100, temperature=temperature, constraint_factory=Brackets)
     for index, sample in enumerate(samples):
         assert sample.tokens == twin(model, [], index, 100, temperature, constraint=Brackets())
     if temperature:
@@ -276,8 +298,8 @@ def test_forced_tokens_are_those_that_sampling_would_take(model, engine, tempera
 @pytest.mark.parametrize("constraint", [None, Brackets, ClosableBrackets])
 def test_a_sample_depends_on_its_seed_and_index_alone(engine, constraint):
     def tokens(num_samples, batch_size, seed=0):
-        samples = engine.generate(
-            [], num_samples, max_tokens=50, seed=seed, batch_size=batch_size, constraint_factory=constraint
+        samples = generate(
+            engine, [], num_samples, max_tokens=50, seed=seed, batch_size=batch_size, constraint_factory=constraint
         )
         return [sample.tokens for sample in samples]
 
@@ -291,9 +313,9 @@ def test_a_sample_depends_on_its_seed_and_index_alone(engine, constraint):
 
 def test_processes_can_share_the_samples_of_one_seed(engine):
     options = dict(max_tokens=40, seed=2, batch_size=3, constraint_factory=ClosableBrackets)
-    halves = engine.generate([], 4, **options) + engine.generate([], 4, first=4, **options)
-    assert [sample.tokens for sample in halves] == [sample.tokens for sample in engine.generate([], 8, **options)]
-    assert {step.index for step in engine.stream([], 4, first=4, **options)} == {4, 5, 6, 7}
+    halves = generate(engine, [], 4, **options) + generate(engine, [], 4, first=4, **options)
+    assert [sample.tokens for sample in halves] == [sample.tokens for sample in generate(engine, [], 8, **options)]
+    assert {step.index for step in stream(engine, [], 4, first=4, **options)} == {4, 5, 6, 7}
 
 
 @pytest.mark.skipif(
@@ -310,8 +332,13 @@ def test_on_a_cpu_a_sample_is_the_same_to_the_bit_in_any_batch(dtype, told):
     engine = Engine(prepare_for_inference(model, dtype), stride=STRIDE)
 
     def samples(batch_size):
-        return engine.generate(
-            [OPEN], 24, max_tokens=150, batch_size=batch_size, constraint_factory=lambda: opened(TellingBrackets())
+        return generate(
+            engine,
+            [OPEN],
+            24,
+            max_tokens=150,
+            batch_size=batch_size,
+            constraint_factory=lambda: opened(TellingBrackets()),
         )
 
     def opened(brackets):
@@ -325,13 +352,15 @@ def test_on_a_cpu_a_sample_is_the_same_to_the_bit_in_any_batch(dtype, told):
 
 
 def test_log_probabilities_do_not_depend_on_the_batch(engine):
-    one, many = (engine.generate([], 8, max_tokens=60, batch_size=size, constraint_factory=Brackets) for size in (1, 8))
+    one, many = (
+        generate(engine, [], 8, max_tokens=60, batch_size=size, constraint_factory=Brackets) for size in (1, 8)
+    )
     assert [s.logprob for s in one] == pytest.approx([s.logprob for s in many], abs=1e-3)
 
 
 def test_threads_share_an_engine(engine):
     def run(seed):
-        return engine.generate([OPEN], 4, max_tokens=40, seed=seed)
+        return generate(engine, [OPEN], 4, max_tokens=40, seed=seed)
 
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(run, range(4))) == [run(seed) for seed in range(4)]
@@ -340,12 +369,12 @@ def test_threads_share_an_engine(engine):
 def test_the_stream_adds_up_to_the_samples(engine):
     options = dict(max_tokens=40, seed=3, batch_size=3, constraint_factory=ClosableBrackets)
     streamed, ended = {}, {}
-    for step in engine.stream([], 10, **options):
+    for step in stream(engine, [], 10, **options):
         assert step.index not in ended
         streamed.setdefault(step.index, []).extend(step.tokens)
         if step.sample:
             ended[step.index] = step.sample
-    assert [ended[index] for index in range(10)] == engine.generate([], 10, **options)
+    assert [ended[index] for index in range(10)] == generate(engine, [], 10, **options)
     assert all(streamed[index] == sample.tokens for index, sample in ended.items())
 
 
@@ -365,7 +394,7 @@ def log_probability(model, tokens: list[int]) -> float:
 
 
 def test_the_engine_samples_the_model_renormalised_over_what_is_allowed(model, engine):
-    samples = engine.generate([], 4000, max_tokens=2, batch_size=500, constraint_factory=Brackets)
+    samples = generate(engine, [], 4000, max_tokens=2, batch_size=500, constraint_factory=Brackets)
     with torch.no_grad():
         logits = model(torch.tensor([[0, OPEN]]))[0, -1].tolist()  # position 0, and OPEN is forced
     probs = brute_force(logits, [OPEN, OPEN_THREE, CLOSE, HEAD, *WORDS], 1.0, None, None)
@@ -375,12 +404,12 @@ def test_the_engine_samples_the_model_renormalised_over_what_is_allowed(model, e
 
 def test_the_log_probability_is_that_of_the_renormalised_model_at_temperature_one(model, engine):
     options = dict(max_tokens=25, temperature=1.5, top_k=5, constraint_factory=Brackets)
-    for sample in engine.generate([], 10, **options):
+    for sample in generate(engine, [], 10, **options):
         assert sample.logprob == pytest.approx(log_probability(model, sample.tokens), abs=1e-3)
 
 
 def test_greedy_takes_the_likeliest_token_whatever_the_seed(model, engine):
-    first, second = (engine.generate([1, 2], 2, max_tokens=40, temperature=0.0, seed=seed) for seed in (0, 1))
+    first, second = (generate(engine, [1, 2], 2, max_tokens=40, temperature=0.0, seed=seed) for seed in (0, 1))
     assert first == second and first[0].tokens == first[1].tokens
     tokens = [1, 2]
     for _ in range(20):
@@ -389,14 +418,14 @@ def test_greedy_takes_the_likeliest_token_whatever_the_seed(model, engine):
     assert first[0].tokens[:20] == tokens[2:]
 
 
-@pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="layers are packed on x86")
+@pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="layers are prepacked on x86")
 def test_a_cpu_without_bfloat16_has_its_weights_rounded_and_products_in_float32(monkeypatch):
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
     torch.manual_seed(0)
     model = GPT(CONFIG)
     rounded = copy.deepcopy(model).bfloat16().float()
     first, second = (
-        Engine(prepare_for_inference(part, dtype), stride=STRIDE).generate([OPEN], 4, max_tokens=70)
+        generate(Engine(prepare_for_inference(part, dtype), stride=STRIDE), [OPEN], 4, max_tokens=70)
         for part, dtype in ((model, torch.bfloat16), (rounded, torch.float32))
     )
     assert first == second
@@ -405,7 +434,7 @@ def test_a_cpu_without_bfloat16_has_its_weights_rounded_and_products_in_float32(
 def test_a_bfloat16_model_generates_with_a_bfloat16_cache():
     torch.manual_seed(0)
     model = prepare_for_inference(GPT(CONFIG), torch.bfloat16)
-    samples = Engine(model, stride=STRIDE).generate([], 8, max_tokens=70, constraint_factory=ClosableBrackets)
+    samples = generate(Engine(model, stride=STRIDE), [], 8, max_tokens=70, constraint_factory=ClosableBrackets)
     assert all(is_complete(sample.tokens) for sample in samples)
 
 
@@ -416,8 +445,14 @@ def test_a_bfloat16_model_generates_with_a_bfloat16_cache():
 @pytest.mark.parametrize("temperature", [0.0, 1.0, 5.0])
 @pytest.mark.parametrize("max_tokens", [2, 3, 5, 17, 60, 340])
 def test_with_closing_tokens_every_sample_is_complete(engine, temperature, max_tokens):
-    samples = engine.generate(
-        [], 12, max_tokens=max_tokens, temperature=temperature, batch_size=8, constraint_factory=ClosableBrackets
+    samples = generate(
+        engine,
+        [],
+        12,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        batch_size=8,
+        constraint_factory=ClosableBrackets,
     )
     for sample in samples:
         assert is_complete(sample.tokens) and len(sample.tokens) <= max_tokens
@@ -426,7 +461,7 @@ def test_with_closing_tokens_every_sample_is_complete(engine, temperature, max_t
 
 def test_only_a_sample_that_could_no_longer_end_by_itself_is_closed(model, engine):
     closable, plain = (
-        engine.generate([], 60, max_tokens=12, constraint_factory=factory) for factory in (ClosableBrackets, Brackets)
+        generate(engine, [], 60, max_tokens=12, constraint_factory=factory) for factory in (ClosableBrackets, Brackets)
     )
     for closed, cut in zip(closable, plain):
         if cut.finish_reason == "complete":
@@ -441,7 +476,7 @@ def test_only_a_sample_that_could_no_longer_end_by_itself_is_closed(model, engin
 
 def test_without_closing_tokens_a_sample_is_cut_at_max_tokens(engine):
     reasons = set()
-    for sample in engine.generate([], 60, max_tokens=12, constraint_factory=Brackets):
+    for sample in generate(engine, [], 60, max_tokens=12, constraint_factory=Brackets):
         reasons.add(sample.finish_reason)
         assert is_complete(sample.tokens) == (sample.finish_reason == "complete")
         assert len(sample.tokens) == 12 or sample.finish_reason == "complete"
@@ -463,12 +498,12 @@ def test_what_is_forced_does_not_go_beyond_max_tokens(engine):
             return self.depth == 5
 
     for max_tokens, reason in (4, "length"), (5, "complete"):
-        [sample] = engine.generate([], 1, max_tokens=max_tokens, constraint_factory=Chain)
+        [sample] = generate(engine, [], 1, max_tokens=max_tokens, constraint_factory=Chain)
         assert (sample.tokens, sample.finish_reason) == (list(WORDS[:max_tokens]), reason)
 
 
 def test_the_share_of_allowed_tokens_is_the_models(model, engine):
-    samples = engine.generate([], 6, max_tokens=20, measure_allowed=True, constraint_factory=Brackets)
+    samples = generate(engine, [], 6, max_tokens=20, measure_allowed=True, constraint_factory=Brackets)
     for sample in samples:
         brackets, shares = Brackets(), []
         with torch.no_grad():
@@ -478,18 +513,18 @@ def test_the_share_of_allowed_tokens_is_the_models(model, engine):
                 shares.append(row[brackets.allowed()].sum().item())
             brackets.accept_token(token)
         assert sample.allowed == pytest.approx(np.mean(shares), abs=1e-4)
-    assert engine.generate([], 1, max_tokens=20, constraint_factory=Brackets)[0].allowed is None
+    assert generate(engine, [], 1, max_tokens=20, constraint_factory=Brackets)[0].allowed is None
 
 
 def test_no_sample_goes_into_a_loop_where_that_is_asked_for():
     engine = Engine(GPT(CONFIG), stride=STRIDE)  # all logits are 0: the likeliest token is the first one allowed
     options = dict(max_tokens=200, temperature=0, constraint_factory=ClosableBrackets)
-    assert engine.generate([], 1, **options)[0].tokens[:100] == [OPEN] * 100
-    assert engine.generate([], 1, max_repeats=30, **options)[0].tokens[:31] == [OPEN] * 30 + [OPEN_THREE]
+    assert generate(engine, [], 1, **options)[0].tokens[:100] == [OPEN] * 100
+    assert generate(engine, [], 1, max_repeats=30, **options)[0].tokens[:31] == [OPEN] * 30 + [OPEN_THREE]
 
 
 def test_without_a_constraint_no_sample_goes_into_a_loop_either(engine):
-    looping, leaving = (engine.generate([], 1, max_tokens=200, temperature=0, max_repeats=n)[0].tokens for n in (0, 2))
+    looping, leaving = (generate(engine, [], 1, max_tokens=200, temperature=0, max_repeats=n)[0].tokens for n in (0, 2))
     assert any(in_loop(looping[:end], 2) for end in range(200))
     assert not any(in_loop(leaving[:end], 2) for end in range(200))
 
@@ -500,13 +535,13 @@ def test_a_prompt_already_complete_gives_empty_samples(engine):
         assert brackets.accept_token(OPEN) and brackets.accept_token(CLOSE)
         return brackets
 
-    for sample in engine.generate([OPEN, CLOSE], 3, max_tokens=5, constraint_factory=ended):
+    for sample in generate(engine, [OPEN, CLOSE], 3, max_tokens=5, constraint_factory=ended):
         assert (sample.tokens, sample.finish_reason, sample.logprob) == ([], "complete", 0.0)
 
 
 def test_too_few_tokens_for_any_ending_is_an_error(engine):
     with pytest.raises(ValueError, match="max_tokens 1 is too few.*has 2"):
-        engine.generate([], 1, max_tokens=1, constraint_factory=ClosableBrackets)
+        generate(engine, [], 1, max_tokens=1, constraint_factory=ClosableBrackets)
 
 
 def test_a_constraint_that_contradicts_itself_is_reported(engine):
@@ -519,9 +554,9 @@ def test_a_constraint_that_contradicts_itself_is_reported(engine):
             bitmask[index] = -1
 
     with pytest.raises(RuntimeError, match="allows no token"):
-        engine.generate([], 1, max_tokens=5, constraint_factory=DeadEnd)
+        generate(engine, [], 1, max_tokens=5, constraint_factory=DeadEnd)
     with pytest.raises(RuntimeError, match="refuses token"):
-        engine.generate([], 1, max_tokens=5, constraint_factory=Liar)
+        generate(engine, [], 1, max_tokens=5, constraint_factory=Liar)
 
 
 @pytest.mark.parametrize(
@@ -545,7 +580,7 @@ def test_a_constraint_that_contradicts_itself_is_reported(engine):
 )
 def test_an_argument_without_sense_is_refused_by_name(engine, change, message):
     with pytest.raises(ValueError, match=message):
-        engine.generate(**{"prompt": [], "num_samples": 1, "max_tokens": 4, **change})
+        generate(engine, **{"prompt": [], "num_samples": 1, "max_tokens": 4, **change})
 
 
 @pytest.mark.parametrize("stride", [0, CONFIG.sequence_len + 1])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from nanochat.functional import (
     CappedCrossEntropy,
-    Documents,
+    PackedDocuments,
     attend_documents,
     attend_in_blocks,
     attend_one_by_one,
@@ -38,9 +38,9 @@ def gradients(loss, *tensors):
 
 
 def test_documents_know_where_each_begins():
-    documents = Documents.of([3, 1, 2], longest=8, spare=4)
+    documents = PackedDocuments.of([3, 1, 2], max_seqlen=8, pad_to_multiple=4)
     assert documents.positions.tolist() == [0, 1, 2, 0, 0, 1]
-    assert documents.offsets.tolist() == [0, 3, 4, 6, 6] and documents.offsets.dtype == torch.int32
+    assert documents.cu_seqlens.tolist() == [0, 3, 4, 6, 6] and documents.cu_seqlens.dtype == torch.int32
     assert documents.lengths == (3, 1, 2)
 
 
@@ -49,7 +49,7 @@ def test_attention_is_that_of_each_document_alone(kv_heads):
     lengths = [5, 1, 7, 3]
     q = torch.randn(1, 4, 16, 8, requires_grad=True)
     k, v = (torch.randn(1, kv_heads, 16, 8, requires_grad=True) for _ in range(2))
-    together = attend_documents(q, k, v, Documents.of(lengths, longest=8))
+    together = attend_documents(q, k, v, PackedDocuments.of(lengths, max_seqlen=8))
     alone = torch.cat(
         [
             F.scaled_dot_product_attention(*parts, is_causal=True, enable_gqa=True)
@@ -70,7 +70,7 @@ def test_attention_is_that_of_each_document_alone(kv_heads):
 def test_attention_in_blocks_is_that_of_one_document_after_the_other(lengths, spare):
     q, k = torch.randn(2, 1, 2, sum(lengths), 12, requires_grad=True)
     v = torch.randn(1, 2, sum(lengths), 8, requires_grad=True)
-    documents = Documents.of(lengths, longest=max(lengths) + spare)
+    documents = PackedDocuments.of(lengths, max_seqlen=max(lengths) + spare)
     blocks, one_by_one = (attend(q, k, v, documents) for attend in (attend_in_blocks, attend_one_by_one))
     torch.testing.assert_close(blocks, one_by_one, rtol=0, atol=1e-6)
     weights = torch.randn_like(blocks)
@@ -85,7 +85,7 @@ def test_attention_in_blocks_is_that_of_one_document_after_the_other(lengths, sp
 def test_a_packed_batch_has_the_logits_of_its_documents(lengths):
     model = random_model()
     tokens = torch.randint(0, 50, (1, sum(lengths)))
-    together = model(tokens, documents=Documents.of(lengths, longest=16))
+    together = model(tokens, layout=PackedDocuments.of(lengths, max_seqlen=16))
     alone = torch.cat([model(part) for part in tokens.split(lengths, 1)], 1)
     torch.testing.assert_close(together, alone, rtol=0, atol=2e-5)
 
@@ -93,20 +93,20 @@ def test_a_packed_batch_has_the_logits_of_its_documents(lengths):
 def test_no_document_sees_another():
     model = random_model()
     tokens = torch.randint(0, 50, (1, 16))
-    documents = Documents.of([6, 10], longest=16)
-    before = model(tokens, documents=documents)
+    documents = PackedDocuments.of([6, 10], max_seqlen=16)
+    before = model(tokens, layout=documents)
     tokens[0, 2] = (tokens[0, 2] + 1) % 50
-    after = model(tokens, documents=documents)
+    after = model(tokens, layout=documents)
     assert torch.equal(before[0, 6:], after[0, 6:]) and not torch.equal(before[0, 2:6], after[0, 2:6])
 
 
 def test_gradient_checkpointing_of_a_packed_batch_changes_no_gradient():
-    model = random_model(resid_scalars=True, x0_scalars=True)
+    model = random_model()
     x, y = torch.randint(0, 50, (2, 1, 16))
-    documents = Documents.of([6, 10], longest=16)
+    documents = PackedDocuments.of([6, 10], max_seqlen=16)
     found = []
     for model.gradient_checkpointing in (False, True):
-        found.append(gradients(model(x, y, documents=documents), *model.parameters()))
+        found.append(gradients(model(x, y, layout=documents), *model.parameters()))
     assert all(torch.equal(a, b) for a, b in zip(*found))
 
 
@@ -171,16 +171,11 @@ def test_in_bfloat16_the_loss_agrees_to_its_precision():
 # what GPTConfig can add
 
 
-def test_scalars_are_tensors_only_where_they_are_asked_for():
-    names = {"resid_scalars", "x0_scalars"}
-    assert not names & set(random_model().state_dict())
-    model = GPT(GPTConfig(**{**vars(CONFIG), "resid_scalars": True, "x0_scalars": True}))
-    assert names <= set(model.state_dict())
-    plain = GPT(CONFIG)
-    state = model.state_dict()
-    plain.load_state_dict({name: state[name] for name in plain.state_dict()})
-    x = torch.randint(0, 50, (2, 9))
-    torch.testing.assert_close(model(x), plain(x))  # they begin as 1 and 0
+@pytest.mark.parametrize("name", ["resid_scalars", "x0_scalars"])
+def test_metadata_with_a_removed_field_loads_only_if_off(name):
+    assert GPTConfig.from_dict({**vars(CONFIG), name: False}) == GPTConfig.from_dict(vars(CONFIG)) == CONFIG
+    with pytest.raises(ValueError, match=f"trained with {name}, which this version no longer has"):
+        GPTConfig.from_dict({**vars(CONFIG), name: True})
 
 
 def test_dropout_acts_in_training_only_and_follows_the_seed():

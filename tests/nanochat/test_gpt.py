@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from nanochat.functional import Documents
+from nanochat.functional import PackedDocuments
 from nanochat.gpt import GPT, GPTConfig
 
 SHAPES = {
@@ -105,7 +105,7 @@ def test_states_change_embeddings_and_scores_as_the_formulas_say(config):
     model = random_model(replace(config, n_states=5, state_attention=True, previous_token=True))
     x, states = (tensor[0] for tensor in random_batch(replace(config, vocab_size=5), 1, 18))
     lengths = [11, 7]
-    got = model(x[None], documents=Documents.of(lengths, 11, states=states[None]))[0].split(lengths)
+    got = model(x[None], layout=PackedDocuments.of(lengths, 11, schema_positions=states[None]))[0].split(lengths)
     for tokens, told, logits in zip(x.split(lengths), states.split(lengths), got):
         expected = reference_logits(model.config, model.state_dict(), tokens.tolist(), told.tolist())
         torch.testing.assert_close(logits, expected.float(), rtol=0, atol=1e-5)
@@ -124,7 +124,7 @@ def test_attention_to_states_and_the_previous_token_begin_as_none():
             if "proj" in name or "head" in name:  # zero at first
                 torch.nn.init.normal_(parameter)
     x, states = random_batch(replace(config, vocab_size=5), 1, 9)
-    plain, told = (model(x, documents=Documents.of([9], 9, states=states)) for model in models)
+    plain, told = (model(x, layout=PackedDocuments.of([9], 9, schema_positions=states)) for model in models)
     torch.testing.assert_close(told, plain)
 
 

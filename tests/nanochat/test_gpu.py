@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from prepared_data import write_prepared
 from pretend_cuda import ANSWERS, CUDA, VARLEN_ATTN, flash_twin, pretended_gpu, use_varlen_attn  # noqa: F401
 from test_bench_train import JOB
-from test_engine import TOLD, Brackets
+from test_engine import TOLD, Brackets, generate
 from test_train import MICRO
 from torch._dynamo.testing import CompileCounterWithBackend
 
@@ -22,7 +22,7 @@ from nanochat.checkpoint_manager import load_checkpoint
 from nanochat.device import autocast
 from nanochat.distributed import Ranks
 from nanochat.engine import Engine
-from nanochat.functional import Documents, cap
+from nanochat.functional import PackedDocuments, cap
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.inference import prepare_for_inference
 from nanochat.loss_eval import score_batch
@@ -68,7 +68,11 @@ def packed_batch(device, n_states=0):
     x, y = torch.randint(0, 50, (2, 1, sum(LENGTHS)))
     y[0, ::5] = -1
     states = torch.randint(0, n_states, x.shape) if n_states else None
-    return x.to(device), y.to(device), Documents.of(LENGTHS, 16, spare=8, states=states).to(device)
+    return (
+        x.to(device),
+        y.to(device),
+        PackedDocuments.of(LENGTHS, 16, pad_to_multiple=8, schema_positions=states).to(device),
+    )
 
 
 def distance(one, other) -> float:
@@ -97,7 +101,7 @@ def test_loss_and_gradients_of_packed_documents_are_those_of_the_cpu(
         model.gradient_checkpointing = device is CUDA
         x, y, documents = packed_batch(device, model.config.n_states)
         with autocast(device, dtype):
-            loss = model(x, y, documents=documents)
+            loss = model(x, y, layout=documents)
         loss.backward()
         return loss, {name: parameter.grad for name, parameter in model.named_parameters()}
 
@@ -163,8 +167,16 @@ def test_samples_are_those_of_the_cpu(pretended_gpu, told, options):  # noqa: F8
     def run(device):
         model = random_model(device, vocab_size=45, n_kv_head=2, **(TOLD if told else {}))
         engine = Engine(model.eval(), stride=8)
-        return engine.generate(
-            [], 3, max_tokens=24, constraint_factory=Told, measure_allowed=True, max_repeats=4, batch_size=2, **options
+        return generate(
+            engine,
+            [],
+            3,
+            max_tokens=24,
+            constraint_factory=Told,
+            measure_allowed=True,
+            max_repeats=4,
+            batch_size=2,
+            **options,
         )
 
     with pretended_gpu:
@@ -175,7 +187,7 @@ def test_samples_are_those_of_the_cpu(pretended_gpu, told, options):  # noqa: F8
 def test_a_model_for_inference_generates_in_bfloat16(pretended_gpu):  # noqa: F811
     with pretended_gpu:
         engine = Engine(prepare_for_inference(random_model(CUDA, **TOLD), torch.bfloat16), stride=8)
-        samples = engine.generate([], 3, max_tokens=20, constraint_factory=lambda: Stay())
+        samples = generate(engine, [], 3, max_tokens=20, constraint_factory=lambda: Stay())
     assert [len(sample.tokens) for sample in samples] == [20] * 3
 
 
@@ -336,8 +348,8 @@ def test_all_batches_of_one_shape_share_one_graph(flash_twin, monkeypatch, dtype
     batches = []
     for lengths in ([16, 16], [5, 11, 16], [1, 2, 3, 10, 16]):
         x, y, states = torch.randint(0, 6, (3, 1, 32))
-        batches.append((x, y, Documents.of(lengths, longest=16, spare=8, states=states)))
-    expected = [model(x, y, loss_reduction="sum", documents=documents).item() for x, y, documents in batches]
+        batches.append((x, y, PackedDocuments.of(lengths, max_seqlen=16, pad_to_multiple=8, schema_positions=states)))
+    expected = [model(x, y, loss_reduction="sum", layout=documents).item() for x, y, documents in batches]
 
     monkeypatch.setattr(torch.backends.cuda, "is_flash_attention_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
@@ -349,7 +361,7 @@ def test_all_batches_of_one_shape_share_one_graph(flash_twin, monkeypatch, dtype
     compiled = torch.compile(model, backend=counter, fullgraph=True, dynamic=False)
     for (x, y, documents), wanted in zip(batches, expected):
         with autocast(CPU, dtype):
-            nats = compiled(x, y, loss_reduction="sum", documents=documents)
+            nats = compiled(x, y, loss_reduction="sum", layout=documents)
         nats.backward()
         assert nats.item() == pytest.approx(wanted, rel=1e-5 if dtype == torch.float32 else 0.02)
     assert counter.frame_count == 1

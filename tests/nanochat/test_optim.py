@@ -30,7 +30,7 @@ def named_groups(model, optimizers):
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_parameter_has_one_group_and_only_matrices_of_blocks_decay(name):
-    model = GPT(GPTConfig(**{**vars(CONFIG), "resid_scalars": True, "x0_scalars": True}))
+    model = GPT(GPTConfig(**{**vars(CONFIG), "previous_token": True, "n_states": 3, "state_attention": True}))
     optimizers = build_optimizers(model, name, weight_decay=0.1)
     groups = named_groups(model, optimizers)
     assert sum(len(group["params"]) for o in optimizers for group in o.param_groups) == len(groups)

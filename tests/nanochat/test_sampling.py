@@ -8,7 +8,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanochat.sampling import LEAST_LOOP, Loops, leave_loops, refused_tokens, sample_tokens
+from nanochat.sampling import (
+    SHORT_REPETITION,
+    RepetitionTracker,
+    SamplingParams,
+    disallowed_mask,
+    mask_repetition,
+    sample_tokens,
+)
 
 VOCAB = 45  # no multiple of 32, so that the last word of a bitmask is a part
 
@@ -54,9 +61,10 @@ def test_frequencies_are_those_of_the_renormalised_distribution(temperature, top
     bits = np.zeros(64, dtype=np.uint8)
     bits[allowed] = 1
     rows = torch.tensor(logits, dtype=torch.float32).repeat(40_000, 1)
-    rows.masked_fill_(refused_tokens(np.packbits(bits, bitorder="little").tobytes(), VOCAB), -math.inf)
+    rows.masked_fill_(disallowed_mask(np.packbits(bits, bitorder="little").tobytes(), VOCAB), -math.inf)
     uniforms = torch.from_numpy(random.random(40_000, dtype=np.float32))
-    tokens, logprobs = sample_tokens(rows, uniforms, temperature, top_k, top_p, min_p)
+    sampling = SamplingParams(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
+    tokens, logprobs = sample_tokens(rows, uniforms, sampling)
     probs = brute_force(logits, allowed, temperature, top_k, top_p, min_p)
     assert chi_square(np.bincount(tokens, minlength=VOCAB), probs) < 4
     plain = brute_force(logits, allowed, 1.0, None, None)
@@ -68,7 +76,7 @@ def test_frequencies_are_those_of_the_renormalised_distribution(temperature, top
 def test_extreme_draws_and_temperatures_pick_a_token_that_is_allowed(uniform, temperature):
     logits = torch.full((1, VOCAB), -math.inf)
     logits[0, [7, 20]] = torch.tensor([-14.9, 14.9])
-    token = sample_tokens(logits, torch.tensor([uniform]), temperature)[0].item()
+    token = sample_tokens(logits, torch.tensor([uniform]), SamplingParams(temperature=temperature))[0].item()
     assert token in (7, 20)
     if temperature < 1e-3:
         assert token == 20
@@ -79,11 +87,11 @@ def test_extreme_draws_and_temperatures_pick_a_token_that_is_allowed(uniform, te
 
 
 def test_a_loop_goes_on_where_there_is_no_other_way():
-    loops = [loops_after([5] * 30), None]
+    trackers = [tracker_after([5] * 30), None]
     logits = torch.zeros(2, 6)
-    assert leave_loops(logits, loops).tolist() == [[0, 0, 0, 0, 0, -math.inf], [0] * 6]
+    assert mask_repetition(logits, trackers).tolist() == [[0, 0, 0, 0, 0, -math.inf], [0] * 6]
     logits[0, :5] = -math.inf
-    assert leave_loops(logits, loops).equal(logits)
+    assert mask_repetition(logits, trackers).equal(logits)
 
 
 @given(st.integers(1, 30), st.integers(20, 80), st.integers(2, 5), st.lists(st.integers(0, 1), max_size=30))
@@ -91,20 +99,20 @@ def test_what_counts_as_a_loop(length, count, times, begun):
     block = (begun or [0]) * length
     tokens = begun + (block[:length] * count)[:count]
     expected = {token for token in (0, 1) if in_loop([*tokens, token], times)}
-    assert set(loops_after(tokens, times).next_tokens()) == expected
+    assert set(tracker_after(tokens, times).repeating_tokens()) == expected
 
 
-def loops_after(tokens: list[int], times: int = 4) -> Loops:
-    loops = Loops(times)
+def tracker_after(tokens: list[int], times: int = 4) -> RepetitionTracker:
+    tracker = RepetitionTracker(times)
     for token in tokens:
-        loops.append(token)
-    return loops
+        tracker.append(token)
+    return tracker
 
 
 def in_loop(tokens: list[int], times: int) -> bool:
     """The definition, in words of its own: do the last tokens repeat at some distance for longer than allowed?"""
     for distance in range(1, len(tokens)):
-        most = max(times * distance, LEAST_LOOP)
+        most = max(times * distance, SHORT_REPETITION)
         last = tokens[-most - 1 :]
         if len(last) > most and last[distance:] == last[:-distance]:
             return True

@@ -56,10 +56,10 @@ def test_the_whole_batch_has_the_gradients_of_its_parts(data):
 def test_packed_windows_have_the_gradients_of_padded_ones(data):
     padded = next(tokenizing_distributed_data_loader(6, C, "train", data, seed=1))
     lengths = (padded[1] != -1).sum(1).tolist()
-    from nanochat.functional import Documents
+    from nanochat.functional import PackedDocuments
 
     x, y = (torch.cat([row[:n] for row, n in zip(rows, lengths)])[None] for rows in padded)
-    packed = x, y, Documents.of(lengths, C)
+    packed = x, y, PackedDocuments.of(lengths, C)
     one = gradients_of_an_update(trainer_of(), [(*padded, None)], sum(lengths))
     other = gradients_of_an_update(trainer_of(), [packed], sum(lengths))
     for name in one:

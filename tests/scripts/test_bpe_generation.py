@@ -9,14 +9,14 @@ import pytest
 import torch
 from test_generate import checkpoint as tct_checkpoint  # noqa: F401, the fixture
 
+import tct_github_workflow as tct
 from nanochat.checkpoint_manager import save_checkpoint
 from nanochat.engine import Constraint
 from nanochat.gpt import GPT, GPTConfig
 from scripts import generate_workflow
 from tct.tokenizer import compact
-from workflow_data.llguidance_constraint import LLGuidanceConstraint
 from workflow_data.tokenizers import END, NAMES, BPETokenizer
-from workflow_generator import GeneratedWorkflow, WorkflowGenerator, find_language, left_open
+from workflow_generator import BpeLanguage, GeneratedWorkflow, WorkflowGenerator, find_language, left_open
 
 WORKFLOWS = [
     {"name": f"n{i}é", "on": "push", "jobs": {f"j{i}": {"runs-on": "x", "steps": [{"run": f"make {i}"}]}}}
@@ -66,7 +66,7 @@ def test_the_tokenizer_is_beside_the_checkpoint_or_above(checkpoint, place):
 
 def test_a_tokenizer_that_is_missing_or_another_is_named(tmp_path):
     trained_with = {"name": "bpe", "fingerprint": "123"}
-    with pytest.raises(ValueError, match="has no tokenizer.json beside it .*: copy that of the prepared folder"):
+    with pytest.raises(ValueError, match="has no tokenizer.json next to it .*: copy that of the prepared folder"):
         find_language(trained_with, tmp_path)
     BPETokenizer.train(["{}"]).save(tmp_path / "tokenizer.json")
     with pytest.raises(ValueError, match="tokenizer.json is not the tokenizer that .*: copy"):
@@ -155,7 +155,7 @@ def test_a_vocabulary_that_fills_its_last_word_fits(constrained):
     tokenizer = BPETokenizer.train(map(compact, WORKFLOWS), 320)
     assert tokenizer.get_vocab_size() == 320
     bitmask = np.zeros((1, 10), np.int32)
-    LLGuidanceConstraint.compile(tokenizer.library).fill_next_token_bitmask(bitmask)
+    BpeLanguage(tokenizer).constraint.fill_next_token_bitmask(bitmask)
     assert bitmask.any()
 
 
@@ -165,6 +165,7 @@ def test_a_prompt_that_the_grammar_refuses_is_an_error(constrained):
 
 
 def test_without_llguidance_it_is_said_what_to_do(generator, monkeypatch):
+    monkeypatch.delitem(sys.modules, "tct.contrib.llguidance", raising=False)
     monkeypatch.setitem(sys.modules, "llguidance", None)
     with pytest.raises(ValueError, match=re.escape("pip install -e '.[bench]'")):
         generator.generate(1)
@@ -190,8 +191,6 @@ def test_samples_begin_with_exactly_the_tokens_given(generator, way):
 
 @pytest.mark.parametrize("way", [True, False])
 def test_tct_samples_begin_with_exactly_the_tokens_given(tct_checkpoint, way):  # noqa: F811
-    import tct_github_workflow as tct
-
     generator, whole = WorkflowGenerator.load(tct_checkpoint), tct.encode(compact(WORKFLOWS[3]))
     for cut in (0, 1, 5, len(whole) - 1, len(whole)):
         for sample in generator.generate(2, tokens=whole[:cut], constrained=way, max_tokens=60):

@@ -18,7 +18,7 @@ from scripts.bench import generate as bench_generate
 from scripts.stress import generation as check_generation
 from tct_github_workflow.workflow_yaml import load_workflow
 from workflow_eval import actionlint
-from workflow_generator import Observer, WorkflowGenerator
+from workflow_generator import ValidityMonitor, WorkflowGenerator
 
 SHORT = ["--max_tokens", "60", "--temperature", "1.0"]
 
@@ -180,13 +180,13 @@ def test_the_raw_model_writes_what_is_not_valid_and_says_so(run):
         assert tct.matcher().validate_tokens(line["tokens"]) == len(line["tokens"])
 
 
-def test_the_observer_of_a_raw_model_knows_its_states():
+def test_the_monitor_of_a_raw_model_has_its_schema_positions():
     tokens = tct.encode('{"on":"push","jobs":{"a":{"runs-on":"x"}}}')
-    observer, matcher = Observer(tct.matcher()), tct.matcher()
+    monitor, matcher = ValidityMonitor(tct.matcher()), tct.matcher()
     for token in tokens:
-        assert observer.accept_token(token) and matcher.accept_token(token)
-        assert observer.state_id() == matcher.state_id() == observer.state_ids()[-1]
-    assert len(observer.state_ids()) == len(tokens) + 1
+        assert monitor.accept_token(token) and matcher.accept_token(token)
+        assert monitor.state_id() == matcher.state_id() == monitor.state_ids()[-1]
+    assert len(monitor.state_ids()) == len(tokens) + 1
 
 
 def test_the_best_of_several_is_the_likeliest(checkpoint):  # noqa: F811

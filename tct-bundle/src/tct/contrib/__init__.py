@@ -1,1 +1,1 @@
-"""Bridges to other libraries; each imports its library only when it is used."""
+"""Bridges to other libraries. Nothing else in tct imports them, because the libraries are optional."""
