@@ -80,20 +80,19 @@ class CausalSelfAttention(nn.Module):
         self.c_proj = nn.Linear(C, C, bias=False)
 
     def forward(self, x, cos, sin, layout: Layout, schema_features=None):
-        q, k, v = self.project(x)
-        q, k = norm(rotate(q, cos, sin)), norm(rotate(k, cos, sin))
+        q, k, v = self.project(x, cos, sin)
         if schema_features is not None:
             q, k = append_schema_features(q, k, *schema_features)
         y = layout.attend(self.layer, q, k, v)  # (B, T, H, D)
         return self.c_proj(y.flatten(2))
 
-    def project(self, x):
+    def project(self, x, cos, sin):
         """Return queries (B, T, H, D), keys (B, T, H_kv, D) and values (B, T, H_kv, D) of x (B, T, C)."""
         B, T, _ = x.shape
         q = self.c_q(x).view(B, T, self.n_head, self.head_dim)
         k = self.c_k(x).view(B, T, self.n_kv_head, self.head_dim)
         v = self.c_v(x).view(B, T, self.n_kv_head, self.head_dim)
-        return q, k, v
+        return rotate(q, cos, sin), rotate(k, cos, sin), v
 
 
 class MLP(nn.Module):
@@ -118,7 +117,7 @@ class Block(nn.Module):
         return x + self.drop(self.mlp(norm(x)))
 
     def drop(self, x):
-        return F.dropout(x, self.dropout, self.training)
+        return F.dropout(x, self.dropout) if self.training else x
 
 
 class SchemaAttention(nn.Module):
@@ -250,7 +249,7 @@ class GPT(nn.Module):
             raise ValueError("this model takes schema positions as input: prepare its data with --states")
         if layout.max_seqlen > self.config.sequence_len:
             raise ValueError(f"{layout.max_seqlen} tokens do not fit the model's context of {self.config.sequence_len}")
-        cos, sin = self.cos[layout.positions], self.sin[layout.positions]  # (T, D / 2)
+        cos, sin = (table[layout.positions][:, None] for table in (self.cos, self.sin))  # (T, 1, D / 2)
         x = F.dropout(self.embed(idx, layout), self.config.dropout, self.training)  # (B, T, C)
         schema_features = [None] * self.config.n_layer
         if self.config.state_attention:
@@ -292,10 +291,11 @@ def norm(x):
 
 
 def rotate(x, cos, sin):
-    """Rotate channel pairs (i, i + D / 2) of x (B, T, H, D) by the angles in cos and sin (..., T, D / 2)."""
-    cos, sin = cos.unsqueeze(-2).to(x.dtype), sin.unsqueeze(-2).to(x.dtype)  # (..., T, 1, D / 2)
+    """Rotate channel pairs (i, i + D / 2) of queries or keys x (B, T, H, D) by the angles in cos and sin
+    (T, 1, D / 2), and normalize the result."""
+    cos, sin = cos.to(x.dtype), sin.to(x.dtype)
     x1, x2 = x.chunk(2, dim=-1)
-    return torch.cat([x1 * cos + x2 * sin, x2 * cos - x1 * sin], dim=-1)
+    return norm(torch.cat([x1 * cos + x2 * sin, x2 * cos - x1 * sin], dim=-1))
 
 
 def append_schema_features(q, k, query_features, key_features):

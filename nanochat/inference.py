@@ -5,7 +5,7 @@ import platform
 import torch
 from torch import nn
 
-from nanochat.gpt import GPT, CausalSelfAttention
+from nanochat.gpt import GPT, CausalSelfAttention, rotate
 
 
 class PrepackedLinear(nn.Module):
@@ -20,7 +20,8 @@ class PrepackedLinear(nn.Module):
         self.weight = torch.ops.mkldnn._reorder_linear_weight(torch.cat(weights).detach())
 
     def forward(self, x):
-        x = x.to(self.weight.dtype)
+        if x.dtype != self.weight.dtype:  # the result of attention is float32
+            x = x.to(self.weight.dtype)
         if x.dtype == torch.float32 and x.size(-2) == 1:  # the kernel for a single row adds up in another order
             return self._multiply(torch.cat([x, x], dim=-2)).narrow(-2, 0, 1)
         return self._multiply(x)
@@ -38,9 +39,11 @@ class PrepackedAttention(CausalSelfAttention):
         self.c_qkv = PrepackedLinear(attn.c_q.weight, attn.c_k.weight, attn.c_v.weight)
         self.c_proj = PrepackedLinear(attn.c_proj.weight)
 
-    def project(self, x):
-        qkv = self.c_qkv(x).float().unflatten(-1, (-1, self.head_dim))  # (1, N, H + 2 * H_kv, D)
-        return qkv.split((self.n_head, self.n_kv_head, self.n_kv_head), dim=2)
+    def project(self, x, cos, sin):
+        qkv = self.c_qkv(x).float().view(1, x.size(1), -1, self.head_dim)  # (1, N, H + 2 * H_kv, D)
+        qk, v = qkv.split((self.n_head + self.n_kv_head, self.n_kv_head), dim=2)
+        q, k = rotate(qk, cos, sin).split((self.n_head, self.n_kv_head), dim=2)
+        return q, k, v
 
 
 @torch.no_grad()
