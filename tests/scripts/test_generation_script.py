@@ -1,9 +1,11 @@
-"""What generate_workflow can be told: how samples begin, which are chosen, in what form they come, what a linter says."""
+"""Flags of generate_workflow: how samples begin, which are chosen, their format, and the findings of a linter."""
 
 import gc
 import io
 import json
 import sys
+from functools import partial
+from types import SimpleNamespace
 
 import jsonschema_rs
 import pytest
@@ -15,6 +17,7 @@ from nanochat.checkpoint_manager import save_checkpoint
 from nanochat.gpt import GPT, GPTConfig
 from scripts import generate_workflow
 from scripts.bench import generate as bench_generate
+from scripts.bench import generation_variants
 from scripts.stress import generation as check_generation
 from tct_github_workflow.workflow_yaml import load_workflow
 from workflow_eval import actionlint
@@ -128,7 +131,7 @@ def test_a_prompt_on_standard_input_that_is_not_utf_8_says_so(checkpoint, capsys
 def test_a_prompt_that_is_complete_is_told_and_goes_on(run, tmp_path):
     (tmp_path / "x.yml").write_text("on: push\njobs: {a: {runs-on: x}}\n")
     out, error = run("--prompt", tmp_path / "x.yml", "--format", "json")
-    assert "is a complete workflow already; samples go on at its end" in error
+    assert "is already a complete workflow; samples continue at its end" in error
     assert json.loads(out)["jobs"]["a"] == {"runs-on": "x"}
 
 
@@ -160,13 +163,10 @@ def test_a_file_with_other_content_is_not_replaced(run, checkpoint, capsys, tmp_
 
 
 def test_colours_are_for_terminals_and_change_nothing_else(run):
-    from types import SimpleNamespace
-
-    workflow = SimpleNamespace(tokens=[1, 2], finish_reason="complete")
     text = "on: push\njobs:\n  a:\n    steps:\n      - run: x\n"
-    plain, coloured = (
-        generate_workflow.show(0, workflow, text, ["line 1"], "yaml", colours) for colours in (False, True)
-    )
+    workflow = SimpleNamespace(tokens=[1, 2], finish_reason="complete", yaml=text)
+    sample = generate_workflow.LintedSample(0, workflow, {}, ["line 1"])
+    plain, coloured = (generate_workflow.show(sample, "yaml", colors) for colors in (False, True))
     assert "\x1b" not in plain and "\x1b[36mrun\x1b[0m: x" in coloured
     assert actionlint.ANSI.sub("", coloured) == plain
     assert "\x1b" not in run("--num_samples", 1).out
@@ -231,8 +231,8 @@ def recommended(tmp_path_factory):
 
 @pytest.mark.parametrize("weights", ["checkpoint", "random"])
 def test_generation_of_the_recommended_kind_of_model_is_measured(recommended, tmp_path, monkeypatch, weights):
-    monkeypatch.setattr(bench_generate, "read_rate", lambda device: 1e10)  # which reads a gigabyte
-    monkeypatch.setattr(bench_generate, "hugging_face_ways", lambda *arguments: {})
+    monkeypatch.setattr(generation_variants, "read_rate", lambda device: 1e10)  # which reads a gigabyte
+    monkeypatch.setattr(generation_variants, "hugging_face_variants", lambda *arguments: {})
     which = (
         ["--checkpoint", str(recommended)]
         if weights == "checkpoint"
@@ -272,7 +272,7 @@ def test_with_a_linter_the_best_is_the_likeliest_of_the_cleanest(checkpoint):  #
     generator = WorkflowGenerator.load(checkpoint)
     options = dict(max_tokens=60, temperature=1.5, seed=4)
     every = generator.generate(24, **options)
-    best = generator.generate(4, best_of=6, choose=generate_workflow.choice_of(Counting()), **options)
+    best = generator.generate(4, best_of=6, choose=partial(generate_workflow.cleanest, Counting()), **options)
     for index, workflow in enumerate(best):
         candidates = every[6 * index : 6 * index + 6]
         assert (
