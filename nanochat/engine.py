@@ -144,13 +144,10 @@ class Engine:
     @torch.inference_mode()
     def _next_logits(self, samples: list["SampleInProgress"], cache: KVCache):
         """Let the model read what is new of each sample, and return the logits (B, V) of what comes next."""
-        new = [sample.unread(self._window_of(sample), self.stride) for sample in samples]
+        new = [sample.unread(self.model.config.sequence_len, self.stride) for sample in samples]
         sources = rows_to_read(new)
         logits = self._read({row: new[row] for row in sorted(set(sources))}, cache)
         return spread(logits, sources, cache)
-
-    def _window_of(self, sample: "SampleInProgress") -> int:
-        return window_start(len(sample.tokens), self.model.config.sequence_len, self.stride)
 
     def _read(self, new: dict[int, NewTokens], cache: KVCache):
         """Return the logits (rows read, V) after the last new token of each row."""
@@ -233,8 +230,9 @@ class SampleInProgress:
                     f"max_tokens {sampling.max_tokens} is too few: the shortest sample has {shortest} tokens"
                 )
 
-    def unread(self, start: int, stride: int) -> NewTokens:
-        """Return what the model has not read yet of a window that starts at token `start`."""
+    def unread(self, context: int, stride: int) -> NewTokens:
+        """Return what the model has not read yet of the current window."""
+        start = window_start(len(self.tokens), context, stride)
         position_token, n_read = start // stride, self._n_read
         self._n_read = len(self.tokens)
         if start != self._window:

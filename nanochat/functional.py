@@ -4,7 +4,6 @@ import functools
 import inspect
 import math
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -33,59 +32,43 @@ CAUSAL = causal_argument(varlen_attn)
 # layouts: which tokens attend to which
 
 
-class Layout(Protocol):
-    """What a forward pass over tokens (B, T) needs to know about them. KVCache has a third layout, for generation."""
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Layout:
+    """What a forward pass needs to know of its tokens (B, T). Here each row is one document."""
 
     positions: torch.Tensor  # (T,) int64, of each token in its document
     max_seqlen: int  # no document is longer
-    schema_positions: torch.Tensor | None  # (B, T) int64, the one that each token leads to
-    schema_positions_before: torch.Tensor | None  # (B, T) int64, the one at which each token is read
+    schema_positions: torch.Tensor | None = None  # (B, T) int64, the one that each token leads to
+
+    @classmethod
+    def of_rows(cls, idx) -> "Layout":
+        return cls(positions=torch.arange(idx.size(1), device=idx.device), max_seqlen=idx.size(1))
 
     def previous_tokens(self, idx):
         """Return the token before each of the tokens idx (B, T). The one before a document's first is arbitrary."""
+        return idx.roll(1, 1)
+
+    def previous_schema_positions(self):
+        """Return the schema position (B, T) at which each token is read. A document starts with a position token,
+        which is read at 0."""
+        return self.schema_positions.roll(1, 1).masked_fill(self.positions == 0, 0)
 
     def attend(self, layer: int, q, k, v):
         """Return causal attention (B, T, H, D) within each document.
 
         Args: q (B, T, H, E), k (B, T, H_kv, E), v (B, T, H_kv, D). E is D, or more with schema features.
         """
-
-
-@dataclass(frozen=True)
-class UnpackedRows:
-    """The layout of rows that are one document each."""
-
-    positions: torch.Tensor
-    max_seqlen: int
-    schema_positions = schema_positions_before = None
-
-    @classmethod
-    def of(cls, idx) -> "UnpackedRows":
-        return cls(torch.arange(idx.size(1), device=idx.device), idx.size(1))
-
-    def previous_tokens(self, idx):
-        return idx.roll(1, 1)
-
-    def attend(self, layer: int, q, k, v):
         q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # (B, H, T, D)
         y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=k.size(1) < q.size(1))
         return y.transpose(1, 2)
 
 
-@dataclass(frozen=True)
-class PackedDocuments:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PackedDocuments(Layout):
     """The layout of a packed batch: one row (1, N) of documents that do not attend to each other."""
 
     lengths: tuple[int, ...]  # tokens of each document, N together
-    positions: torch.Tensor  # (N,) int64, of each token in its document
     cu_seqlens: torch.Tensor  # (M + 1,) int32, where each document begins; the last ones are N
-    max_seqlen: int  # no document is longer
-    schema_positions: torch.Tensor | None = None  # (1, N) int64, the one that each token leads to
-
-    @property
-    def schema_positions_before(self):
-        """(1, N): 0 for the first token of a document, which is a position token."""
-        return self.schema_positions.roll(1, 1).masked_fill(self.positions == 0, 0)
 
     @classmethod
     def of(cls, lengths: list[int], max_seqlen: int, pad_to_multiple: int = 1, schema_positions=None):
@@ -98,8 +81,13 @@ class PackedDocuments:
         ends = torch.tensor(lengths).cumsum(0)  # (M,)
         starts = (ends - torch.tensor(lengths)).repeat_interleave(torch.tensor(lengths))  # (N,)
         cu_seqlens = F.pad(ends, (1, 0))
-        cu_seqlens = F.pad(cu_seqlens, (0, count - len(lengths)), value=int(ends[-1])).int()
-        return cls(tuple(lengths), torch.arange(len(starts)) - starts, cu_seqlens, max_seqlen, schema_positions)
+        return cls(
+            lengths=tuple(lengths),
+            positions=torch.arange(len(starts)) - starts,
+            cu_seqlens=F.pad(cu_seqlens, (0, count - len(lengths)), value=int(ends[-1])).int(),
+            max_seqlen=max_seqlen,
+            schema_positions=schema_positions,
+        )
 
     def to(self, device: torch.device) -> "PackedDocuments":
         return self._map(functools.partial(move_tensor, device=device))
@@ -111,9 +99,6 @@ class PackedDocuments:
         """Apply a function to every tensor."""
         tensors = {name: value for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
         return replace(self, **{name: change(tensor) for name, tensor in tensors.items()})
-
-    def previous_tokens(self, idx):
-        return idx.roll(1, 1)
 
     def attend(self, layer: int, q, k, v):
         q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # (1, H, N, D)

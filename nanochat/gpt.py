@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from nanochat.functional import IGNORE_INDEX, Layout, UnpackedRows, cap, capped_cross_entropy
+from nanochat.functional import IGNORE_INDEX, Layout, cap, capped_cross_entropy
 
 NORM_EPS = 1.1920929e-07  # torch.finfo(torch.float32).eps, in every dtype
 ROTARY_BASE = 10000  # RoFormer, https://arxiv.org/abs/2104.09864
@@ -244,7 +244,7 @@ class GPT(nn.Module):
         Without a layout each row is one document. ValueError if a document is longer than the context, or if the
         layout lacks the schema positions that the model needs.
         """
-        layout = UnpackedRows.of(idx) if layout is None else layout
+        layout = Layout.of_rows(idx) if layout is None else layout
         if self.config.n_states and layout.schema_positions is None:
             raise ValueError("this model takes schema positions as input: prepare its data with --states")
         if layout.max_seqlen > self.config.sequence_len:
@@ -253,7 +253,7 @@ class GPT(nn.Module):
         x = F.dropout(self.embed(idx, layout), self.config.dropout, self.training)  # (B, T, C)
         schema_features = [None] * self.config.n_layer
         if self.config.state_attention:
-            schema_features = self.state_attention(layout.schema_positions_before, layout.schema_positions)
+            schema_features = self.state_attention(layout.previous_schema_positions(), layout.schema_positions)
         for block, features in zip(self.transformer.h, schema_features):
             if self.gradient_checkpointing and torch.is_grad_enabled():
                 x = checkpoint_block(block, x, cos, sin, layout, features)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
+from nanochat.functional import Layout
 from nanochat.gpt import SCHEMA_FEATURES, GPTConfig
 
 KEY_MULTIPLE = 64  # the number of keys that attention reads is a multiple of this
@@ -22,18 +23,14 @@ class NewTokens(NamedTuple):
     starts_window: bool = False  # the row is emptied before they are read
 
 
-@dataclass(frozen=True, eq=False)
-class ForwardBatch:
-    """One forward pass over new tokens of some rows, side by side in one line (1, N): a Layout of the model."""
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ForwardBatch(Layout):
+    """The layout of one forward pass over new tokens of some rows of a cache, side by side in one line (1, N)."""
 
     tokens: torch.Tensor  # (1, N)
-    positions: torch.Tensor  # (N,)
-    max_seqlen: int  # tokens in the longest row, new ones included
-    schema_positions: torch.Tensor | None  # (1, N), the one that each token leads to
-    schema_positions_before: torch.Tensor | None
-    previous: torch.Tensor  # (1, N), the token before each
-    keys: torch.Tensor  # (L, B, H_kv, S, E), those of the cache
-    values: torch.Tensor  # (L, B, H_kv, S, D)
+    tokens_before: torch.Tensor  # (1, N), the one before each
+    schema_positions_before: torch.Tensor | None  # (1, N)
+    cache: "KVCache"
     rows: torch.Tensor  # (N,), the row of each token
     # Rows with one new token attend together, each to as many keys as the longest of them has.
     single_rows: list[int]
@@ -43,12 +40,14 @@ class ForwardBatch:
     several: list[tuple[int, slice, int]]  # (row, columns of its tokens, length of the row)
 
     def previous_tokens(self, idx):
-        return self.previous
+        return self.tokens_before
+
+    def previous_schema_positions(self):
+        return self.schema_positions_before
 
     def attend(self, layer: int, q, k, v):
-        """Add keys k (1, N, H_kv, E) and values v (1, N, H_kv, D) of a layer to the cache, and return the attention
-        (1, N, H, D) of queries q (1, N, H, E) within their rows. E is D, or more with schema features."""
-        k_cache, v_cache = self.keys[layer], self.values[layer]
+        """Add the new keys and values of a layer to the cache, and return the attention within each row."""
+        k_cache, v_cache = self.cache.k[layer], self.cache.v[layer]
         k_cache[self.rows, :, self.positions] = k[0].to(k_cache.dtype)
         v_cache[self.rows, :, self.positions] = v[0].to(v_cache.dtype)
         return self._attend(q[0].to(k_cache.dtype), k_cache, v_cache)[None].to(v.dtype)
@@ -108,17 +107,15 @@ class KVCache:
         def line(parts):  # (1, N)
             return torch.tensor([[value for part in parts for value in part]], device=self.k.device)
 
-        schema_positions = [part.schema_positions for part in new.values()]
-        has_schema_positions = any(schema_positions)
+        schema_positions = [part.schema_positions for part in new.values() if part.schema_positions]
         return ForwardBatch(
             tokens=line(part.tokens for part in new.values()),
+            tokens_before=line((part.previous, *part.tokens[:-1]) for part in new.values()),
+            schema_positions=line(part[1:] for part in schema_positions) if schema_positions else None,
+            schema_positions_before=line(part[:-1] for part in schema_positions) if schema_positions else None,
             positions=torch.tensor(positions, device=self.k.device),
             max_seqlen=max(self.lengths[row] for row in new),
-            schema_positions=line(part[1:] for part in schema_positions) if has_schema_positions else None,
-            schema_positions_before=line(part[:-1] for part in schema_positions) if has_schema_positions else None,
-            previous=line((part.previous, *part.tokens[:-1]) for part in new.values()),
-            keys=self.k,
-            values=self.v,
+            cache=self,
             rows=torch.tensor(rows, device=self.k.device),
             single_rows=single_rows,
             single_columns=single_columns,

@@ -27,20 +27,18 @@ class SamplingParams:
     seed: int = 0
 
     def __post_init__(self):
-        if self.max_tokens < 1:
-            raise ValueError(f"max_tokens must be at least 1, not {self.max_tokens}")
-        if not 0 <= self.temperature < math.inf:
-            raise ValueError(f"temperature must be 0 or more, not {self.temperature}")
-        if self.top_k is not None and self.top_k < 1:
-            raise ValueError(f"top_k must be at least 1, not {self.top_k}")
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p must be above 0 and at most 1, not {self.top_p}")
-        if self.min_p is not None and not 0 <= self.min_p <= 1:
-            raise ValueError(f"min_p must be from 0 to 1, not {self.min_p}")
-        if self.max_repeats != 0 and self.max_repeats < 2:
-            raise ValueError(f"max_repeats must be at least 2, or 0 for no limit, not {self.max_repeats}")
-        if self.seed < 0:
-            raise ValueError(f"seed must be 0 or more, not {self.seed}")
+        checks = {
+            "max_tokens": (self.max_tokens >= 1, "at least 1"),
+            "temperature": (0 <= self.temperature < math.inf, "0 or more"),
+            "top_k": (self.top_k is None or self.top_k >= 1, "at least 1"),
+            "top_p": (self.top_p is None or 0 < self.top_p <= 1, "above 0 and at most 1"),
+            "min_p": (self.min_p is None or 0 <= self.min_p <= 1, "from 0 to 1"),
+            "max_repeats": (self.max_repeats == 0 or self.max_repeats >= 2, "at least 2, or 0 for no limit"),
+            "seed": (self.seed >= 0, "0 or more"),
+        }
+        for name, (is_valid, expected) in checks.items():
+            if not is_valid:
+                raise ValueError(f"{name} must be {expected}, not {getattr(self, name)}")
 
 
 @lru_cache(maxsize=1024)  # many masks of one document are equal

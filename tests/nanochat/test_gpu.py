@@ -11,7 +11,7 @@ import torch
 import torch._dynamo
 import torch.nn.functional as F
 from prepared_data import write_prepared
-from pretend_cuda import ANSWERS, CUDA, VARLEN_ATTN, flash_twin, pretended_gpu, use_varlen_attn  # noqa: F401
+from pretend_cuda import ANSWERS, CUDA, VARLEN_ATTN, use_varlen_attn
 from test_bench_train import JOB
 from test_engine import TOLD, Brackets, generate
 from test_train import MICRO
@@ -93,7 +93,7 @@ def distance(one, other) -> float:
 )
 def test_loss_and_gradients_of_packed_documents_are_those_of_the_cpu(
     pretended_gpu, monkeypatch, kernel, dtype, error, fields
-):  # noqa: F811
+):
     use_varlen_attn(monkeypatch, kernel)
 
     def run(device, dtype):
@@ -126,7 +126,7 @@ def test_loss_and_gradients_of_packed_documents_are_those_of_the_cpu(
         ({"capability": (7, 5)}, False),
     ],
 )
-def test_the_kernel_gets_only_what_it_takes(pretended_gpu, monkeypatch, kernel, change, by_kernel):  # noqa: F811
+def test_the_kernel_gets_only_what_it_takes(pretended_gpu, monkeypatch, kernel, change, by_kernel):
     use_varlen_attn(monkeypatch, kernel)
     case = {"dtype": torch.bfloat16, "size": 64, "capability": (9, 0)} | change
     pretended_gpu.stand_ins["torch.cuda.get_device_capability"].return_value = case["capability"]
@@ -135,7 +135,7 @@ def test_the_kernel_gets_only_what_it_takes(pretended_gpu, monkeypatch, kernel, 
         assert functional.kernel_takes(q) == (by_kernel and kernel is not None)
 
 
-def test_a_run_with_a_resume_is_that_of_the_cpu(pretended_gpu, monkeypatch, data, tmp_path):  # noqa: F811
+def test_a_run_with_a_resume_is_that_of_the_cpu(pretended_gpu, monkeypatch, data, tmp_path):
     monkeypatch.setattr(_train_flags, "get_config", lambda name: MICRO | {"device_batch_size": 2})
     monkeypatch.setattr(RunLog, "draw", lambda self: None)
 
@@ -156,7 +156,7 @@ def test_a_run_with_a_resume_is_that_of_the_cpu(pretended_gpu, monkeypatch, data
 
 @pytest.mark.parametrize("told", [False, True])
 @pytest.mark.parametrize("options", [{"temperature": 0}, {"top_k": 20, "top_p": 0.9, "min_p": 0.01}])
-def test_samples_are_those_of_the_cpu(pretended_gpu, told, options):  # noqa: F811
+def test_samples_are_those_of_the_cpu(pretended_gpu, told, options):
     class Told(Brackets):
         def state_id(self):
             return min(self.depth, 5)
@@ -184,7 +184,7 @@ def test_samples_are_those_of_the_cpu(pretended_gpu, told, options):  # noqa: F8
     assert [sample.tokens for sample in there] == [sample.tokens for sample in run(CPU)]
 
 
-def test_a_model_for_inference_generates_in_bfloat16(pretended_gpu):  # noqa: F811
+def test_a_model_for_inference_generates_in_bfloat16(pretended_gpu):
     with pretended_gpu:
         engine = Engine(prepare_for_inference(random_model(CUDA, **TOLD), torch.bfloat16), stride=8)
         samples = generate(engine, [], 3, max_tokens=20, constraint_factory=lambda: Stay())
@@ -210,7 +210,7 @@ class Stay:
         return False
 
 
-def test_scores_of_tokens_are_those_of_the_cpu(pretended_gpu):  # noqa: F811
+def test_scores_of_tokens_are_those_of_the_cpu(pretended_gpu):
     masks = np.packbits(np.random.default_rng(0).random((sum(LENGTHS), 50)) < 0.9, axis=1, bitorder="little")
 
     def run(device):
@@ -229,7 +229,7 @@ def test_scores_of_tokens_are_those_of_the_cpu(pretended_gpu):  # noqa: F811
 # the host does not wait, and the functions are called as they are declared
 
 
-def test_no_update_waits_for_the_gpu(pretended_gpu, data):  # noqa: F811
+def test_no_update_waits_for_the_gpu(pretended_gpu, data):
     with pretended_gpu:
         model = GPT(GPTConfig(sequence_len=16, vocab_size=64, n_layer=1, n_head=1, n_kv_head=1, n_embd=8)).to(CUDA)
         loader = packed_data_loader(2, 16, "train", data, CUDA)
@@ -243,7 +243,7 @@ def test_no_update_waits_for_the_gpu(pretended_gpu, data):  # noqa: F811
 
 
 @pytest.mark.parametrize("mode", ["probe", "ceiling", "plain", "padded", "packed"])
-def test_the_benchmark_runs_on_a_gpu(pretended_gpu, monkeypatch, mode):  # noqa: F811
+def test_the_benchmark_runs_on_a_gpu(pretended_gpu, monkeypatch, mode):
     monkeypatch.setattr(bench_train, "GPU_CEILING_SIZES", (8,))
     job = JOB | {"mode": mode, "device": "cuda", "dtype": "bfloat16"}
     if mode == "probe":
@@ -254,13 +254,13 @@ def test_the_benchmark_runs_on_a_gpu(pretended_gpu, monkeypatch, mode):  # noqa:
     assert result[expected[0]] == expected[1]
 
 
-def test_auto_is_bfloat16_on_a_gpu_that_has_it(pretended_gpu):  # noqa: F811
+def test_auto_is_bfloat16_on_a_gpu_that_has_it(pretended_gpu):
     has_it = pretended_gpu.stand_ins["torch.cuda.is_bf16_supported"]
     for has_it.return_value, dtype in ((True, torch.bfloat16), (False, torch.float32)):
         assert device.choose_dtype("auto", device.choose_device("auto")) is dtype
 
 
-def test_the_peak_of_a_gpu_is_found_by_its_name(pretended_gpu):  # noqa: F811
+def test_the_peak_of_a_gpu_is_found_by_its_name(pretended_gpu):
     assert device.peak_flops(CUDA) == 989e12
 
 
@@ -279,7 +279,7 @@ def test_code_is_compiled_for_a_gpu_only_if_triton_finds_all_it_needs(monkeypatc
             device.choose_compile("on", CUDA)
 
 
-def test_generation_does_without_the_attention_that_is_compiled_for_every_shape(pretended_gpu):  # noqa: F811
+def test_generation_does_without_the_attention_that_is_compiled_for_every_shape(pretended_gpu):
     with pretended_gpu:
         prepare_for_inference(random_model(CUDA), torch.bfloat16)
     pretended_gpu.stand_ins["torch.backends.cuda.enable_cudnn_sdp"].assert_called_once_with(False)
@@ -338,7 +338,7 @@ def test_every_function_of_a_gpu_that_we_call_has_a_stand_in():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])  # in blocks, and by the kernel
 @pytest.mark.parametrize("checkpoints", [False, True])
-def test_all_batches_of_one_shape_share_one_graph(flash_twin, monkeypatch, dtype, checkpoints):  # noqa: F811
+def test_all_batches_of_one_shape_share_one_graph(flash_twin, monkeypatch, dtype, checkpoints):
     """The code of a GPU is traced, forward and backward, without a break: whatever the lengths of the documents."""
 
     def loss(x, weight, targets):
