@@ -8,6 +8,7 @@ import torch
 
 from nanochat.distributed import sum_over_ranks
 from nanochat.functional import IGNORE_INDEX
+from script_tools.bitmask import unpack_bitmask
 
 ROWS_AT_A_TIME = 256  # of logits in float32: 8 MiB with 8,192 columns
 
@@ -52,9 +53,8 @@ def score_batch(model, x, y, documents=None, masks=None) -> TokenScores:
         total = logits.logsumexp(-1)
         allowed = total
         if masks is not None:
-            bits = np.unpackbits(masks[rows.numpy()], axis=1, count=logits.size(1), bitorder="little")
-            refused = torch.from_numpy(bits == 0).to(logits.device)
-            allowed = logits.masked_fill(refused, -math.inf).logsumexp(-1)
+            is_allowed = torch.from_numpy(unpack_bitmask(masks[rows.numpy()], logits.size(1))).to(logits.device)
+            allowed = logits.masked_fill(~is_allowed, -math.inf).logsumexp(-1)
         columns.append(torch.stack([total - at_target[:, 0], (logits > at_target).sum(-1), total - allowed]).cpu())
     nats, ranks, allowed_nats = torch.cat(columns, 1).double().numpy() if columns else np.zeros((3, 0))
     return TokenScores(nats, ranks.astype(np.int32), allowed_nats)

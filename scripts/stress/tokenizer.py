@@ -20,6 +20,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from script_tools.bitmask import unpack_bitmask
 from script_tools.cli import ArgumentParser, cli_errors
 
 
@@ -177,7 +178,7 @@ def walk(tokenizer, rng, max_tokens: int) -> tuple[list[int], bool]:
     mask = matcher.allocate_token_bitmask()
     while not matcher.is_terminated() and len(tokens) < max_tokens:
         matcher.fill_next_token_bitmask(mask)
-        allowed = np.flatnonzero(np.unpackbits(mask.view(np.uint8), bitorder="little"))
+        allowed = np.flatnonzero(unpack_bitmask(mask))
         assert len(allowed), f"a dead end after {tokens}"
         tokens.append(int(rng.choice(allowed)))
         assert matcher.accept_token(tokens[-1]), f"the mask alone allows the last of {tokens}"

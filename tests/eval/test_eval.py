@@ -264,7 +264,7 @@ def test_a_model_with_states_is_trained_resumed_judged_and_writes(prepared, tmp_
 
 
 def test_a_model_of_other_states_is_refused(prepared):
-    with pytest.raises(ValueError, match="out/old was trained with 7 states, but .* train it again"):
+    with pytest.raises(ValueError, match="out/old was trained with 7 schema positions, but .* train it again"):
         find_language({"name": tct.NAME, "fingerprint": tct.fingerprint()}, "out/old", 7)
     metadata = read_metadata(prepared)
     check_metadata(metadata, prepared, n_states=tct.n_states())

@@ -3,8 +3,8 @@
 import numpy as np
 
 
-def unpack_bitmask(bitmask: np.ndarray, vocab_size: int) -> np.ndarray:
-    """Return which of the first vocab_size tokens are allowed, bool (..., V), for a mask (..., words) of integers.
+def unpack_bitmask(bitmask: np.ndarray, vocab_size: int | None = None) -> np.ndarray:
+    """Return which tokens are allowed, bool (..., V), for a mask (..., words) of integers. V defaults to all its bits.
 
     >>> unpack_bitmask(np.array([0b110], np.int32), 4).tolist()
     [False, True, True, False]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from script_tools.bitmask import unpack_bitmask
 from tct.bpe import Symbols
 from tct.closing import closing_symbols
 from tct.prefix import Prefix
@@ -104,7 +105,7 @@ class Matcher:
         after, mask = self._trail[-1], self.allocate_token_bitmask()[0]
         while after[0] is not DONE:
             self._masks.fill(*after, mask)
-            allowed = np.flatnonzero(np.unpackbits(mask.view(np.uint8), bitorder="little"))
+            allowed = np.flatnonzero(unpack_bitmask(mask))
             if len(allowed) != 1:
                 break
             forced.append(int(allowed[0]))

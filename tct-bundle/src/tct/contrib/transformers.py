@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from script_tools.bitmask import unpack_bitmask
 from tct.matcher import Matcher
 from tct.symbols import PAD
 from tct.tokenizer import Tokenizer
@@ -42,8 +43,7 @@ class TctLogitsProcessor:
         for index, row in enumerate(rows):
             if not self._matchers[row].fill_next_token_bitmask(bitmask, index):
                 bitmask[index, 0] = 1 << PAD
-        bits = np.unpackbits(bitmask.view(np.uint8), axis=1, count=scores.shape[1], bitorder="little")  # (B, V)
-        allowed = torch.from_numpy(bits).to(scores.device, torch.bool)
+        allowed = torch.from_numpy(unpack_bitmask(bitmask, scores.shape[1])).to(scores.device)  # (B, V)
         return scores.masked_fill(~allowed, float("-inf"))
 
     def _matcher(self, row: tuple[int, ...]) -> Matcher:
