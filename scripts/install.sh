@@ -1,4 +1,4 @@
-# Sourced by the other scripts: `install EXTRA` makes or reuses .venv, activates it and installs the project, with the
+# For the other scripts: `install EXTRA` creates or reuses .venv, activates it, and installs the project with the
 # versions of constraints.txt.
 
 install() {
@@ -8,11 +8,11 @@ install() {
         "$python" -m venv .venv
     fi
     source .venv/bin/activate
-    # Installed already, and nothing changed since? Then there is nothing to do, not even to ask a registry.
+    # Do nothing if the same is installed already, so that no registry is needed.
     local wanted
     wanted=$(cat pyproject.toml tct-bundle/pyproject.toml constraints.txt; echo "$1"; pwd)
     if [ "$(cat ".venv/.installed-$1" 2>/dev/null)" != "$wanted" ]; then
-        echo "Installing into .venv (PyTorch is large: this can take some minutes) ..."
+        echo "Installing into .venv (PyTorch is large: this can take minutes) ..."
         python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ./tct-bundle -e ".[$1]"
         echo "$wanted" > ".venv/.installed-$1"
     fi
@@ -26,6 +26,6 @@ find_python() {
             return
         fi
     done
-    echo "error: Python 3.11 or later is needed, and none was found on the PATH" >&2
+    echo "error: Python 3.11 or later is needed, but there is none on the PATH" >&2
     return 1
 }

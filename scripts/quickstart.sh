@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The main job from end to end, on a laptop's CPU: install, prepare, train, stop, resume, generate, evaluate.
-# Everything it makes is under out/quickstart. Run again, it goes on from what is there.
+# Run the whole road on a CPU: install, prepare, train, stop, resume, generate, evaluate.
+# All output is in out/quickstart. A second call continues from what is there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/install.sh
@@ -16,10 +16,10 @@ has_any_step() { ls "$out"/checkpoints/meta_*.json >/dev/null 2>&1; }
 train=(python -m scripts.tct_train --model_size tiny --data_dir "$out/prepared" --checkpoint_dir "$out/checkpoints"
     --num_iterations "$iterations" --eval_every 30 --device cpu)
 
-section "1. Workflows: the embedded sample"
+section "1. Compose workflows: the embedded sample"
 python -m scripts.make_synthetic_workflows --output "$out/workflows"
 
-section "2. Prepare: workflows to windows of tokens"
+section "2. Prepare: turn workflows into windows of tokens"
 python tct-bundle/scripts/prepare_training_data.py --input "$out/workflows" --output "$out/prepared" \
     --context-size 512 --stride 32 --train-split 0.9
 python tct-bundle/scripts/verify_prepared_data.py --data_dir "$out/prepared" --show 1
@@ -30,17 +30,17 @@ if ! has_any_step; then
     training=$!
     trap 'kill $training 2>/dev/null || true' EXIT
     while kill -0 $training 2>/dev/null && ! grep -qs "\"step\": $stop_at," "$out/checkpoints/metrics.jsonl"; do
-        sleep 1 # until it is there, or has ended by itself, with an error
+        sleep 1 # until the iteration is logged, or training ends with an error
     done
     kill -TERM $training 2>/dev/null || true
     status=0
     wait $training || status=$?
-    [ $status = 0 ] || [ $status = 143 ] || exit $status # 143: stopped as it was told, checkpoint saved
+    [ $status = 0 ] || [ $status = 143 ] || exit $status # 143: stopped by SIGTERM, checkpoint saved
     trap - EXIT
 fi
 
 if ! has_step "$iterations"; then
-    section "4. Resume: the run goes on where it stopped"
+    section "4. Resume: continue where the run stopped"
     "${train[@]}" --resume_from_iteration latest
 fi
 
@@ -53,9 +53,9 @@ python -m scripts.tct_eval --checkpoint "$out/checkpoints" --data_dir "$out/prep
 
 section "Done"
 cat <<END
-training data    $out/prepared  (prepared.png shows it)
-checkpoints      $out/checkpoints  (report.md and curves.png show the run)
+training data    $out/prepared  (prepared.png is a plot)
+checkpoints      $out/checkpoints  (with report.md and curves.png)
 samples          $out/samples
-evaluation       $out/checkpoints/eval  (report.html shows it)
+evaluation       $out/checkpoints/eval  (open report.html)
 Next: README.md, "Your own workflows".
 END

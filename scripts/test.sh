@@ -1,7 +1,15 @@
 #!/usr/bin/env bash
-# Makes or reuses .venv, installs the project into it, runs the tests in two processes. Arguments go to pytest.
+# Create or reuse .venv and install the project. Then run the quick tests, or with --all every test.
+# Other arguments go to pytest.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/install.sh
 install test
-python -m pytest --numprocesses 2 --dist loadfile "$@"
+
+if [ "${1:-}" = --all ]; then
+    shift
+    selection=()
+else
+    selection=(-m "not slow")
+fi
+python -m pytest --numprocesses 2 --dist loadfile "${selection[@]}" "$@"

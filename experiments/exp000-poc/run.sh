@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Do all parts fit together? A tiny model learns 100 workflows by heart: its training loss must fall below 0.1 nats.
+# Check that all parts fit together: a tiny model memorizes 100 workflows. Its training loss must fall below 0.1 nats.
 #
 #   bash experiments/exp000-poc/run.sh WORKFLOWS     # ten minutes on two cores
 set -euo pipefail

@@ -1,20 +1,20 @@
-"""One trial of what a model may be told by the type machine: bits per byte of `tiny` with some levers on.
+"""Train `tiny` with some levers, that is inputs or losses from the type machine, and measure bits per byte.
 
     OMP_NUM_THREADS=1 python experiments/exp006-tct-vs-bpe/levers.py PREPARED --levers after before --iterations 700
 
 PREPARED is a folder of prepare_training_data.py --states --window-step 256 (without levers, of any tokenizer).
 
-- after: the state that a token leads to has an embedding, added to the token's (tct_train --state_embedding)
-- before: so has the state that the token is read in
-- head: so has the state after it, added to the output of the last block
-- renormalised: the loss in training is over the allowed tokens
-- targets: the model also predicts the state that the next token leads to, at a tenth of the weight of the token
-- unplaced: all windows begin with the same token, so that none says where in its workflow it lies
-- bias: with after, attention depends on states, too (tct_train --state_attention)
-- previous: the embedding of the token before is added, each channel weighed (tct_train --previous_token); byte pairs
-  can have this one, too
+- after: add an embedding of the state after each token (tct_train --state_embedding)
+- before: add an embedding of the state before each token
+- head: add an embedding of the state after each token to the output of the last block
+- renormalised: compute the training loss over the allowed tokens
+- targets: also predict the state after the next token, with a tenth of the weight of the token
+- unplaced: begin all windows with the same token, so that the model does not know their position
+- bias: with after, also use the states in attention (tct_train --state_attention)
+- previous: add the embedding of the previous token, weighted per channel (tct_train --previous_token); this one also
+  works with byte pairs
 
-A line of levers.jsonl for each trial. Validation is on every fourth batch of the validation split.
+Each trial appends a line to levers.jsonl. Validation uses every fourth batch of the validation split.
 """
 
 import argparse
@@ -40,13 +40,13 @@ from workflow_eval.token_kinds import MaskTable, find_places
 
 TABLES = ("before", "head")
 LEVERS = ("after", *TABLES, "renormalised", "targets", "unplaced", "bias", "previous")
-TARGETS, CONTEXT, RATE, WARMUP, DECAY = 4096, 512, 8e-3, 60, 0.4  # those of the preset
+TARGETS, CONTEXT, RATE, WARMUP, DECAY = 4096, 512, 8e-3, 60, 0.4  # as in the preset
 STATE_WEIGHT = 0.1
-EVERY = 4  # th batch of the validation split
+EVERY = 4  # score every fourth batch of the validation split
 
 
-class Told(GPT):
-    """A GPT with tables for the states around each token."""
+class StateGPT(GPT):
+    """A GPT with embedding tables for the states around each token."""
 
     def __init__(self, config, levers, n_states):
         super().__init__(config)
@@ -58,8 +58,8 @@ class Told(GPT):
             self.state_head = torch.nn.Linear(config.n_embd, n_states, bias=False)
             torch.nn.init.zeros_(self.state_head.weight)
 
-    def told_hidden(self, x, documents):
-        """The output (N, C) for tokens x (1, N)."""
+    def hidden_with_states(self, x, documents):
+        """Return the output (N, C) for tokens x (1, N)."""
         cos, sin = self.cos[documents.positions], self.sin[documents.positions]
         embedding = self.transformer.wte(x)
         if self.config.n_states:
@@ -82,7 +82,7 @@ class Told(GPT):
 
 
 class Data:
-    """A split with the mask of each target."""
+    """A split, with the mask of allowed tokens for each target."""
 
     def __init__(self, folder, split, metadata, seed, table: MaskTable, is_placed: bool):
         self.is_placed = is_placed
@@ -101,7 +101,7 @@ class Data:
             self.masks, self.firsts = np.concatenate(self.masks), self.firsts + positions
 
     def batch(self, segments):
-        """(x, y, documents, numbers of the masks of the targets that count)"""
+        """Return x, y, documents, and the mask numbers of the targets that count."""
         x, y, documents = pack(self.loader.rows, segments, self.loader.pad_token, states=self.loader.states)
         if not self.is_placed:
             x = x.masked_fill(documents.positions == 0, 0)
@@ -139,7 +139,7 @@ def main():
         state_attention="bias" in args.levers,
         previous_token="previous" in args.levers,
     )
-    model = Told(config, args.levers, n_states)
+    model = StateGPT(config, args.levers, n_states)
     optimizers = build_optimizers(model, "muon", DECAY, torch.bfloat16)
     for step in range(1, args.iterations + 1):
         loader: PackedTrainLoader = train.loader
@@ -147,12 +147,12 @@ def main():
         loader.drawn += TARGETS
         set_rates(optimizers, RATE * rate_at(step, "linear", WARMUP, args.iterations, 0.5), step)
         with autocast(torch.device("cpu"), torch.bfloat16):
-            hidden = model.told_hidden(x, documents)
+            hidden = model.hidden_with_states(x, documents)
             if "renormalised" in args.levers:
                 loss = masked_loss(model, hidden, y[0], allowed[numbers])
             else:
                 loss = capped_cross_entropy(hidden, model.lm_head.weight, y[0])
-            if "targets" in args.levers:  # the last position of a document is of no document's next token
+            if "targets" in args.levers:  # the last position of a document does not have a next token
                 states = documents.states[0].roll(-1).masked_fill(documents.positions.roll(-1) == 0, IGNORE_INDEX)
                 states = states.masked_fill(y[0] == IGNORE_INDEX, IGNORE_INDEX).long()
                 loss = loss + STATE_WEIGHT * F.cross_entropy(
@@ -183,7 +183,7 @@ def main():
 
 
 def masked_loss(model, hidden, targets, masks):
-    """The summed cross-entropy of the targets that count, over the tokens that masks (n, V / 8) allow."""
+    """Return the summed cross-entropy of the targets that count, over the tokens that masks (n, V / 8) allow."""
     counts = targets != IGNORE_INDEX
     hidden, targets = hidden[counts], targets[counts]
     parts = []
@@ -195,12 +195,12 @@ def masked_loss(model, hidden, targets, masks):
 
 @torch.no_grad()
 def evaluate(model, val: Data, allowed) -> tuple[float, float]:
-    """Nats per token, as it is and over the allowed tokens."""
+    """Return nats per token: over all tokens, and over the allowed tokens."""
     sums, count = np.zeros(2), 0
     for segments in val.loader.batches[::EVERY]:
         x, y, documents, numbers = val.batch(segments)
         with autocast(torch.device("cpu"), torch.bfloat16):
-            hidden = model.told_hidden(x, documents)
+            hidden = model.hidden_with_states(x, documents)
             sums[0] += float(capped_cross_entropy(hidden, model.lm_head.weight, y[0]))
             if numbers is not None:
                 sums[1] += float(masked_loss(model, hidden, y[0], allowed[numbers]))

@@ -1,10 +1,10 @@
-"""Where one model needs fewer bits than another: by kind of text, and by length of the workflow.
+"""Compare the bits that two models need, by kind of text and by length of the workflow.
 
     python experiments/exp008-tct-vs-bpe-longer/where_bits_go.py TCT_RUN TCT_DATA BPE_RUN BPE_DATA
 
-RUN is a folder with a checkpoint, DATA the prepared folder that it was trained on; both of the same workflows. With
-TCT_ARTIFACT set to the own_merges.json of the study. A workflow token has a kind; the nats of a byte-pair token are
-spread evenly over its bytes, and the bytes have one.
+RUN is a folder with a checkpoint, DATA the prepared folder that it was trained on. Both models have the same workflows.
+Set TCT_ARTIFACT to the own_merges.json of the study. A workflow token has one kind. The nats of a byte-pair token are
+spread evenly over its bytes, and each byte has a kind.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from tct.tokenizer import compact
 from workflow_data.reader import open_tokenizer, read_metadata
 from workflow_eval.token_kinds import ACTION_REFERENCES, KEYS, KIND_OF_TEXT, KINDS, OTHER_TEXT, RUN_SCRIPTS, STRUCTURE
 
-KINDS_OF_BYTES = (STRUCTURE, KEYS, ACTION_REFERENCES, RUN_SCRIPTS, OTHER_TEXT)  # enum values are text there
+KINDS_OF_BYTES = (STRUCTURE, KEYS, ACTION_REFERENCES, RUN_SCRIPTS, OTHER_TEXT)  # enum values count as text
 LENGTHS = (0, 1_000, 2_000, 4_000, 8_000, 16_000, 10**9)  # bytes
 
 
@@ -59,7 +59,7 @@ def main():
 
 
 def nats_by_kind(run: Path, data: Path) -> tuple[list[str], np.ndarray]:
-    """The held-out workflows, and the nats (W, kinds) that the model needs for each."""
+    """Return the held-out workflows and the nats (W, kinds) that the model needs for each."""
     metadata = read_metadata(data)
     tokenizer = open_tokenizer(data, metadata)
     held_out = read_held_out(data, metadata, tokenizer)
@@ -69,9 +69,11 @@ def nats_by_kind(run: Path, data: Path) -> tuple[list[str], np.ndarray]:
     for text, tokens, last in zip(held_out.texts, held_out.tokens, held_out.ends):
         mine = slice(last - len(tokens), last)
         if held_out.kinds is None:
-            sizes = np.array([len(tokenizer.library.id_to_token(token)) for token in tokens[:-1]])  # a character a byte
+            sizes = np.array(
+                [len(tokenizer.library.id_to_token(token)) for token in tokens[:-1]]
+            )  # one character per byte
             kinds, weights = kinds_of_bytes(json.loads(text)), np.repeat(nats[mine][:-1] / sizes, sizes)
-            kinds, weights = np.append(kinds, STRUCTURE), np.append(weights, nats[last - 1])  # the end
+            kinds, weights = np.append(kinds, STRUCTURE), np.append(weights, nats[last - 1])  # the end token
         else:
             kinds, weights = held_out.kinds[mine], nats[mine]
         found.append(np.bincount(kinds, weights, len(KINDS)))
@@ -81,18 +83,18 @@ def nats_by_kind(run: Path, data: Path) -> tuple[list[str], np.ndarray]:
 
 
 def kinds_of_bytes(value, key: str | None = None) -> np.ndarray:
-    """The kind of each byte of a value's compact JSON text."""
+    """Return the kind of each byte of a value's compact JSON text."""
     return np.repeat(*zip(*stretches_of(value, key)))
 
 
 def stretches_of(value, key: str | None):
-    """(kind, bytes) of each stretch of it in order; quotes belong to their string, colons to keys."""
+    """Yield (kind, bytes) of each stretch in order; quotes belong to their string, colons to keys."""
     if not isinstance(value, dict | list):
         yield KIND_OF_TEXT.get(key, OTHER_TEXT), len(compact(value).encode())
         return
     members = value.items() if isinstance(value, dict) else [(None, child) for child in value]
     for name, child in members:
-        yield STRUCTURE, 1  # the bracket or comma before it
+        yield STRUCTURE, 1  # the bracket or comma before the member
         if name is not None:
             yield KEYS, len(compact(name).encode()) + 1
         yield from stretches_of(child, key if name is None else name)

@@ -1,12 +1,12 @@
-"""Measure everything worth knowing from one GPU, most valuable first, in a limited time and without a network.
+"""Measure one GPU in a limited time and without a network, most valuable figures first.
 
     bash experiments/gpu/campaign.sh --wheels WHEELS --data PREPARED --output RESULTS --seconds 600
 
-Each step is a process of its own with a share of the time. A step that fails or takes too long is reported, and the
-next step runs. Every figure is written to RESULTS/results.jsonl as soon as it is known. RESULTS has at most 8 files
+Each step is a process of its own with a share of the time. If a step fails or takes too long, this is reported, and
+the next step runs. Every figure is written to RESULTS/results.jsonl as soon as it is known. RESULTS has at most 8 files
 of at most 15 MiB, 60 MiB together. --dry-run runs every line on a CPU with the smallest models.
 
-This file needs nothing but Python, because it installs what the steps need.
+This file needs only Python, because it installs what the steps need.
 """
 
 import argparse
@@ -22,8 +22,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-STEPS = {"correct": 0.25, "fast": 0.35, "trained": 1.0}  # step -> most of the time that is left
-MAX_FILES, MAX_FILE, MAX_TOTAL = 8, 15 << 20, 60 << 20  # files and bytes that come back
+STEPS = {"correct": 0.25, "fast": 0.35, "trained": 1.0}  # step -> maximum share of the remaining time
+MAX_FILES, MAX_FILE, MAX_TOTAL = 8, 15 << 20, 60 << 20  # limits for the returned files, in bytes
 DRY_WORKFLOWS = 40
 
 
@@ -46,7 +46,7 @@ def main():
             if status != "ok":
                 failed.append(name)
     list_files(args.output)
-    sys.exit(f"error: {', '.join(failed)} did not end well: see {args.output / 'log.txt'}" if failed else 0)
+    sys.exit(f"error: {', '.join(failed)} failed: see {args.output / 'log.txt'}" if failed else 0)
 
 
 def parse_arguments():
@@ -55,7 +55,7 @@ def parse_arguments():
     add("--output", type=Path, default=ROOT / "out/gpu", help="new folder for the results (default: out/gpu)")
     add("--data", type=Path, help="folder prepared with --states (default: a small embedded sample)")
     add("--wheels", type=Path, help="folder of wheels to install first, made by wheels.sh")
-    add("--seconds", type=float, default=600, help="time for all of it (default: 600)")
+    add("--seconds", type=float, default=600, help="time for all steps (default: 600)")
     add("--device", help="cuda or cpu (default: cuda, or cpu with --dry-run)")
     add("--against", type=Path, help="checkout with another nanochat/gpt.py, to compare its speed")
     add("--dry-run", action="store_true", help="run every line with the smallest models")
@@ -78,10 +78,10 @@ def environment_of(args, work: Path) -> dict[str, str]:
 
 
 def compose(work: Path, environment: dict, log) -> Path:
-    """Prepare a small embedded sample, to be trained on if there is no other data."""
+    """Prepare a small embedded sample, for training without other data."""
     workflows, prepared = work / "workflows", work / "prepared"
-    call([sys.executable, "-m", "scripts.make_synthetic_workflows", "--output", workflows, "--count", str(DRY_WORKFLOWS)],
-         environment, log)  # fmt: skip
+    call([sys.executable, "-m", "scripts.make_synthetic_workflows", "--output", workflows,
+          "--count", str(DRY_WORKFLOWS)], environment, log)  # fmt: skip
     call([sys.executable, ROOT / "tct-bundle/scripts/prepare_training_data.py", "--input", workflows, "--output",
           prepared, "--states", "--window-step", "512"], environment, log)  # fmt: skip
     return prepared
@@ -110,7 +110,7 @@ def run_step(args, name: str, data: Path, work: Path, seconds: float, environmen
 
 
 def call(command: list, environment, log, timeout: float | None = None) -> None:
-    """Run a command, and end all its processes with it. TimeoutExpired or CalledProcessError if it does not do well."""
+    """Run a command, and end all its processes with it. Raise TimeoutExpired or CalledProcessError on failure."""
     log.flush()
     command = list(map(str, command))
     with subprocess.Popen(
@@ -126,7 +126,7 @@ def call(command: list, environment, log, timeout: float | None = None) -> None:
 
 
 def note(output: Path, record: dict) -> None:
-    """Append a line to results.jsonl; it is on the disk when this returns."""
+    """Append a line to results.jsonl and wait until it is on the disk."""
     with (output / "results.jsonl").open("a") as file:
         file.write(json.dumps(record) + "\n")
         file.flush()
@@ -134,7 +134,7 @@ def note(output: Path, record: dict) -> None:
 
 
 def list_files(output: Path) -> None:
-    """Print the files that come back, and cut the log if it is too long."""
+    """Print the files to return, and truncate the log if it is too long."""
     log = output / "log.txt"
     if log.stat().st_size > MAX_FILE:
         log.write_bytes(log.read_bytes()[-MAX_FILE:])
@@ -143,7 +143,7 @@ def list_files(output: Path) -> None:
     for path, size in zip(files, sizes):
         print(f"{size:12,} bytes  {path.name}")
     if len(files) > MAX_FILES or max(sizes) > MAX_FILE or sum(sizes) > MAX_TOTAL:
-        print("warning: these are more or larger files than come back")
+        print("warning: these files exceed the limits for returned files")
 
 
 if __name__ == "__main__":

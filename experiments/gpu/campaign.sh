@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Measures on one GPU, in one command and a limited time: is every path correct, how fast is it, how good a model
-# can it train? Needs no network. campaign.py has the steps and the flags (--help).
+# Measure one GPU in a limited time: is every path correct, how fast is it, how good a model can it train?
+# No network is needed. campaign.py has the steps and the flags (--help).
 #
 #     bash experiments/gpu/wheels.sh out/gpu/wheels                        # on a machine with a network
 #     bash experiments/gpu/campaign.sh --wheels out/gpu/wheels --data prepared/ --output results/

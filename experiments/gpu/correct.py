@@ -52,7 +52,7 @@ def main():
             (f"{variant}, {name_of(dtype)}, {how}", compare, variant, dtype, compiles, device)
             for dtype in reversed(TOLERANCE) for variant in VARIANTS
         ]  # fmt: skip
-        if not (compiles and step.args.dry_run):  # there nothing is compiled: it would be the same again
+        if not (compiles and step.args.dry_run):  # a dry run compiles nothing, so it would repeat the eager case
             checks.append((f"stop and resume, the second half under torchrun, {how}", resume, compiles))
         if not compiles:
             checks += [("generation", generate), ("a process group of one", compare_group, device)]
@@ -83,7 +83,7 @@ def machine(device) -> dict:
 
 
 def build(fields: dict, is_small: bool) -> GPT:
-    """Return a model whose every weight matters: those that start as zeros are drawn, too."""
+    """Return a model in which every weight has an effect: weights that start as zeros are random too."""
     torch.manual_seed(0)
     size = {"n_layer": 2, "n_head": 2, "n_embd": 32} if is_small else {"n_layer": 2, "n_head": 6, "n_embd": 384}
     config = {"sequence_len": 64 if is_small else 512, "vocab_size": 256 if is_small else 8192, **size}
@@ -109,10 +109,10 @@ def batch(model: GPT, is_packed: bool):
 
 
 def passes(model: GPT, data, dtype, device, compiles=False):
-    """Return logits and gradients on the CPU in float32: (..., V), and all gradients in one line."""
+    """Return logits (..., V) and all gradients as one vector, on the CPU in float32."""
     model = copy.deepcopy(model).to(device)
     x, y, documents = (part.to(device) if part is not None else None for part in data)
-    torch.compiler.reset()  # compiling again and again would soon be given up
+    torch.compiler.reset()  # torch stops compiling a function after a few recompilations
     run = torch.compile(model, dynamic=False) if compiles else model
     with autocast(device, dtype):
         loss = run(x, y, layout=documents)
@@ -175,7 +175,7 @@ def training(dtype, device, args):
 
 
 def compare_group(args, device) -> dict:
-    """Compare losses inside a process group (nccl on a GPU, gradients through DDP) with those outside."""
+    """Compare losses inside a process group (nccl on a GPU, gradients through DDP) with losses outside."""
     alone = losses(torch.float32, device, args)
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
@@ -188,7 +188,7 @@ def compare_group(args, device) -> dict:
 
 
 def resume(args, compiles: bool) -> dict:
-    """Train n updates, then once more the second half of them, from a checkpoint and under torchrun. Compare weights."""
+    """Train n updates. Repeat the second half from a checkpoint and under torchrun. Compare weights."""
     updates = 4 if args.dry_run else UPDATES
     folder = args.work / ("compiled" if compiles else "eager")
     train = ["-m", "scripts.tct_train", "--checkpoint_dir", folder, "--device", args.device, "--compile",
@@ -218,7 +218,7 @@ def run(*command) -> str:
 
 
 def generate(args) -> dict:
-    """Generate from the model that `resume` trained: all valid, and greedy ones as on the CPU, token by token."""
+    """Generate from the model of `resume`: all samples are valid, and greedy ones equal those of the CPU."""
     count, most = (2, 64) if args.dry_run else (16, 512)
     generator, on_cpu = (
         WorkflowGenerator.load(args.work / "eager", device, "float32") for device in (args.device, "cpu")

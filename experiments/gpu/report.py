@@ -1,4 +1,4 @@
-"""Turn the files that the campaign returned into README.md, with tables and pictures.
+"""Write README.md, with tables and plots, from the files that the campaign returned.
 
     python experiments/gpu/report.py results/ [--output experiments/gpu] [--model out/gpu-model]
 
@@ -20,14 +20,14 @@ from tct_github_workflow.workflow_yaml import dump_workflow
 
 HERE = Path(__file__).parent
 SAMPLES_SHOWN = 3
-REFERENCE_UPDATES, REFERENCE_ROWS = 50_000, 32  # the run of `small` that the mission describes
+REFERENCE_UPDATES, REFERENCE_ROWS = 50_000, 32  # the documented run of `small`
 
 
 @cli_errors
 def main(argv=None):
     parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path, help="folder that the campaign wrote")
-    parser.add_argument("--output", type=Path, default=HERE, help="folder for README.md and pictures (default: here)")
+    parser.add_argument("--output", type=Path, default=HERE, help="folder for README.md and plots (default: here)")
     parser.add_argument("--model", type=Path, help="new folder for the model as a checkpoint")
     args = parser.parse_args(argv)
     if not (args.results / "results.jsonl").is_file():
@@ -129,7 +129,7 @@ def figures_of(record: dict) -> str:
 def training(by_check: dict, metrics: list[dict], folder: Path) -> str:
     plan, result = by_check.get(("trained", "plan")), by_check.get(("trained", "training"))
     if not plan or not metrics:
-        return "## The model\n\nNone was trained."
+        return "## The model\n\nNo model was trained."
     losses = [(m["step"], m["loss"]) for m in metrics if "loss" in m]
     validations = [(m["step"], m["val_loss"]) for m in metrics if "val_loss" in m]
     figure, axes = plt.subplots(figsize=(8, 4))

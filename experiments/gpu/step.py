@@ -1,4 +1,4 @@
-"""What the steps of the campaign share: their flags, and a record of each figure as soon as it is known."""
+"""Shared by the steps of the campaign: flags, and a record of each figure as soon as it is known."""
 
 import argparse
 import sys
@@ -11,7 +11,7 @@ from campaign import note
 
 
 class Step:
-    """One step: its flags, its deadline, and its checks, none of which stops the next."""
+    """One step: flags, deadline, and checks. A failed check does not stop the next."""
 
     def __init__(self, description: str):
         parser = argparse.ArgumentParser(description=description)
@@ -39,11 +39,11 @@ class Step:
 
     @contextmanager
     def check(self, name: str):
-        """Record what the block puts into the dict that it gets. An exception is recorded, and the next check runs."""
+        """Record what the block puts into the yielded dict. An exception is recorded, and the next check runs."""
         figures, started = {}, time.monotonic()
         try:
             yield figures
-        except Exception as error:  # whatever it is, the other checks are still worth having
+        except Exception as error:  # the other checks run after any exception
             traceback.print_exc()
             figures |= {"ok": False, "error": f"{type(error).__name__}: {error}"[:2000]}
         self.failures += not figures.setdefault("ok", True)

@@ -1,8 +1,8 @@
-"""Step 3: train the best model that fits in the remaining time, and bring it back: weights, metrics, samples.
+"""Step 3: train the best model that fits in the remaining time, and return weights, metrics and samples.
 
-The model is `small` with all flags, because its weights are what can come back. Its speed, measured by step 2, gives
-the number of updates. The number of epochs that they make gives dropout and weight decay: the more often a model sees
-the same workflows, the more it has to be kept from memorizing them.
+The model is `small` with all flags, because its weights fit into the returned files. Its speed, measured by step 2,
+gives the number of updates. The resulting number of epochs gives dropout and weight decay: the more often a model sees
+the same workflows, the more it memorizes them without regularization.
 """
 
 import json
@@ -20,10 +20,10 @@ from nanochat.packing import count_tokens
 from workflow_data.reader import load_rows, read_metadata
 
 CONTEXT = 512
-ROWS = 32  # contexts of an update, as the preset has them
+ROWS = 32  # contexts per update, as in the preset
 CAUTIOUS_SPEED = 200_000  # tokens per second, if step 2 has none
-TRAINING_SHARE = 0.7  # of the time that is left: the rest is for starting, validation, samples and export
-SAMPLE_SECONDS = 60  # kept for samples and export
+TRAINING_SHARE = 0.7  # of the remaining time; the rest is for starting, validation, samples and export
+SAMPLE_SECONDS = 60  # reserved for samples and export
 MAX_EPOCHS = 32
 REGULARIZATION = ((4, 0.0, 0.1), (8, 0.1, 0.2), (16, 0.2, 0.4), (MAX_EPOCHS, 0.3, 0.6))  # epochs, dropout, decay
 EVALUATIONS = 16
@@ -71,7 +71,7 @@ def measured_speed(args) -> float | None:
 
 
 def train(args, plan: dict, seconds: float) -> dict:
-    """Run tct_train. If it is not done in time, stop it; it saves, and its best model is kept in any case."""
+    """Run tct_train. If it takes too long, stop it; it then saves, and its best model is kept."""
     updates = plan["num_iterations"]
     command = [
         sys.executable, "-m", "scripts.tct_train", "--data_dir", args.data, "--checkpoint_dir", args.work / "model",

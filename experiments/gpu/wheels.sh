@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Downloads what the campaign needs beyond torch, numpy, tokenizers, matplotlib and tqdm: wheels for Linux on x86_64.
+# Download the wheels that the campaign needs besides torch, numpy, tokenizers, matplotlib and tqdm, for Linux on x86_64.
 #     bash experiments/gpu/wheels.sh FOLDER [PYTHON_VERSION]
 set -euo pipefail
 folder=${1:?"usage: wheels.sh FOLDER [PYTHON_VERSION]"}

@@ -1,9 +1,9 @@
-"""One short run of `tiny` on one core, for the search behind the default recipe; a line of JSON on stdout.
+"""Train `tiny` in one short run on one core, for the search of the default recipe. Print a line of JSON.
 
     OMP_NUM_THREADS=1 python experiments/recipe/search.py --data WORK/prepared --its 300 --opt muon --lr 8e-3 --emb 30
 
-search.jsonl has those that were made: "short" with 300 iterations and a warmup of 30, split by repository;
-"long" with 1,340 and 60, split by owner. Bits per byte are of 400 validation windows, the same for all.
+search.jsonl has the runs that were made: "short" with 300 iterations and a warmup of 30, split by repository;
+"long" with 1,340 and 60, split by owner. Bits per byte are over the same 400 validation windows for all runs.
 """
 
 import argparse

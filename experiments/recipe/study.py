@@ -1,11 +1,11 @@
-"""The recipe study: the default recipe against AdamW with the documented flags, on real workflows by owner.
+"""Compare the default recipe with AdamW and the documented flags, on real workflows split by owner.
 
-    python experiments/recipe/study.py prepare --workflows WORKFLOWS --work WORK   # OWNER__REPOSITORY/* below it
+    python experiments/recipe/study.py prepare --workflows WORKFLOWS --work WORK   # folders OWNER__REPOSITORY
     python experiments/recipe/study.py run --work WORK                             # an hour on two cores
     python experiments/recipe/study.py plot --work WORK
 
-Every run is scripts.tct_train on one core, and two run at a time, so that both sides have the same machine. Each
-side makes the updates that 20 minutes of one core's time allow; `run` measures first how many those are.
+Every run is scripts.tct_train on one core. Two runs are active at a time, so that both sides have the same machine.
+Each side makes as many updates as fit in 20 minutes on one core; `run` first measures how many these are.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 SEEDS = (0, 1, 2)
 MINUTES = 20
-TRIAL = 60  # iterations that tell how fast a side is
+TRIAL = 60  # iterations to measure the speed of a side
 SIDES = {
     "default": [],
     "adamw": [
@@ -45,11 +45,11 @@ def main():
 
 
 def prepare(flags):
-    """Folders of owners, and of them a prepared folder in which no owner is on both sides."""
+    """Make a folder for each owner, and prepare them so that no owner is in both splits."""
     for folder in sorted(flags.workflows.iterdir()):
         owner, repository = folder.name.split("__", 1)
         shutil.copytree(folder, flags.work / "owners" / owner / repository, dirs_exist_ok=True)
-    for owner in (flags.work / "owners").iterdir():  # one folder an owner is what the split goes by
+    for owner in (flags.work / "owners").iterdir():  # the split is by folder
         for file in [path for path in owner.rglob("*") if path.is_file()]:
             if file.parent != owner:
                 file.rename(owner / f"{file.parent.name}__{file.name}")
@@ -78,7 +78,7 @@ def prepare(flags):
 
 def run(flags):
     iterations = {}
-    for side in SIDES:  # one after the other, each beside a copy of itself, as later
+    for side in SIDES:  # one after the other; two copies at a time, because the runs later share the machine too
         with ThreadPoolExecutor(2) as pool:
             list(pool.map(lambda copy, side=side: train(flags.work, f"trial-{side}-{copy}", side, 0, TRIAL), (0, 1)))
         speeds = [
@@ -87,7 +87,7 @@ def run(flags):
             if record.get("loss") and record["step"] > TRIAL // 2
         ]
         iterations[side] = round(60 * MINUTES * sum(speeds) / len(speeds) / 4096)
-    print(f"iterations in {MINUTES} minutes of one core: {iterations}", flush=True)
+    print(f"iterations in {MINUTES} minutes on one core: {iterations}", flush=True)
     with ThreadPoolExecutor(2) as pool:
         jobs = [
             pool.submit(train, flags.work, f"{side}-{seed}", side, seed, iterations[side])
@@ -99,7 +99,7 @@ def run(flags):
 
 
 def train(work: Path, name: str, side: str, seed: int, iterations: int) -> str:
-    """Train in work/name, unless that is done; what it took."""
+    """Train in work/name unless that is done. Return a line with the CPU time of all runs."""
     command = [
         sys.executable,
         "-m",
@@ -119,7 +119,7 @@ def train(work: Path, name: str, side: str, seed: int, iterations: int) -> str:
     if not list((work / name).glob(f"meta_{iterations:06d}.json")):
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"})
     seconds = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return f"{name}: done, {(seconds.ru_utime + seconds.ru_stime) / 60:.1f} minutes of CPU by all runs so far"
+    return f"{name}: done, {(seconds.ru_utime + seconds.ru_stime) / 60:.1f} minutes of CPU time for all runs so far"
 
 
 def metrics(folder: Path) -> list[dict]:
@@ -127,7 +127,7 @@ def metrics(folder: Path) -> list[dict]:
 
 
 def plot(flags):
-    """curves.png and results.json beside this file."""
+    """Write curves.png and results.json next to this file."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 5), layout="constrained")
@@ -143,8 +143,8 @@ def plot(flags):
             results[f"{side}-{seed}"] = {"iterations": last, "curve": curve}
             axes.plot(*zip(*curve), "o-", color=color, markersize=3, linewidth=1, label=side if not seed else None)
     axes.set(
-        xlabel=f"minutes of one core ({MINUTES} in all)",
-        ylabel="bits per byte, owners held out",
+        xlabel=f"minutes on one core ({MINUTES} in total)",
+        ylabel="bits per byte, held-out owners",
         title="tiny, a line for each seed",
     )
     axes.grid(alpha=0.3)

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# For a machine with a GPU: MFU of the presets in bfloat16, then the reference run with its wall-clock time.
+# On a machine with a GPU, measure the MFU of the presets in bfloat16, then the wall-clock time of the reference run.
 #   bash experiments/speed/on_a_gpu.sh PREPARED
 set -euo pipefail
-data=$(realpath "${1:?the prepared folder is missing}")
+data=$(realpath "${1:?usage: on_a_gpu.sh PREPARED}")
 cd "$(dirname "$0")/../.."
 python -m scripts.bench.train --model_size small medium large --dtype bfloat16 --device cuda --compile on \
     --device_batch_size 32 --steps 50 --data_dir "$data" --output experiments/speed/gpu.json

@@ -1,8 +1,8 @@
-"""Recipes for a vocabulary: how documents fall into pieces, and how pieces become tokens.
+"""Recipes for a vocabulary: how documents are split into pieces, and how pieces become tokens.
 
-A recipe takes the training documents and returns a function from a document to its tokens. Base symbols are those
-of tct.symbols for recipes over written documents. Recipes over JSON text have the bytes, and symbol 0 for the end of
-the document.
+A recipe takes the training documents and returns a function from a document to its tokens. Recipes over written
+documents use the base symbols of tct.symbols. Recipes over JSON text use bytes, and symbol 0 for the end of the
+document.
 """
 
 import json
@@ -42,13 +42,13 @@ Encode = Callable[[Document], list[int]]
 
 PINNED = re.compile(r"(.*@)([0-9a-f]{40})")
 LINES = re.compile(r"[^\n]*\n+|[^\n]+")
-WORDS = re.compile(  # much as GPT-4 splits, with expressions
+WORDS = re.compile(  # nearly GPT-4's split, with expressions
     r"\$\{\{ ?[\w.-]+ ?\}\}|[^\r\n\w]?[^\W\d_]+|_[^\W\d_]+|\d{1,3}| ?(?:[^\s\w]|_)+[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
 )
 BLANKS = re.compile(  # words end at blanks
     r" ?\$\{\{ ?[\w.-]+ ?\}\}[\r\n]*| ?\S+?(?=\$\{\{|(?<=@)[0-9a-f]{40}(?!\S))| ?\S+[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
 )
-GPT4 = (  # of cl100k_base
+GPT4 = (  # the pattern of cl100k_base
     r"(?i:'[sdmt]|'ll|'ve|'re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]|\s+(?!\S)|\s+"
 )
@@ -91,7 +91,7 @@ def json_unsplit(document: Document) -> Iterator[Symbols]:
 
 
 def by_owner(documents: list[Document], pieces: Pieces, min_owners: int) -> Weighted:
-    """Weigh each piece of at least `min_owners` owners: the sum over owners of the root of its count."""
+    """Weigh each piece of at least `min_owners` owners by the sum over owners of the square root of its count."""
     owned: dict[Symbols, Counter] = defaultdict(Counter)
     for document in documents:
         for piece in pieces(document):
@@ -142,7 +142,7 @@ def shipped(training, base_size) -> Encode:
 
 
 def bpe(training, base_size, pieces, weigh) -> Encode:
-    """Merge greedily, piece by piece; remember the tokens of pieces."""
+    """Merge greedily, piece by piece, and cache the tokens of pieces."""
     merges = learn(weigh(training, pieces), base_size)
     known: dict[Symbols, list[int]] = {}
 

@@ -1,8 +1,6 @@
-"""The tables and plots of the study, from results.jsonl.
+"""Print the tables of the study in Markdown and write curve.png, from results.jsonl.
 
-    python experiments/vocabulary/report.py
-
-prints Markdown tables and writes curve.png next to itself.
+python experiments/vocabulary/report.py
 """
 
 import json
@@ -29,7 +27,7 @@ def main(argv=None):
             runs[line["updates"]].setdefault(line["recipe"], {})[line["seed"]] = line
     for updates, recipes in sorted(runs.items()):
         print_table(updates, recipes)
-    print("\n| tokens only | vocabulary | tokens a workflow | characters a token |\n|---|---:|---:|---:|")
+    print("\n| tokens only | vocabulary | tokens per workflow | characters per token |\n|---|---:|---:|---:|")
     for line in lines:
         if "bpb" not in line:
             print(f"| {line['recipe']} | {line['vocab_size']:,} | {density(line)} |")
@@ -37,14 +35,14 @@ def main(argv=None):
 
 
 def print_table(updates: int, recipes: dict) -> None:
-    """A row a recipe, by its difference to the reference over the seeds that both have."""
+    """Print one row per recipe, sorted by the difference from the reference over the seeds that both have."""
     tokens = next(iter(recipes[REFERENCE].values()))["tokens"]
     differences = {
         name: [line["bpb"] - recipes[REFERENCE][seed]["bpb"] for seed, line in seeds.items()]
         for name, seeds in recipes.items()
     }
     print(f"\n{updates} updates, {tokens:,} tokens\n")
-    print(f"| recipe | seeds | minus {REFERENCE} | bits per byte | tokens a workflow | characters a token |")
+    print(f"| recipe | seeds | minus {REFERENCE} | bits per byte | tokens per workflow | characters per token |")
     print("|---|---:|---:|---|---:|---:|")
     for name in sorted(recipes, key=lambda name: statistics.mean(differences[name])):
         seeds = recipes[name]
@@ -54,7 +52,7 @@ def print_table(updates: int, recipes: dict) -> None:
 
 
 def interval(values: list[float], form: str) -> str:
-    """Mean and half width of the 95% interval of Student's t."""
+    """Return the mean and half the width of the 95% interval of Student's t."""
     mean = format(statistics.mean(values), form)
     if len(values) < 2:
         return mean

@@ -1,10 +1,10 @@
-"""Which vocabulary does a model learn most from? Held-out bits per byte of the `tiny` GPT, recipe by recipe.
+"""Measure held-out bits per byte of the `tiny` GPT with the vocabulary of each recipe.
 
     python experiments/vocabulary/study.py --corpus WORKFLOWS --seeds 0 1
 
-trains a model for each recipe and seed and appends a line to results.jsonl. A run whose line is there is
-skipped, so a study that was stopped goes on. Owners are held out; merges are learned from the other owners.
-recipes.py holds the recipes, report.py makes the tables and plots, README.md says what came out.
+trains a model for each recipe and seed and appends a line to results.jsonl. A run that has a line is skipped, so the
+same command continues a stopped study. Owners are held out; merges are learned from the other owners. recipes.py has
+the recipes, report.py makes the tables and plots, README.md has the results.
 """
 
 import argparse
@@ -25,11 +25,11 @@ from script_tools.cli import ArgumentParser, cli_errors
 HERE = Path(__file__).parent
 CONTEXT = 512  # tokens of a row
 ROWS = 4  # rows of an update
-HEAD_CHUNK = 256  # tokens whose logits are held at a time: they stay in the cache of the processor
+HEAD_CHUNK = 256  # tokens whose logits are computed at a time: they fit in the processor's cache
 WARMUP, WARMDOWN = 0.1, 0.5  # shares of the updates
-PER_OWNER = 3  # held-out documents scored, at most, of each owner ...
-MAX_BYTES = 12_000  # ... and their size
-PAD = 0  # before each document, and the end of one in JSON text
+PER_OWNER = 3  # scored held-out documents per owner, at most ...
+MAX_BYTES = 12_000  # ... and their maximum size
+PAD = 0  # before each document, and at its end in JSON text
 IGNORE = -1  # nanochat.gpt.IGNORE_INDEX
 CHECKPOINTS = 4  # points of the curve, each over a quarter of these documents
 
@@ -43,11 +43,11 @@ def main(argv=None):
     parser.add_argument("--updates", type=int, default=400, help="updates of a run (default: 400)")
     parser.add_argument("--learning-rate", type=float, default=5.6e-3, help="peak learning rate (default: 5.6e-3)")
     parser.add_argument("--count-only", action="store_true", help="count tokens, train nothing")
-    parser.add_argument("--tiktoken", type=Path, help="unpacked npm package tiktoken: counts its tokens too")
+    parser.add_argument("--tiktoken", type=Path, help="unpacked npm package tiktoken, to count its tokens too")
     parser.add_argument("--results", type=Path, default=HERE / "results.jsonl", help="file of the results")
     parser.add_argument(
         "--cache", type=Path, default=Path(tempfile.gettempdir(), "vocabulary-study"),
-        help="folder for documents and tokens; to be removed when the corpus or a recipe changes",
+        help="folder for documents and tokens; remove it after a change of the corpus or of a recipe",
     )  # fmt: skip
     args = parser.parse_args(argv)
     os.environ |= {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
@@ -74,7 +74,7 @@ def main(argv=None):
 
 
 def publish(path: Path, key: dict, measure: Callable[..., dict], *args) -> None:
-    """Appends what `measure(*args, **key)` gives to the results, unless they have a line with this key."""
+    """Append the result of `measure(*args, **key)` to the results, unless they have a line with this key."""
     lines = path.read_text().splitlines() if path.exists() else []
     if any(key.items() <= json.loads(line).items() for line in lines):
         return
@@ -84,7 +84,7 @@ def publish(path: Path, key: dict, measure: Callable[..., dict], *args) -> None:
 
 
 def cached(path: Path, make: Callable, *args) -> Any:
-    """What `make(*args)` gives, kept in a file."""
+    """Return the result of `make(*args)`, from a file if it exists."""
     if not path.exists():
         unfinished = path.with_suffix(f".{os.getpid()}")
         unfinished.write_text(json.dumps(make(*args)))
@@ -97,7 +97,7 @@ def cached(path: Path, make: Callable, *args) -> Any:
 
 
 def read_documents(corpus: Path) -> list:
-    """The schema-valid workflows without exact copies; the hash of its owner tells whether one is held out."""
+    """Return the schema-valid workflows without exact copies. A hash of the owner decides which are held out."""
     from recipes import Document
 
     from tct.codec import Encoder
@@ -134,13 +134,13 @@ def digest(text: str) -> int:
 
 
 def count(documents: list, cache_folder: Path, recipe: str) -> dict:
-    """The density of a recipe, without any training."""
+    """Return the density of a recipe, without training."""
     data = tokens_of(documents, cache_folder, recipe)
     return {"vocab_size": data["vocab_size"], **data["density"]}
 
 
 def count_tiktoken(documents: list, package: Path, recipe: str) -> dict:
-    """Tokens per held-out workflow of a vocabulary that tiktoken carries; too large to train with here."""
+    """Return tokens per held-out workflow of a vocabulary of tiktoken, which is too large to train with here."""
     import base64
 
     import tiktoken
@@ -160,7 +160,7 @@ def count_tiktoken(documents: list, package: Path, recipe: str) -> dict:
 
 
 def density(documents: list, encode: Callable, count_end: bool) -> dict:
-    """Tokens per workflow, its end counted, and characters per token over all held-out documents."""
+    """Return tokens per workflow, including its end, and characters per token over all held-out documents."""
     held_out = [document for document in documents if document.is_held_out]
     tokens = sum(len(encode(document)) + count_end for document in held_out)
     return {
@@ -174,13 +174,13 @@ def density(documents: list, encode: Callable, count_end: bool) -> dict:
 
 
 def tokens_of(documents: list, cache_folder: Path, recipe: str) -> dict:
-    """What `encoded` gives, kept in a file."""
+    """Return the result of `encoded`, from a file if it exists."""
     name = recipe.replace(" ", "_").replace(",", "")
     return cached(cache_folder / f"{name}.json", encoded, documents, recipe)
 
 
 def encoded(documents: list, recipe: str) -> dict:
-    """A recipe's tokens of the training documents and the scored ones, and its density."""
+    """Return a recipe's tokens of the training and the scored documents, and its density."""
     from recipes import JSON_SYMBOLS, RECIPES, VOCAB_SIZE
 
     base_size = JSON_SYMBOLS if recipe.startswith("JSON") else machine().symbols.size
@@ -198,7 +198,7 @@ def encoded(documents: list, recipe: str) -> dict:
 
 
 def run(documents: list, cache_folder: Path, recipe: str, seed: int, updates: int, learning_rate: float) -> dict:
-    """Trains a model on the tokens of a recipe and scores it: the figures of a line of the results."""
+    """Train a model on the tokens of a recipe and score it. Return the figures of a line of the results."""
     import torch
 
     from model_config import get_config
@@ -212,7 +212,7 @@ def run(documents: list, cache_folder: Path, recipe: str, seed: int, updates: in
     torch.manual_seed(seed)
     model = GPT(GPTConfig(CONTEXT, data["vocab_size"], tiny["n_layers"], heads, heads, tiny["d_model"]))
     optimizers = build_optimizers(model, "muon", tiny["weight_decay"])
-    count_end = recipe.startswith("JSON")  # our documents end with a symbol of their own
+    count_end = recipe.startswith("JSON")  # other documents end with their own symbol
     batches = rows(data["training"], seed, updates)
     curve = []
     for update, tokens in enumerate(batches, 1):
@@ -246,7 +246,7 @@ def run(documents: list, cache_folder: Path, recipe: str, seed: int, updates: in
 
 
 def rows(documents: list, seed: int, updates: int):
-    """Batches (ROWS, CONTEXT + 1) of shuffled documents, each after PAD, cut to rows that are shuffled again."""
+    """Return batches (ROWS, CONTEXT + 1): shuffled documents, each after PAD, cut into rows that are shuffled again."""
     import numpy as np
     import torch
 
@@ -262,7 +262,7 @@ def rows(documents: list, seed: int, updates: int):
 
 
 def backward(model, x, y) -> float:
-    """Gradients of the mean loss of tokens x with targets y (B, T). The head goes through it in chunks."""
+    """Return the mean loss of tokens x with targets y (B, T), and add its gradients. The head runs in chunks."""
     import torch.nn.functional as F
 
     hidden = model.hidden(x).flatten(0, 1)  # (B * T, C)
@@ -278,7 +278,7 @@ def backward(model, x, y) -> float:
 
 
 def score(model, documents: list[list[int]], count_end: bool) -> float:
-    """Nats of documents. Rows overlap by half, so that a token sees all before it, or at least half a row."""
+    """Return the nats of documents. Rows overlap by half: a token has all tokens before it or at least half a row."""
     import torch
 
     inputs, targets = [], []
@@ -290,7 +290,7 @@ def score(model, documents: list[list[int]], count_end: bool) -> float:
             part = tokens[start : start + CONTEXT + 1]
             x[: len(part) - 1], y[: len(part) - 1] = part[:-1], part[1:]
             if start:
-                y[: CONTEXT // 2] = IGNORE  # the row before has them
+                y[: CONTEXT // 2] = IGNORE  # scored in the previous row
             inputs.append(x)
             targets.append(y)
     with torch.no_grad():

@@ -18,7 +18,7 @@ def run_campaign(output: Path, *fail: str) -> dict[str, str]:
     process = subprocess.run(command, capture_output=True, text=True)
     log = (output / "log.txt").read_text()
     assert process.returncode == 1, log
-    assert f"{', '.join(fail)} did not end well" in process.stderr
+    assert f"{', '.join(fail)} failed" in process.stderr
     assert "results.jsonl" in process.stdout
     lines = map(json.loads, (output / "results.jsonl").read_text().splitlines())
     statuses = {line["step"]: line["status"] for line in lines if line["check"] == "step"}
