@@ -1,4 +1,4 @@
-"""Generation: the cache and the batch change nothing, the constraint always holds, samples end well."""
+"""Generation: the cache and the batch change nothing, the constraint always holds, samples are complete."""
 
 import copy
 import math
@@ -22,7 +22,7 @@ from nanochat.inference import prepare_for_inference
 from nanochat.kv_cache import KVCache, NewTokens, window_start
 from nanochat.sampling import SamplingParams, sample_tokens
 
-VOCAB = 45  # no multiple of 32, so that the last word of a bitmask is a part
+VOCAB = 45  # not a multiple of 32, so that the last word of a bitmask is partly used
 CONFIG = GPTConfig(sequence_len=32, vocab_size=VOCAB, n_layer=2, n_head=4, n_kv_head=2, n_embd=32)
 TOLD = {"n_states": 6, "state_attention": True, "previous_token": True}
 STRIDE = 8
@@ -32,7 +32,7 @@ WORDS = (6, 7, 8, 31, 32, 33, 44)
 
 class Brackets:
     """A toy constraint: OPEN, then words and nested brackets, until the outermost closes. OPEN_THREE opens
-    three at once; after HEAD must come FIRST, SECOND."""
+    three at once. FIRST, SECOND must follow HEAD."""
 
     def __init__(self):
         self.depth, self.begun, self.forced = 0, False, []
@@ -67,8 +67,8 @@ class ClosableBrackets(Brackets):
         return self.forced + [CLOSE] * self.depth if self.begun else [OPEN, CLOSE]
 
 
-class TellingBrackets(ClosableBrackets):
-    """Its states are how deep the brackets are, up to 5."""
+class PositionedBrackets(ClosableBrackets):
+    """Its schema positions are the depths of the brackets, up to 5."""
 
     def __init__(self):
         super().__init__()
@@ -128,7 +128,7 @@ def generate(engine, prompt, num_samples, **options):
 
 
 def twin(model, prompt, index, max_tokens, temperature=1.0, seed=0, constraint=None) -> list[int]:
-    """The engine done slowly: one sample, one token at a time, the whole window shown for each."""
+    """Generate as the engine, but slowly: one sample, one token at a time, reading the whole window for each."""
     tokens, random = list(prompt), np.random.default_rng((seed, index))
     while len(tokens) < len(prompt) + max_tokens and not (constraint and constraint.is_terminated()):
         if constraint and len(constraint.allowed()) == 1:
@@ -154,7 +154,7 @@ def twin(model, prompt, index, max_tokens, temperature=1.0, seed=0, constraint=N
 
 
 @pytest.mark.parametrize("n_kv_head", [1, 2, 4])
-def test_cached_logits_equal_uncached_in_rows_of_any_length(n_kv_head):
+def test_cached_logits_equal_uncached_logits(n_kv_head):
     torch.manual_seed(n_kv_head)
     model = GPT(replace(CONFIG, n_layer=3, n_kv_head=n_kv_head))
     for parameter in model.parameters():
@@ -186,7 +186,7 @@ def test_cached_logits_equal_uncached_in_rows_of_any_length(n_kv_head):
 
 
 @pytest.mark.parametrize("dtype", [None, torch.float32])
-def test_cached_logits_of_a_model_that_is_told_states_equal_uncached(dtype):
+def test_cached_logits_equal_uncached_with_schema_positions(dtype):
     torch.manual_seed(0)
     model = GPT(replace(CONFIG, **TOLD))
     for parameter in model.parameters():
@@ -214,7 +214,7 @@ def test_cached_logits_of_a_model_that_is_told_states_equal_uncached(dtype):
                 held[row] = part.stop
 
 
-def test_a_copied_row_goes_on_as_its_source(model):
+def test_a_copied_row_continues_as_its_source(model):
     texts = torch.randint(0, VOCAB, (2, 12), generator=torch.Generator().manual_seed(0))
     cache = KVCache(CONFIG, 2, torch.float32, torch.device("cpu"))
     with torch.inference_mode():
@@ -231,7 +231,7 @@ def test_a_copied_row_goes_on_as_its_source(model):
 
 
 @given(length=st.integers(0, 100_000), context=st.integers(2, 1024), data=st.data())
-def test_a_window_fits_starts_at_the_stride_and_leaves_room(length, context, data):
+def test_a_window_fits_and_starts_at_a_stride_multiple(length, context, data):
     stride = data.draw(st.integers(1, context))
     start = window_start(length, context, stride)
     assert start % stride == 0 and 0 <= start <= length
@@ -251,8 +251,8 @@ def test_generation_past_the_context_equals_the_slow_twin(model, engine, prompt_
         assert sample.finish_reason == "length"
 
 
-def test_a_model_that_is_told_states_sees_those_of_its_window():
-    class Long(TellingBrackets):
+def test_a_model_reads_the_schema_positions_of_its_window():
+    class Long(PositionedBrackets):
         def allowed(self):
             return [token for token in super().allowed() if token != CLOSE or len(self.trail) > 90]
 
@@ -282,7 +282,7 @@ def test_a_model_that_is_told_states_sees_those_of_its_window():
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_forced_tokens_are_those_that_sampling_would_take(model, engine, temperature):
+def test_forced_tokens_equal_sampled_tokens(model, engine, temperature):
     samples = generate(engine, [], 5, max_tokens=100, temperature=temperature, constraint_factory=Brackets)
     for index, sample in enumerate(samples):
         assert sample.tokens == twin(model, [], index, 100, temperature, constraint=Brackets())
@@ -296,7 +296,7 @@ def test_forced_tokens_are_those_that_sampling_would_take(model, engine, tempera
 
 
 @pytest.mark.parametrize("constraint", [None, Brackets, ClosableBrackets])
-def test_a_sample_depends_on_its_seed_and_index_alone(engine, constraint):
+def test_a_sample_depends_only_on_seed_and_index(engine, constraint):
     def tokens(num_samples, batch_size, seed=0):
         samples = generate(
             engine, [], num_samples, max_tokens=50, seed=seed, batch_size=batch_size, constraint_factory=constraint
@@ -324,7 +324,7 @@ def test_processes_can_share_the_samples_of_one_seed(engine):
 )
 @pytest.mark.parametrize("told", [{}, TOLD], ids=["plain", "told states"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_on_a_cpu_a_sample_is_the_same_to_the_bit_in_any_batch(dtype, told):
+def test_the_batch_changes_no_bit_on_a_cpu(dtype, told):
     torch.manual_seed(1)
     model = GPT(GPTConfig(sequence_len=96, vocab_size=VOCAB, n_layer=3, n_head=4, n_kv_head=2, n_embd=64, **told))
     for parameter in model.parameters():
@@ -338,7 +338,7 @@ def test_on_a_cpu_a_sample_is_the_same_to_the_bit_in_any_batch(dtype, told):
             24,
             max_tokens=150,
             batch_size=batch_size,
-            constraint_factory=lambda: opened(TellingBrackets()),
+            constraint_factory=lambda: opened(PositionedBrackets()),
         )
 
     def opened(brackets):
@@ -383,7 +383,7 @@ def test_the_stream_adds_up_to_the_samples(engine):
 
 
 def log_probability(model, tokens: list[int]) -> float:
-    """Of tokens within one context from an empty prompt, each among what Brackets allows there."""
+    """Return that of tokens within one context from an empty prompt, each among the tokens that Brackets allows."""
     brackets, total = Brackets(), 0.0
     with torch.no_grad():
         logits = model(torch.tensor([[0] + tokens]))[0]
@@ -393,7 +393,7 @@ def log_probability(model, tokens: list[int]) -> float:
     return total
 
 
-def test_the_engine_samples_the_model_renormalised_over_what_is_allowed(model, engine):
+def test_samples_follow_the_renormalized_model(model, engine):
     samples = generate(engine, [], 4000, max_tokens=2, batch_size=500, constraint_factory=Brackets)
     with torch.no_grad():
         logits = model(torch.tensor([[0, OPEN]]))[0, -1].tolist()  # position 0, and OPEN is forced
@@ -402,13 +402,13 @@ def test_the_engine_samples_the_model_renormalised_over_what_is_allowed(model, e
     assert chi_square(np.bincount(second, minlength=VOCAB), probs) < 4
 
 
-def test_the_log_probability_is_that_of_the_renormalised_model_at_temperature_one(model, engine):
+def test_the_logprob_is_that_of_the_renormalized_model(model, engine):
     options = dict(max_tokens=25, temperature=1.5, top_k=5, constraint_factory=Brackets)
     for sample in generate(engine, [], 10, **options):
         assert sample.logprob == pytest.approx(log_probability(model, sample.tokens), abs=1e-3)
 
 
-def test_greedy_takes_the_likeliest_token_whatever_the_seed(model, engine):
+def test_greedy_takes_the_most_likely_token_for_any_seed(model, engine):
     first, second = (generate(engine, [1, 2], 2, max_tokens=40, temperature=0.0, seed=seed) for seed in (0, 1))
     assert first == second and first[0].tokens == first[1].tokens
     tokens = [1, 2]
@@ -419,7 +419,7 @@ def test_greedy_takes_the_likeliest_token_whatever_the_seed(model, engine):
 
 
 @pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="layers are prepacked on x86")
-def test_a_cpu_without_bfloat16_has_its_weights_rounded_and_products_in_float32(monkeypatch):
+def test_without_bfloat16_products_are_float32_of_rounded_weights(monkeypatch):
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
     torch.manual_seed(0)
     model = GPT(CONFIG)
@@ -431,7 +431,7 @@ def test_a_cpu_without_bfloat16_has_its_weights_rounded_and_products_in_float32(
     assert first == second
 
 
-def test_a_bfloat16_model_generates_with_a_bfloat16_cache():
+def test_a_bfloat16_model_generates():
     torch.manual_seed(0)
     model = prepare_for_inference(GPT(CONFIG), torch.bfloat16)
     samples = generate(Engine(model, stride=STRIDE), [], 8, max_tokens=70, constraint_factory=ClosableBrackets)
@@ -459,7 +459,7 @@ def test_with_closing_tokens_every_sample_is_complete(engine, temperature, max_t
         assert sample.finish_reason in ("complete", "closed")
 
 
-def test_only_a_sample_that_could_no_longer_end_by_itself_is_closed(model, engine):
+def test_only_samples_that_run_out_of_tokens_are_closed(model, engine):
     closable, plain = (
         generate(engine, [], 60, max_tokens=12, constraint_factory=factory) for factory in (ClosableBrackets, Brackets)
     )
@@ -483,9 +483,9 @@ def test_without_closing_tokens_a_sample_is_cut_at_max_tokens(engine):
     assert reasons == {"complete", "length"}
 
 
-def test_what_is_forced_does_not_go_beyond_max_tokens(engine):
+def test_forced_tokens_stop_at_max_tokens(engine):
     class Chain(Brackets):
-        """All forced, and complete after five tokens."""
+        """Force every token, and be complete after five."""
 
         def allowed(self):
             return [WORDS[self.depth]] if self.depth < 5 else []
@@ -502,7 +502,7 @@ def test_what_is_forced_does_not_go_beyond_max_tokens(engine):
         assert (sample.tokens, sample.finish_reason) == (list(WORDS[:max_tokens]), reason)
 
 
-def test_the_share_of_allowed_tokens_is_the_models(model, engine):
+def test_allowed_is_the_models_probability_of_allowed_tokens(model, engine):
     samples = generate(engine, [], 6, max_tokens=20, measure_allowed=True, constraint_factory=Brackets)
     for sample in samples:
         brackets, shares = Brackets(), []
@@ -516,20 +516,20 @@ def test_the_share_of_allowed_tokens_is_the_models(model, engine):
     assert generate(engine, [], 1, max_tokens=20, constraint_factory=Brackets)[0].allowed is None
 
 
-def test_no_sample_goes_into_a_loop_where_that_is_asked_for():
+def test_max_repeats_bounds_repetition():
     engine = Engine(GPT(CONFIG), stride=STRIDE)  # all logits are 0: the likeliest token is the first one allowed
     options = dict(max_tokens=200, temperature=0, constraint_factory=ClosableBrackets)
     assert generate(engine, [], 1, **options)[0].tokens[:100] == [OPEN] * 100
     assert generate(engine, [], 1, max_repeats=30, **options)[0].tokens[:31] == [OPEN] * 30 + [OPEN_THREE]
 
 
-def test_without_a_constraint_no_sample_goes_into_a_loop_either(engine):
+def test_max_repeats_works_without_a_constraint(engine):
     looping, leaving = (generate(engine, [], 1, max_tokens=200, temperature=0, max_repeats=n)[0].tokens for n in (0, 2))
     assert any(in_loop(looping[:end], 2) for end in range(200))
     assert not any(in_loop(leaving[:end], 2) for end in range(200))
 
 
-def test_a_prompt_already_complete_gives_empty_samples(engine):
+def test_a_complete_prompt_returns_empty_samples(engine):
     def ended():
         brackets = ClosableBrackets()
         assert brackets.accept_token(OPEN) and brackets.accept_token(CLOSE)
@@ -578,12 +578,12 @@ def test_a_constraint_that_contradicts_itself_is_reported(engine):
         ({"prompt": [3, VOCAB]}, f"token {VOCAB} .* {VOCAB}"),
     ],
 )
-def test_an_argument_without_sense_is_refused_by_name(engine, change, message):
+def test_an_argument_out_of_range_is_named(engine, change, message):
     with pytest.raises(ValueError, match=message):
         generate(engine, **{"prompt": [], "num_samples": 1, "max_tokens": 4, **change})
 
 
 @pytest.mark.parametrize("stride", [0, CONFIG.sequence_len + 1])
-def test_a_stride_that_no_window_can_have_is_refused(model, stride):
+def test_a_stride_out_of_range_is_an_error(model, stride):
     with pytest.raises(ValueError, match=f"stride {stride}"):
         Engine(model, stride=stride)

@@ -1,4 +1,4 @@
-"""What only a GPU runs, on the CPU: on the GPU that tests/pretend_cuda.py pretends, or traced as for a compiler."""
+"""The code for GPUs, tested on the CPU: on the pretended GPU of tests/pretend_cuda.py, or traced for a compiler."""
 
 import ast
 import inspect
@@ -80,7 +80,7 @@ def distance(one, other) -> float:
 
 
 # -----------------------------------------------------------------------------
-# the numbers are those of the CPU
+# the same numbers as on the CPU
 
 
 @pytest.mark.parametrize("fields", FEATURES.values(), ids=FEATURES)
@@ -91,9 +91,7 @@ def distance(one, other) -> float:
         *(pytest.param(kernel, torch.bfloat16, 0.03, id=version) for version, kernel in KERNELS.items()),
     ],
 )
-def test_loss_and_gradients_of_packed_documents_are_those_of_the_cpu(
-    pretended_gpu, monkeypatch, kernel, dtype, error, fields
-):
+def test_packed_loss_and_gradients_equal_the_cpus(pretended_gpu, monkeypatch, kernel, dtype, error, fields):
     use_varlen_attn(monkeypatch, kernel)
 
     def run(device, dtype):
@@ -126,7 +124,7 @@ def test_loss_and_gradients_of_packed_documents_are_those_of_the_cpu(
         ({"capability": (7, 5)}, False),
     ],
 )
-def test_the_kernel_gets_only_what_it_takes(pretended_gpu, monkeypatch, kernel, change, by_kernel):
+def test_the_kernel_gets_only_supported_heads(pretended_gpu, monkeypatch, kernel, change, by_kernel):
     use_varlen_attn(monkeypatch, kernel)
     case = {"dtype": torch.bfloat16, "size": 64, "capability": (9, 0)} | change
     pretended_gpu.stand_ins["torch.cuda.get_device_capability"].return_value = case["capability"]
@@ -135,7 +133,7 @@ def test_the_kernel_gets_only_what_it_takes(pretended_gpu, monkeypatch, kernel, 
         assert functional.kernel_takes(q) == (by_kernel and kernel is not None)
 
 
-def test_a_run_with_a_resume_is_that_of_the_cpu(pretended_gpu, monkeypatch, data, tmp_path):
+def test_a_resumed_run_equals_the_cpus(pretended_gpu, monkeypatch, data, tmp_path):
     monkeypatch.setattr(_train_flags, "get_config", lambda name: MICRO | {"device_batch_size": 2})
     monkeypatch.setattr(RunLog, "draw", lambda self: None)
 
@@ -156,7 +154,7 @@ def test_a_run_with_a_resume_is_that_of_the_cpu(pretended_gpu, monkeypatch, data
 
 @pytest.mark.parametrize("told", [False, True])
 @pytest.mark.parametrize("options", [{"temperature": 0}, {"top_k": 20, "top_p": 0.9, "min_p": 0.01}])
-def test_samples_are_those_of_the_cpu(pretended_gpu, told, options):
+def test_samples_equal_the_cpus(pretended_gpu, told, options):
     class Told(Brackets):
         def state_id(self):
             return min(self.depth, 5)
@@ -192,7 +190,7 @@ def test_a_model_for_inference_generates_in_bfloat16(pretended_gpu):
 
 
 class Stay:
-    """A constraint that allows everything in one state, for ever."""
+    """A constraint that allows every token at one schema position, without end."""
 
     def state_id(self):
         return 1
@@ -210,7 +208,7 @@ class Stay:
         return False
 
 
-def test_scores_of_tokens_are_those_of_the_cpu(pretended_gpu):
+def test_token_scores_equal_the_cpus(pretended_gpu):
     masks = np.packbits(np.random.default_rng(0).random((sum(LENGTHS), 50)) < 0.9, axis=1, bitorder="little")
 
     def run(device):
@@ -265,7 +263,7 @@ def test_the_peak_of_a_gpu_is_found_by_its_name(pretended_gpu):
 
 
 @pytest.mark.parametrize("lacks", [None, "triton", "a C compiler", "Python.h"])
-def test_code_is_compiled_for_a_gpu_only_if_triton_finds_all_it_needs(monkeypatch, tmp_path, lacks):
+def test_compiling_for_a_gpu_needs_all_of_triton(monkeypatch, tmp_path, lacks):
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setattr(device.importlib.util, "find_spec", lambda name: None if lacks == name else "found")
     monkeypatch.setattr(device.shutil, "which", lambda name: None if lacks == "a C compiler" else "found")
@@ -279,7 +277,7 @@ def test_code_is_compiled_for_a_gpu_only_if_triton_finds_all_it_needs(monkeypatc
             device.choose_compile("on", CUDA)
 
 
-def test_generation_does_without_the_attention_that_is_compiled_for_every_shape(pretended_gpu):
+def test_generation_turns_off_cudnn_attention(pretended_gpu):
     with pretended_gpu:
         prepare_for_inference(random_model(CUDA), torch.bfloat16)
     pretended_gpu.stand_ins["torch.backends.cuda.enable_cudnn_sdp"].assert_called_once_with(False)
@@ -300,7 +298,7 @@ def test_ranks_share_gradients_but_no_buffers(monkeypatch, takes):
     stand_in.assert_called_once_with("a model", device_ids=[0], **{takes: False})
 
 
-def test_ranks_on_gpus_meet_by_nccl_and_on_the_host_by_gloo(monkeypatch):
+def test_ranks_use_nccl_on_gpus_and_gloo_on_the_host(monkeypatch):
     join = mock.create_autospec(torch.distributed.init_process_group)
     monkeypatch.setattr(torch.distributed, "init_process_group", join)
     monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: None)
@@ -312,7 +310,7 @@ def test_ranks_on_gpus_meet_by_nccl_and_on_the_host_by_gloo(monkeypatch):
     assert join.call_args.args == ("cpu:gloo,cuda:nccl",)
 
 
-def test_the_varlen_attn_we_know_is_that_of_the_installed_torch():
+def test_our_varlen_attn_has_the_installed_signature():
     version = ".".join(torch.__version__.split(".")[:2])
     if version not in VARLEN_ATTN:
         pytest.skip(f"torch {version} is not among those we know")
@@ -323,7 +321,7 @@ def test_the_varlen_attn_we_know_is_that_of_the_installed_torch():
     assert names[0] == names[1]
 
 
-def test_every_function_of_a_gpu_that_we_call_has_a_stand_in():
+def test_every_gpu_function_that_we_call_has_a_stand_in():
     found = set()
     for path in SHIPPED:
         for node in ast.walk(ast.parse(path.read_text())):
@@ -339,7 +337,7 @@ def test_every_function_of_a_gpu_that_we_call_has_a_stand_in():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])  # in blocks, and by the kernel
 @pytest.mark.parametrize("checkpoints", [False, True])
 def test_all_batches_of_one_shape_share_one_graph(flash_twin, monkeypatch, dtype, checkpoints):
-    """The code of a GPU is traced, forward and backward, without a break: whatever the lengths of the documents."""
+    """The code for GPUs is traced, forward and backward, without a break for any document lengths."""
 
     def loss(x, weight, targets):
         return F.cross_entropy(cap(F.linear(x, weight)), targets, ignore_index=-1, reduction="sum")

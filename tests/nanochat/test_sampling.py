@@ -1,4 +1,4 @@
-"""The next token: drawn as often as it should be, and never one by which a sample would go into a loop."""
+"""The next token: drawn with its probability, and never one that repeats a block too often."""
 
 import math
 
@@ -17,11 +17,11 @@ from nanochat.sampling import (
     sample_tokens,
 )
 
-VOCAB = 45  # no multiple of 32, so that the last word of a bitmask is a part
+VOCAB = 45  # not a multiple of 32, so that the last word of a bitmask is partly used
 
 
 def chi_square(counts: np.ndarray, probs: np.ndarray) -> float:
-    """The statistic in standard deviations from its mean, over the outcomes that are possible."""
+    """Return the statistic over possible outcomes, in standard deviations from its mean."""
     assert not counts[probs == 0].any()
     expected, degrees = probs[probs > 0] * counts.sum(), (probs > 0).sum() - 1
     statistic = ((counts[probs > 0] - expected) ** 2 / expected).sum()
@@ -29,7 +29,7 @@ def chi_square(counts: np.ndarray, probs: np.ndarray) -> float:
 
 
 def brute_force(logits, allowed, temperature, top_k, top_p, min_p=None):
-    """The distribution that the options ask for, one token at a time."""
+    """Return the distribution that the options describe, one token at a time."""
     weights = {i: math.exp(logits[i] / temperature) for i in allowed}
     ranked = sorted(weights, key=weights.get, reverse=True)[:top_k]
     total, kept, held = sum(weights[i] for i in ranked), [], 0.0
@@ -55,7 +55,7 @@ def brute_force(logits, allowed, temperature, top_k, top_p, min_p=None):
         (1.5, 12, 0.95, 0.1),
     ],
 )
-def test_frequencies_are_those_of_the_renormalised_distribution(temperature, top_k, top_p, min_p):
+def test_frequencies_follow_the_renormalized_distribution(temperature, top_k, top_p, min_p):
     random = np.random.default_rng(0)
     logits, allowed = random.normal(0, 1.5, VOCAB), random.choice(VOCAB, 20, replace=False)
     bits = np.zeros(64, dtype=np.uint8)
@@ -73,7 +73,7 @@ def test_frequencies_are_those_of_the_renormalised_distribution(temperature, top
 
 @pytest.mark.parametrize("uniform", [0.0, 1 - 2**-24])
 @pytest.mark.parametrize("temperature", [1e-40, 1e-5, 1.0, 1e6])
-def test_extreme_draws_and_temperatures_pick_a_token_that_is_allowed(uniform, temperature):
+def test_extreme_draws_and_temperatures_pick_allowed_tokens(uniform, temperature):
     logits = torch.full((1, VOCAB), -math.inf)
     logits[0, [7, 20]] = torch.tensor([-14.9, 14.9])
     token = sample_tokens(logits, torch.tensor([uniform]), SamplingParams(temperature=temperature))[0].item()
@@ -83,10 +83,10 @@ def test_extreme_draws_and_temperatures_pick_a_token_that_is_allowed(uniform, te
 
 
 # -----------------------------------------------------------------------------
-# Loops
+# Repetition
 
 
-def test_a_loop_goes_on_where_there_is_no_other_way():
+def test_repetition_continues_if_no_other_token_is_left():
     trackers = [tracker_after([5] * 30), None]
     logits = torch.zeros(2, 6)
     assert mask_repetition(logits, trackers).tolist() == [[0, 0, 0, 0, 0, -math.inf], [0] * 6]
@@ -95,7 +95,7 @@ def test_a_loop_goes_on_where_there_is_no_other_way():
 
 
 @given(st.integers(1, 30), st.integers(20, 80), st.integers(2, 5), st.lists(st.integers(0, 1), max_size=30))
-def test_what_counts_as_a_loop(length, count, times, begun):
+def test_repeating_tokens_follow_their_definition(length, count, times, begun):
     block = (begun or [0]) * length
     tokens = begun + (block[:length] * count)[:count]
     expected = {token for token in (0, 1) if in_loop([*tokens, token], times)}
@@ -110,7 +110,7 @@ def tracker_after(tokens: list[int], times: int = 4) -> RepetitionTracker:
 
 
 def in_loop(tokens: list[int], times: int) -> bool:
-    """The definition, in words of its own: do the last tokens repeat at some distance for longer than allowed?"""
+    """Return whether the last tokens repeat at some distance for longer than allowed: the definition, slowly."""
     for distance in range(1, len(tokens)):
         most = max(times * distance, SHORT_REPETITION)
         last = tokens[-most - 1 :]

@@ -1,4 +1,4 @@
-"""Generation from a checkpoint: samples are valid from the first step on, faults are one sentence."""
+"""Generation from a checkpoint: samples are valid without training, errors are one sentence."""
 
 import json
 import runpy
@@ -26,7 +26,7 @@ def is_valid(workflow) -> bool:
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory) -> Path:
-    """An untrained model of one layer: what its samples have in common comes from the constraint alone."""
+    """An untrained model of one layer: its samples are valid because of the constraint alone."""
     torch.manual_seed(0)
     model = GPT(GPTConfig(sequence_len=64, n_layer=1, n_head=1, n_kv_head=1, n_embd=16))
     folder = tmp_path_factory.mktemp("checkpoint")
@@ -35,7 +35,7 @@ def checkpoint(tmp_path_factory) -> Path:
     return folder
 
 
-def test_samples_from_scratch_are_valid_distinct_and_the_same_for_one_seed(checkpoint, tmp_path):
+def test_samples_are_valid_distinct_and_reproducible(checkpoint, tmp_path):
     for run in ("first", "second"):
         flags = [
             "--checkpoint",
@@ -91,7 +91,7 @@ def test_samples_go_to_the_screen_in_order(checkpoint, capsys):
         ([], "--checkpoint"),
     ],
 )
-def test_a_fault_of_the_user_is_one_sentence_and_exit_code_2(flags, message, checkpoint, tmp_path, capsys):
+def test_a_user_error_is_one_sentence_and_exit_code_2(flags, message, checkpoint, tmp_path, capsys):
     (tmp_path / "broken.yml").write_text("on: push\nname: ]\njobs:\n")
     (tmp_path / "invalid.json").write_text('{"on": 7}')
     other = tmp_path / "other"
