@@ -24,7 +24,7 @@ from nanochat.sampling import SamplingParams, sample_tokens
 
 VOCAB = 45  # not a multiple of 32, so that the last word of a bitmask is partly used
 CONFIG = GPTConfig(sequence_len=32, vocab_size=VOCAB, n_layer=2, n_head=4, n_kv_head=2, n_embd=32)
-TOLD = {"n_states": 6, "state_attention": True, "previous_token": True}
+SCHEMA_FIELDS = {"n_states": 6, "state_attention": True, "previous_token": True}
 STRIDE = 8
 OPEN, OPEN_THREE, CLOSE, HEAD, FIRST, SECOND = 1, 2, 3, 4, 5, 40
 WORDS = (6, 7, 8, 31, 32, 33, 44)
@@ -188,7 +188,7 @@ def test_cached_logits_equal_uncached_logits(n_kv_head):
 @pytest.mark.parametrize("dtype", [None, torch.float32])
 def test_cached_logits_equal_uncached_with_schema_positions(dtype):
     torch.manual_seed(0)
-    model = GPT(replace(CONFIG, **TOLD))
+    model = GPT(replace(CONFIG, **SCHEMA_FIELDS))
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.25)
     texts, states = torch.randint(0, VOCAB, (2, 32)), torch.randint(0, 6, (2, 32))
@@ -257,7 +257,7 @@ def test_a_model_reads_the_schema_positions_of_its_window():
             return [token for token in super().allowed() if token != CLOSE or len(self.trail) > 90]
 
     torch.manual_seed(0)
-    model = GPT(replace(CONFIG, **TOLD))
+    model = GPT(replace(CONFIG, **SCHEMA_FIELDS))
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.25)
     [sample] = generate(Engine(model, stride=STRIDE), [], 1, max_tokens=360, constraint_factory=Long)
@@ -322,11 +322,13 @@ def test_processes_can_share_the_samples_of_one_seed(engine):
     Version(torch.__version__) < Version("2.13"),
     reason="oneDNN of older torch may add up in another order for another number of rows",
 )
-@pytest.mark.parametrize("told", [{}, TOLD], ids=["plain", "told states"])
+@pytest.mark.parametrize("schema_fields", [{}, SCHEMA_FIELDS], ids=["plain", "schema positions"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_batch_changes_no_bit_on_a_cpu(dtype, told):
+def test_the_batch_changes_no_bit_on_a_cpu(dtype, schema_fields):
     torch.manual_seed(1)
-    model = GPT(GPTConfig(sequence_len=96, vocab_size=VOCAB, n_layer=3, n_head=4, n_kv_head=2, n_embd=64, **told))
+    model = GPT(
+        GPTConfig(sequence_len=96, vocab_size=VOCAB, n_layer=3, n_head=4, n_kv_head=2, n_embd=64, **schema_fields)
+    )
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     engine = Engine(prepare_for_inference(model, dtype), stride=STRIDE)

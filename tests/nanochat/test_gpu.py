@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from prepared_data import write_prepared
 from pretend_cuda import ANSWERS, CUDA, VARLEN_ATTN, use_varlen_attn
 from test_bench_train import JOB
-from test_engine import TOLD, Brackets, generate
+from test_engine import SCHEMA_FIELDS, Brackets, generate
 from test_train import MICRO
 from torch._dynamo.testing import CompileCounterWithBackend
 
@@ -37,7 +37,12 @@ from tct_packing import packed_data_loader
 CPU = torch.device("cpu")
 LENGTHS = [5, 1, 16, 9, 3, 14]
 CONFIG = GPTConfig(sequence_len=16, vocab_size=50, n_layer=2, n_head=4, n_kv_head=4, n_embd=64)
-FEATURES = {"plain": {}, "grouped queries": {"n_kv_head": 2}, "states": TOLD, "an odd head size": {"n_embd": 24}}
+FEATURES = {
+    "plain": {},
+    "grouped queries": {"n_kv_head": 2},
+    "schema positions": SCHEMA_FIELDS,
+    "an odd head size": {"n_embd": 24},
+}
 INSTALLED = functional.varlen_attn
 KERNELS = VARLEN_ATTN | {"installed": INSTALLED}
 del KERNELS["2.12"]  # is as 2.13
@@ -152,10 +157,10 @@ def test_a_resumed_run_equals_the_cpus(pretended_gpu, monkeypatch, data, tmp_pat
     assert pretended_gpu.stand_ins["torch.cuda.Event"].call_count == 8
 
 
-@pytest.mark.parametrize("told", [False, True])
+@pytest.mark.parametrize("with_schema", [False, True])
 @pytest.mark.parametrize("options", [{"temperature": 0}, {"top_k": 20, "top_p": 0.9, "min_p": 0.01}])
-def test_samples_equal_the_cpus(pretended_gpu, told, options):
-    class Told(Brackets):
+def test_samples_equal_the_cpus(pretended_gpu, with_schema, options):
+    class Positioned(Brackets):
         def state_id(self):
             return min(self.depth, 5)
 
@@ -163,14 +168,14 @@ def test_samples_equal_the_cpus(pretended_gpu, told, options):
             return [0]
 
     def run(device):
-        model = random_model(device, vocab_size=45, n_kv_head=2, **(TOLD if told else {}))
+        model = random_model(device, vocab_size=45, n_kv_head=2, **(SCHEMA_FIELDS if with_schema else {}))
         engine = Engine(model.eval(), stride=8)
         return generate(
             engine,
             [],
             3,
             max_tokens=24,
-            constraint_factory=Told,
+            constraint_factory=Positioned,
             measure_allowed=True,
             max_repeats=4,
             batch_size=2,
@@ -184,7 +189,7 @@ def test_samples_equal_the_cpus(pretended_gpu, told, options):
 
 def test_a_model_for_inference_generates_in_bfloat16(pretended_gpu):
     with pretended_gpu:
-        engine = Engine(prepare_for_inference(random_model(CUDA, **TOLD), torch.bfloat16), stride=8)
+        engine = Engine(prepare_for_inference(random_model(CUDA, **SCHEMA_FIELDS), torch.bfloat16), stride=8)
         samples = generate(engine, [], 3, max_tokens=20, constraint_factory=lambda: Stay())
     assert [len(sample.tokens) for sample in samples] == [20] * 3
 
@@ -212,8 +217,8 @@ def test_token_scores_equal_the_cpus(pretended_gpu):
     masks = np.packbits(np.random.default_rng(0).random((sum(LENGTHS), 50)) < 0.9, axis=1, bitorder="little")
 
     def run(device):
-        model = random_model(device, **TOLD).eval()
-        x, y, documents = packed_batch(device, TOLD["n_states"])
+        model = random_model(device, **SCHEMA_FIELDS).eval()
+        x, y, documents = packed_batch(device, SCHEMA_FIELDS["n_states"])
         return score_batch(model, x, y, documents, masks[(y.cpu().flatten() != -1).numpy()])
 
     with pretended_gpu:
@@ -342,7 +347,7 @@ def test_all_batches_of_one_shape_share_one_graph(flash_twin, monkeypatch, dtype
     def loss(x, weight, targets):
         return F.cross_entropy(cap(F.linear(x, weight)), targets, ignore_index=-1, reduction="sum")
 
-    model = random_model(CPU, **TOLD, n_kv_head=2, n_layer=1)
+    model = random_model(CPU, **SCHEMA_FIELDS, n_kv_head=2, n_layer=1)
     batches = []
     for lengths in ([16, 16], [5, 11, 16], [1, 2, 3, 10, 16]):
         x, y, states = torch.randint(0, 6, (3, 1, 32))

@@ -7,7 +7,6 @@ import sys
 import numpy as np
 import pytest
 import torch
-from test_generate import checkpoint as tct_checkpoint  # noqa: F401, the fixture
 
 import tct_github_workflow as tct
 from nanochat.checkpoint_manager import save_checkpoint
@@ -190,7 +189,7 @@ def test_samples_begin_with_exactly_the_tokens_given(generator, way):
 
 
 @pytest.mark.parametrize("way", [True, False])
-def test_tct_samples_begin_with_exactly_the_tokens_given(tct_checkpoint, way):  # noqa: F811
+def test_tct_samples_begin_with_exactly_the_tokens_given(tct_checkpoint, way):
     generator, whole = WorkflowGenerator.load(tct_checkpoint), tct.encode(compact(WORKFLOWS[3]))
     for cut in (0, 1, 5, len(whole) - 1, len(whole)):
         for sample in generator.generate(2, tokens=whole[:cut], constrained=way, max_tokens=60):

