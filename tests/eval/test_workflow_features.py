@@ -1,4 +1,4 @@
-"""Workflow features: what is counted, how far sets are apart, which references are called broken."""
+"""Workflow features: their values, the distance of two sets, and broken references."""
 
 import copy
 import random
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tct_github_workflow import workflow_schema
 from tct_github_workflow.workflow_yaml import load_workflow
 from workflow_eval import features, references
-from workflow_eval.features import compare, count_distance, distance
+from workflow_eval.features import compare_features, kolmogorov_smirnov, total_variation
 from workflow_eval.references import broken_references
 
 WORKFLOW = load_workflow("""
@@ -80,12 +80,12 @@ anything = st.recursive(
 
 
 def broken(**job) -> list[str]:
-    """What is broken in a workflow of this job a, and a job b that is fine."""
+    """Return the broken references of a workflow with this job a and a correct job b."""
     return broken_references({"on": "push", "jobs": {"a": {"runs-on": "x", **job}, "b": {"runs-on": "x"}}})
 
 
 # -----------------------------------------------------------------------------
-# what it says
+# features
 
 
 def test_every_field_is_read():
@@ -109,7 +109,7 @@ def test_triggers_come_in_three_forms(on):
 
 
 @given(anything)
-def test_nothing_is_too_odd(value):
+def test_any_value_has_features(value):
     for workflow in (
         value,
         {"on": value, "jobs": value},
@@ -118,22 +118,22 @@ def test_nothing_is_too_odd(value):
         for say in (features.FIELDS | features.COUNTS).values():
             assert isinstance(say(workflow), list)
         assert all(isinstance(fault, str) for fault in broken_references(workflow))
-        assert set(compare([workflow], [workflow, WORKFLOW])) == {*features.FIELDS, *features.COUNTS}
+        assert set(compare_features([workflow], [workflow, WORKFLOW])) == {*features.FIELDS, *features.COUNTS}
 
 
 @given(st.dictionaries(st.text(), st.integers() | st.text()))
-def test_canonical_text_knows_no_order(value):
+def test_canonical_text_does_not_depend_on_key_order(value):
     shuffled = dict(random.Random(0).sample(list(value.items()), len(value)))
     assert features.canonical(value) == features.canonical(shuffled)
 
 
 # -----------------------------------------------------------------------------
-# how far sets are apart
+# distances
 
 counters = st.dictionaries(st.integers(0, 9), st.integers(1, 5), max_size=6).map(Counter)
 
 
-@pytest.mark.parametrize("measure", [distance, count_distance])
+@pytest.mark.parametrize("measure", [total_variation, kolmogorov_smirnov])
 @given(a=counters, b=counters, c=counters)
 def test_a_distance_is_a_metric_of_shares(measure, a, b, c):
     assert 0 <= measure(a, b) <= 1 and measure(a, b) == pytest.approx(measure(b, a))
@@ -141,36 +141,39 @@ def test_a_distance_is_a_metric_of_shares(measure, a, b, c):
     assert measure(a, c) <= measure(a, b) + measure(b, c) + 1e-9
 
 
-@pytest.mark.parametrize("measure", [distance, count_distance])
-def test_what_has_nothing_in_common_is_at_distance_one(measure):
+@pytest.mark.parametrize("measure", [total_variation, kolmogorov_smirnov])
+def test_disjoint_sets_have_distance_one(measure):
     assert measure(Counter([1, 2]), Counter([3])) == 1 and measure(Counter(), Counter([3])) == 1
 
 
-def test_seven_steps_are_nearer_to_eight_than_total_variation_has_it():
+def test_seven_steps_are_close_to_eight():
     a, b = Counter([7, 7, 9, 9]), Counter([8, 8, 9, 9])
-    assert count_distance(a, b) == distance(a, b) == 0.5
+    assert kolmogorov_smirnov(a, b) == total_variation(a, b) == 0.5
     a, b = Counter(range(100)), Counter(range(1, 101))
-    assert count_distance(a, b) == pytest.approx(0.01)
-    assert distance(Counter(range(0, 200, 2)), Counter(range(1, 200, 2))) == 1
-    assert count_distance(Counter(range(0, 200, 2)), Counter(range(1, 200, 2))) == pytest.approx(0.01)
+    assert kolmogorov_smirnov(a, b) == pytest.approx(0.01)
+    assert total_variation(Counter(range(0, 200, 2)), Counter(range(1, 200, 2))) == 1
+    assert kolmogorov_smirnov(Counter(range(0, 200, 2)), Counter(range(1, 200, 2))) == pytest.approx(0.01)
 
 
-def test_samples_like_the_real_ones_are_at_the_noise_floor():
+def test_samples_like_real_workflows_reach_the_noise_floor():
     chance = random.Random(1)
     workflows = [
         {"on": chance.choices("abcdef", k=2), "jobs": {str(i): {} for i in range(chance.randrange(9))}}
         for _ in range(400)
     ]
-    like, unlike = compare(workflows[:100], workflows[100:]), compare([{"on": "z"}] * 100, workflows[100:])
+    like, unlike = (
+        compare_features(workflows[:100], workflows[100:]),
+        compare_features([{"on": "z"}] * 100, workflows[100:]),
+    )
     for field in "triggers", "jobs":
         assert 0 < like[field]["noise_floor"] == unlike[field]["noise_floor"] < 0.15
         assert like[field]["distance"] < 2 * like[field]["noise_floor"] < 3 * unlike[field]["distance"]
-    assert compare(workflows[:100], workflows[100:]) == like  # of one seed
+    assert compare_features(workflows[:100], workflows[100:]) == like
 
 
-def test_a_category_counts_once_a_workflow_and_none_is_one():
+def test_a_category_counts_once_per_workflow():
     again = {"jobs": {name: {"runs-on": "x"} for name in "abc"}}
-    result = compare([again, again, {}], [again, {}])["runners"]
+    result = compare_features([again, again, {}], [again, {}])["runners"]
     assert result["categories"] == [
         ["x", pytest.approx(2 / 3), 0.5],
         [features.NONE, pytest.approx(1 / 3), 0.5],
@@ -180,46 +183,46 @@ def test_a_category_counts_once_a_workflow_and_none_is_one():
 @pytest.mark.parametrize("samples, real", [([], [{}, {}]), ([{}], [{}])])
 def test_too_few_to_compare_are_refused(samples, real):
     with pytest.raises(ValueError, match="too few to compare"):
-        compare(samples, real)
+        compare_features(samples, real)
 
 
 # -----------------------------------------------------------------------------
 # references
 
 
-def test_what_is_there_is_not_broken():
+def test_a_correct_workflow_has_no_broken_references():
     assert broken_references(WORKFLOW) == []
 
 
 @pytest.mark.parametrize(
     "job, faults",
     [
-        ({"needs": "c"}, ["job a: it needs c, which is no job"]),
-        ({"needs": ["b", "a"]}, ["job a: it needs itself"]),
+        ({"needs": "c"}, ["job a: needs an undefined job: c"]),
+        ({"needs": ["b", "a"]}, ["job a: needs itself"]),
         ({"if": "needs.b.result == 'success'"}, ["job a: needs.b is not among its needs"]),
         ({"env": {"X": "${{ needs['c'].outputs.x }}"}}, ["job a: needs.c is not among its needs"]),
         (
             {"steps": [{"run": "${{ steps.x.outputs.y }}"}, {"id": "x"}]},
-            ["job a: step 1: steps.x comes no earlier"],
+            ["job a: step 1: steps.x does not come earlier"],
         ),
-        ({"steps": [{"id": "x", "if": "steps.x.outputs.y"}]}, ["job a: step 1: steps.x comes no earlier"]),
+        ({"steps": [{"id": "x", "if": "steps.x.outputs.y"}]}, ["job a: step 1: steps.x does not come earlier"]),
         (
             {"steps": [{"with": {"a": ["${{ fromJSON(steps['x y'].outputs.z) }}"]}}]},
-            ["job a: step 1: steps.x y is no step"],
+            ["job a: step 1: steps.x y is not a step"],
         ),
         (
             {"outputs": {"o": "${{ steps.x.outputs.y }}"}, "steps": [{"id": "y"}]},
-            ["job a: steps.x is no step"],
+            ["job a: steps.x is not a step"],
         ),
-        ({"runs-on": "${{ matrix.os }}"}, ["job a: matrix.os is no key of its matrix"]),
+        ({"runs-on": "${{ matrix.os }}"}, ["job a: matrix.os is not a key of its matrix"]),
         (
             {"name": "${{ matrix.os }}", "strategy": {"matrix": {"o": [1], "include": [{"s": 1}]}}},
-            ["job a: matrix.os is no key of its matrix"],
+            ["job a: matrix.os is not a key of its matrix"],
         ),
-        ({"env": {"X": "${{ inputs.x }}${{ INPUTS.x }}"}}, ["inputs.x is no input"]),
+        ({"env": {"X": "${{ inputs.x }}${{ INPUTS.x }}"}}, ["inputs.x is not an input"]),
     ],
 )
-def test_what_is_not_there_is_named(job, faults):
+def test_undefined_names_are_reported(job, faults):
     assert broken(**job) == faults
 
 
@@ -245,29 +248,29 @@ def test_what_is_not_there_is_named(job, faults):
         {"strategy": {"matrix": {"include": ["${{ fromJSON('{}') }}"]}}, "name": "${{ matrix.os }}"},
         {"strategy": {"matrix": {"os": "${{ fromJSON('[1]') }}"}}, "name": "${{ matrix.os }}"},
         {"strategy": "${{ fromJSON('{}') }}", "name": "${{ matrix.os }}"},
-        {"if": "${{ github.ref }} == steps.x"},
+        {"if": "${{ github.ref }} == steps.x"},  # with braces, only their contents are an expression
     ],
-)  # with braces, only what is in them is an expression
-def test_what_may_be_there_is_not_named(job):
+)
+def test_names_that_may_exist_are_not_reported(job):
     assert broken(**job) == []
 
 
-def test_jobs_that_wait_for_each_other_are_named_once():
+def test_a_cycle_of_jobs_is_reported_once():
     jobs = {"a": {"needs": "b"}, "b": {"needs": ["c"]}, "c": {"needs": "a"}, "d": {"needs": "a"}}
     assert broken_references({"jobs": jobs}) == ["jobs need each other: a and b and c"]
 
 
-def test_an_input_of_either_trigger_is_an_input():
+def test_both_triggers_define_inputs():
     on = {"workflow_call": {"inputs": {"x": {}}}, "workflow_dispatch": {"inputs": {"y": {}}}}
     workflow = {"on": on, "run-name": "${{ inputs.x }}${{ inputs.Y }}", "env": {"z": "${{ inputs.z }}"}}
-    assert broken_references(workflow) == ["inputs.z is no input"]
+    assert broken_references(workflow) == ["inputs.z is not an input"]
 
 
-def test_quotes_that_never_close_take_no_time():
+def test_unclosed_quotes_are_fast():
     assert broken(name="${{ " + "'a''" * 20_000, env={"X": "${{ '" * 1000}) == []
 
 
-def test_few_real_workflows_are_broken_and_all_are_once_their_steps_are_renamed(corpus):
+def test_real_workflows_are_broken_only_after_their_ids_are_removed(corpus):
     valid = jsonschema_rs.validator_for(workflow_schema()).is_valid
     real, renamed = [], []
     for path in sorted((corpus / "workflows").rglob("*.y*ml"))[:400]:

@@ -1,4 +1,4 @@
-"""The embedded sample: valid, distinct, sensible workflows, the same from the same seed."""
+"""The embedded sample: valid, distinct, sensible workflows, equal for equal seeds."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from check_jsonschema.builtin_schemas import get_builtin_schema
 from scripts.make_synthetic_workflows import main
 from tct_github_workflow.workflow_yaml import dump_workflow, load_workflow
 from workflow_synth.compose import compose_workflows, resolve
-from workflow_synth.parts import Filled
+from workflow_synth.parts import WithWords
 
 COUNT = 400
 
@@ -31,7 +31,7 @@ def jobs(sample):
 
 
 def references(mapping, context):
-    """Every X of `context.X` in the expressions of a mapping; the value of `if` is one without braces."""
+    """Return every X of `context.X` in the expressions of a mapping; `if` is an expression without braces."""
     text = json.dumps(mapping)
     expressions = re.findall(r"\$\{\{.*?\}\}", text) + re.findall(r'"if": "(.*?)"[,}]', text)
     return {name for part in expressions for name in re.findall(rf"(?<![\w.-]){context}\.([\w-]+)", part)}
@@ -68,7 +68,7 @@ def test_all_workflows_and_their_names_are_distinct(sample):
     assert all(re.fullmatch(r"[a-z0-9-]+-\d{4}\.yml", name) for name, _ in sample)
 
 
-def test_a_second_deal_of_the_cards_gives_new_workflows():
+def test_a_second_round_of_templates_adds_new_workflows():
     workflows = compose_workflows(1500, seed=0)
     assert len({json.dumps(workflow, sort_keys=True) for _, workflow in workflows}) == 1500
 
@@ -83,7 +83,7 @@ def test_another_seed_gives_another_sample(sample):
     assert len(kept & other) < COUNT / 10
 
 
-def test_processes_with_different_string_hashes_write_the_same_bytes(tmp_path):
+def test_the_sample_does_not_depend_on_string_hashes(tmp_path):
     command = [sys.executable, "-m", "scripts.make_synthetic_workflows", "--count", "60", "--output"]
     for seed in "12":
         subprocess.run(
@@ -93,7 +93,7 @@ def test_processes_with_different_string_hashes_write_the_same_bytes(tmp_path):
     assert len(one) == 60 and one == two
 
 
-def test_the_sample_shows_many_ways_to_write_a_workflow(sample):
+def test_the_sample_is_varied(sample):
     on = [workflow["on"] for _, workflow in sample]
     assert {type(events) for events in on} == {str, list, dict}
     assert len({event for events in on for event in ([events] if isinstance(events, str) else events)}) >= 12
@@ -138,7 +138,7 @@ def test_the_sample_shows_many_ways_to_write_a_workflow(sample):
 
 
 # -----------------------------------------------------------------------------
-# each workflow: what it refers to is there
+# each workflow: its references exist
 
 
 def test_needs_name_other_jobs_without_a_cycle(sample):
@@ -187,7 +187,7 @@ def test_inputs_are_declared_and_used(sample):
         assert references(workflow, "inputs") == declared, name
 
 
-def test_artifacts_are_kept_once_and_fetched_after_they_are_kept(jobs):
+def test_artifacts_are_uploaded_before_they_are_downloaded(jobs):
     for where, workflow, job in jobs:
         names = [given["name"] for given in artifacts(job, "upload-artifact")]
         assert "matrix" not in job.get("strategy", {}) or all("${{ matrix." in name for name in names), where
@@ -199,14 +199,14 @@ def test_artifacts_are_kept_once_and_fetched_after_they_are_kept(jobs):
             assert any(kept.startswith(wanted) for kept in before), where
 
 
-def test_nothing_of_a_template_is_left(sample):
+def test_no_placeholder_remains(sample):
     for name, workflow in sample:
-        text = json.dumps(workflow)  # which fails where `...` was left
+        text = json.dumps(workflow)  # fails if a `...` remains
         assert not re.search(r"<[a-z]+>", text), name
         assert '": {}' not in text and '": []' not in text, name
 
 
-def test_no_host_is_named_but_those_of_github_and_of_examples(sample):
+def test_only_github_and_example_hosts_are_named(sample):
     for name, workflow in sample:
         text = json.dumps(workflow)
         hosts = {host.split(":")[0] for host in re.findall(r"https?://([\w.:-]+)", text)}
@@ -226,7 +226,7 @@ def test_yaml_round_trips_with_key_order(sample):
 
 
 class First:
-    """A source of choices that takes the first."""
+    """A random generator that always chooses the first option."""
 
     def choice(self, options):
         return options[0]
@@ -244,15 +244,15 @@ class First:
         ({("x", "y"): 1}, {"x": 1}),
         ("<n>", 20),
         ("node <n> in <dir>", ...),
-        (Filled("node <n> in <dir>", {"dir": ("web", "api")}), "node 20 in web"),
+        (WithWords("node <n> in <dir>", {"dir": ("web", "api")}), "node 20 in web"),
     ],
 )
-def test_a_template_stands_for(template, value):
+def test_a_template_resolves_to(template, value):
     result = resolve(template, {"n": (20, 22), "dir": ...}, First(), {})
     assert result == value and type(result) is type(value)
 
 
-def test_equal_choices_fall_alike_in_one_workflow():
+def test_a_workflow_uses_one_version_of_an_action():
     for _, workflow in compose_workflows(40):
         versions = {}
         for job in workflow["jobs"].values():
@@ -265,7 +265,7 @@ def test_equal_choices_fall_alike_in_one_workflow():
 # command
 
 
-def test_the_command_writes_one_file_for_each_workflow_and_the_same_again(tmp_path, capsys):
+def test_the_command_writes_the_same_files_again(tmp_path, capsys):
     folder = tmp_path / "new" / "sample"
     main(["--output", str(folder), "--count=12"])
     assert capsys.readouterr().out == f"12 workflows in {folder}\n"
@@ -277,7 +277,7 @@ def test_the_command_writes_one_file_for_each_workflow_and_the_same_again(tmp_pa
     assert {path.name: path.read_text() for path in folder.iterdir()} == files
 
 
-def test_a_workflow_that_was_edited_is_not_replaced(tmp_path, capsys):
+def test_an_edited_workflow_is_not_replaced(tmp_path, capsys):
     main(["--output", str(tmp_path), "--count=3"])
     edited, *others = sorted(tmp_path.iterdir())
     edited.write_text("mine")
@@ -288,7 +288,7 @@ def test_a_workflow_that_was_edited_is_not_replaced(tmp_path, capsys):
     assert edited.read_text() == "mine" and not others[0].exists()
 
 
-def test_the_command_refuses_a_folder_with_other_files_and_leaves_it_alone(tmp_path, capsys):
+def test_a_folder_with_foreign_files_is_refused(tmp_path, capsys):
     (tmp_path / "mine.yml").write_text("on: push\n")
     with pytest.raises(SystemExit) as stop:
         main(["--output", str(tmp_path), "--count", "3"])
@@ -302,7 +302,7 @@ def test_the_command_refuses_a_folder_with_other_files_and_leaves_it_alone(tmp_p
     "arguments",
     [[], ["--output", "x", "--count", "0"], ["--output", "x", "--count=many"], ["--output", "x", "--sead", "1"]],
 )
-def test_wrong_arguments_end_with_one_sentence(arguments, tmp_path, monkeypatch, capsys):
+def test_a_wrong_argument_prints_one_sentence(arguments, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as stop:
         main(arguments)

@@ -1,4 +1,4 @@
-"""The compression report: counts that are right, on workflows held out."""
+"""The comparison of tokenizers: its counts are right, on held-out workflows."""
 
 import json
 
@@ -19,7 +19,7 @@ def source(tmp_path):
     return tmp_path / "in"
 
 
-def test_counts_are_those_of_the_tokenizers(source, tmp_path, capsys):
+def test_counts_equal_those_of_the_tokenizers(source, tmp_path, capsys):
     assert main(["--input", str(source), "--output", str(tmp_path / "out"), "--vocab_sizes", "300", "400"]) is None
     report = json.loads((tmp_path / "out" / "tok_eval.json").read_text())
     assert report["learned_from"] + report["counted"] == 40
@@ -36,12 +36,12 @@ def test_counts_are_those_of_the_tokenizers(source, tmp_path, capsys):
     assert "tct" in printed and "BPE 300" in printed and "tiktoken is skipped" in printed
 
 
-def test_encodings_of_tiktoken_that_are_not_there_are_skipped(source, tmp_path, capsys):
+def test_missing_tiktoken_encodings_are_skipped(source, tmp_path, capsys):
     main(["--input", str(source), "--output", str(tmp_path / "out"), "--vocab_sizes", "--tiktoken", str(tmp_path)])
     assert capsys.readouterr().out.count("is skipped") == 3
 
 
-def test_one_folder_is_split_by_file(source, tmp_path):
+def test_a_single_folder_is_split_by_file(source, tmp_path):
     main(["--input", str(source / "owner-1"), "--output", str(tmp_path / "out"), "--vocab_sizes"])
     report = json.loads((tmp_path / "out" / "tok_eval.json").read_text())
     assert report["learned_from"] and report["counted"] and report["learned_from"] + report["counted"] == 4

@@ -1,60 +1,64 @@
-"""Compare completed workflows with the originals."""
+"""Compare completed workflows with the originals: is the next key, action and step after the cut the same?"""
 
 import json
+from collections.abc import Iterator
 
 from tct.tokenizer import compact
 from workflow_eval.samples import parse
 
-# -----------------------------------------------------------------------------
-# completions: what comes first after the cut
+PARTS = ("key", "action", "step")
 
 
 def compare_continuations(text: str, completed: str, cut: int) -> dict:
-    """Whether a completion has the same next key, action and step as the workflow, whose first `cut` characters it
-    shares; None where the workflow has no further one."""
-    real, value = json.loads(text), parse(completed)
-    expected = first_after(real, cut)
+    """Return for each of PARTS whether the next one after the cut is the same in a completion and in the workflow.
+
+    The two texts share their first `cut` characters. The answer is None if the workflow has no such part after the cut.
+    """
+    value = parse(completed)
+    expected = first_after(json.loads(text), cut)
     found = first_after(value, cut) if isinstance(value, dict) else {}
-    return {name: found.get(name) == thing for name, thing in expected.items()} | {
-        name: None for name in ("key", "action", "step") if name not in expected
-    }
+    same = {name: found.get(name) == part for name, part in expected.items()}
+    return same | {name: None for name in PARTS if name not in expected}
 
 
 def first_after(value: dict, cut: int) -> dict:
-    """The first key and the first action that end after so many characters of the compact JSON text of a value, and
+    """Return the first key and the first action that end after `cut` characters of a value's compact JSON text, and
     the first step that begins after them."""
     found = {}
-    for kind, place, thing in parts(value):
-        if place >= cut:
-            found.setdefault(kind, thing)
+    for kind, offset, part in locate_parts(value):
+        if offset >= cut:
+            found.setdefault(kind, part)
     return found
 
 
-def parts(value, path: tuple = (), at: int = 0):
-    """The ("key", place, path) of each key of a value, ("action", place, reference) and ("step", place, step): places
-    in its compact JSON text, of steps where they begin, of others where they end."""
+def locate_parts(value, path: tuple = (), offset: int = 0) -> Iterator[tuple[str, int, object]]:
+    """Yield ("key", end, path), ("action", end, reference) and ("step", start, step) of all such parts of a value.
+
+    Start and end are offsets in the value's compact JSON text, plus `offset`.
+    """
     if path[-2:-1] == ("steps",) and isinstance(path[-1], int):
-        yield "step", at, value
+        yield "step", offset, value
     if isinstance(value, dict):
         for key, child in value.items():
-            at += 1 + len(compact(key))  # after a brace or comma
-            yield "key", at, (*path, key)
-            at += 1  # the colon
-            yield from parts(child, (*path, key), at)
-            at += len(compact(child))
+            offset += 1 + len(compact(key))  # after a brace or comma
+            yield "key", offset, (*path, key)
+            offset += 1  # the colon
+            yield from locate_parts(child, (*path, key), offset)
+            offset += len(compact(child))
     elif isinstance(value, list):
         for i, child in enumerate(value):
-            at += 1
-            yield from parts(child, (*path, i), at)
-            at += len(compact(child))
+            offset += 1
+            yield from locate_parts(child, (*path, i), offset)
+            offset += len(compact(child))
     elif path[-1:] == ("uses",):
-        yield "action", at + len(compact(value)), value
+        yield "action", offset + len(compact(value)), value
 
 
-def summarize_completions(found: list[dict]) -> dict:
-    results = {"workflows": len(found)}
-    for name in ("key", "action", "step"):
-        answers = [answer[name] for answer in found if answer[name] is not None]
+def summarize_completions(compared: list[dict]) -> dict:
+    """Return the figures of eval.json: for each of PARTS how many there were to predict, and how many are right."""
+    results = {"workflows": len(compared)}
+    for name in PARTS:
+        answers = [answer[name] for answer in compared if answer[name] is not None]
         results[name] = {
             "asked": len(answers),
             "right": sum(answers),

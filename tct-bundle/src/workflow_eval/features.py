@@ -1,6 +1,6 @@
-"""What a workflow says and what it refers to in vain, and how two sets of workflows differ in what they say.
+"""Extract the features of workflows, such as triggers and actions, and measure how two sets of workflows differ.
 
-A workflow is a parsed value, any at all, valid or not: what does not have the expected form is not there.
+A workflow is any parsed value, valid or not. A part that does not have the expected form counts as absent.
 """
 
 import json
@@ -9,36 +9,37 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from statistics import mean, median
 
-NONE = "(none)"  # the category of a workflow that says nothing of a field
+NONE = "(none)"  # the category of a workflow without the feature
 DRAWS = 20  # of real workflows, for the noise floor
 
 # -----------------------------------------------------------------------------
-# what it says
+# features
 
 
 def triggers(workflow) -> list[str]:
-    """The events that start it.
+    """Return the events that start the workflow.
 
     >>> triggers({"on": {"push": {"branches": ["main"]}, "workflow_dispatch": None}})
     ['push', 'workflow_dispatch']
     """
-    events = mapping(workflow).get("on")
-    return [events] if isinstance(events, str) else [e for e in items(events) or mapping(events) if isinstance(e, str)]
+    events = as_dict(workflow).get("on")
+    names = [events] if isinstance(events, str) else as_list(events) or as_dict(events)
+    return [name for name in names if isinstance(name, str)]
 
 
 def runners(workflow) -> list[str]:
-    """What each job runs on: "ubuntu-latest", "self-hosted, linux", "group: large, labels: x64"."""
+    """Return each job's runner: "ubuntu-latest", "self-hosted, linux", "group: large, labels: x64"."""
     return [plain(job["runs-on"]) for job in jobs(workflow).values() if job.get("runs-on")]
 
 
 def actions(workflow) -> list[str]:
-    """The actions and workflows that steps and jobs use, as written."""
+    """Return the actions and workflows that steps and jobs use, as written."""
     users = [user for job in jobs(workflow).values() for user in (job, *steps_of(job))]
     return [user["uses"] for user in users if isinstance(user.get("uses"), str)]
 
 
 def action_name(uses: str) -> str:
-    """An action without its version.
+    """Return the action without its version.
 
     >>> action_name("actions/checkout@v4")
     'actions/checkout'
@@ -47,9 +48,9 @@ def action_name(uses: str) -> str:
 
 
 def permissions(workflow) -> list[str]:
-    """What the workflow and its jobs may do, "contents: read" or "read-all"; "{}" is nothing at all."""
+    """Return the permissions of the workflow and its jobs: "contents: read", "read-all", or "{}" for none at all."""
     allowed = []
-    for level in (mapping(workflow), *jobs(workflow).values()):
+    for level in (as_dict(workflow), *jobs(workflow).values()):
         scopes = level.get("permissions")
         if isinstance(scopes, dict):
             allowed += [f"{scope}: {plain(access)}" for scope, access in scopes.items()] or ["{}"]
@@ -59,28 +60,28 @@ def permissions(workflow) -> list[str]:
 
 
 def shells(workflow) -> list[str]:
-    """The shells that the workflow, its jobs and its steps name."""
-    levels = (mapping(workflow), *jobs(workflow).values())
-    settings = [*(mapping(mapping(level.get("defaults")).get("run")) for level in levels), *steps(workflow)]
+    """Return the shells that the workflow, its jobs and its steps name."""
+    levels = (as_dict(workflow), *jobs(workflow).values())
+    settings = [*(as_dict(as_dict(level.get("defaults")).get("run")) for level in levels), *steps(workflow)]
     return [plain(setting["shell"]) for setting in settings if setting.get("shell")]
 
 
 def jobs(workflow) -> dict[str, dict]:
-    """The jobs by their ids."""
-    return {name: job for name, job in mapping(mapping(workflow).get("jobs")).items() if isinstance(job, dict)}
+    """Return the jobs by their ids."""
+    return {name: job for name, job in as_dict(as_dict(workflow).get("jobs")).items() if isinstance(job, dict)}
 
 
 def steps(workflow) -> list[dict]:
-    """All steps, job by job."""
+    """Return all steps, job by job."""
     return [step for job in jobs(workflow).values() for step in steps_of(job)]
 
 
 def steps_of(job: dict) -> list[dict]:
-    return [step for step in items(job.get("steps")) if isinstance(step, dict)]
+    return [step for step in as_list(job.get("steps")) if isinstance(step, dict)]
 
 
 def canonical(value) -> str:
-    """Compact JSON with sorted keys: the same text for the same value.
+    """Return compact JSON with sorted keys: equal values have equal texts.
 
     >>> canonical({"run": "make", "name": "Build"})
     '{"name":"Build","run":"make"}'
@@ -89,7 +90,7 @@ def canonical(value) -> str:
 
 
 def plain(value) -> str:
-    """A value on one line, as a person would write it."""
+    """Return a value on one line, as a person would write it."""
     if isinstance(value, dict):
         return ", ".join(f"{key}: {plain(part)}" for key, part in value.items())
     if isinstance(value, list):
@@ -97,11 +98,11 @@ def plain(value) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def mapping(value) -> dict:
+def as_dict(value) -> dict:
     return value if isinstance(value, dict) else {}
 
 
-def items(value) -> list:
+def as_list(value) -> list:
     return value if isinstance(value, list) else []
 
 
@@ -119,49 +120,49 @@ COUNTS: dict[str, Callable[[object], list[int]]] = {
 }
 
 # -----------------------------------------------------------------------------
-# how sets of workflows differ
+# differences between sets of workflows
 
 
-def compare(samples: list, real: list, most: int = 10, seed: int = 0) -> dict[str, dict]:
-    """How sampled workflows differ from real ones, for each of FIELDS and COUNTS.
+def compare_features(samples: list, real: list, most: int = 10, seed: int = 0) -> dict[str, dict]:
+    """Return how sampled workflows differ from real ones, for each of FIELDS and COUNTS.
 
-    All have a "distance", from 0 to 1, and its "noise_floor": the mean distance of as many real workflows,
-    drawn at random, to the other real ones, which is what a perfect model would get with as many samples.
-    With more samples than half the real workflows a draw is that half. "categories" are the `most` frequent
-    ones in either set, each as [category, share of samples that have it, share of real workflows]; it counts
-    once a workflow, so that a long one weighs no more than others. "median" is that of samples and that of
-    real workflows. ValueError without samples, or with fewer than two real workflows.
+    Each has a "distance" from 0 to 1 and its "noise_floor": the mean distance of a random draw of real workflows, as
+    large as the set of samples, to the rest of the real ones. A perfect model would reach about the noise floor. A draw
+    contains at most half of the real workflows. FIELDS have "categories": the `most` frequent in either set, each as
+    [category, share of the samples that have it, share of the real workflows]. A category counts once per workflow, so
+    that a long workflow weighs no more than a short one. COUNTS have the "median" of samples and of real workflows.
+    Raise ValueError without samples, or with fewer than two real workflows.
     """
     if not samples or len(real) < 2:
         raise ValueError(f"{len(samples)} samples and {len(real)} real workflows are too few to compare")
     results = {}
-    for field, say in FIELDS.items():
-        ours, theirs = ([set(say(workflow)) or {NONE} for workflow in group] for group in (samples, real))
+    for field, read in FIELDS.items():
+        ours, theirs = ([set(read(workflow)) or {NONE} for workflow in group] for group in (samples, real))
         a, b = total(ours), total(theirs)
         shares = {category: [a[category] / len(samples), b[category] / len(real)] for category in a | b}
         frequent = sorted(shares, key=lambda category: (-max(shares[category]), category))[:most]
         results[field] = {
-            "distance": distance(a, b),
-            "noise_floor": noise_floor(theirs, len(samples), distance, seed),
+            "distance": total_variation(a, b),
+            "noise_floor": noise_floor(theirs, len(samples), total_variation, seed),
             "categories": [[category, *shares[category]] for category in frequent],
         }
-    for field, say in COUNTS.items():
-        ours, theirs = ([say(workflow) for workflow in group] for group in (samples, real))
+    for field, read in COUNTS.items():
+        ours, theirs = ([read(workflow) for workflow in group] for group in (samples, real))
         a, b = total(ours), total(theirs)
         results[field] = {
-            "distance": count_distance(a, b),
-            "noise_floor": noise_floor(theirs, len(samples), count_distance, seed),
+            "distance": kolmogorov_smirnov(a, b),
+            "noise_floor": noise_floor(theirs, len(samples), kolmogorov_smirnov, seed),
             "median": [median(counts.elements()) if counts else 0 for counts in (a, b)],
         }
     return results
 
 
-def distance(a: Counter, b: Counter) -> float:
-    """The total variation distance of two distributions: half the sum of |share in a - share in b| over all
-    categories. 0 where they are the same, 1 where they have nothing in common: the share that would have to
-    move.
+def total_variation(a: Counter, b: Counter) -> float:
+    """Return the total variation distance of two distributions: half the sum of |share in a - share in b|.
 
-    >>> distance(Counter(push=3, schedule=1), Counter(push=1, schedule=1))
+    It is 0 for equal distributions and 1 for distributions that share no category.
+
+    >>> total_variation(Counter(push=3, schedule=1), Counter(push=1, schedule=1))
     0.25
     """
     if not a or not b:
@@ -170,12 +171,14 @@ def distance(a: Counter, b: Counter) -> float:
     return sum(abs(a[category] * n - b[category] * m) for category in a | b) / (2 * m * n)
 
 
-def count_distance(a: Counter, b: Counter) -> float:
-    """The Kolmogorov-Smirnov distance of two distributions of numbers: the largest difference, over all
-    numbers, of the shares that are at most so large. From 0 to 1; to it 7 steps are nearly 8, to total
-    variation they are as far as 70, so that a hundred samples would be mostly noise.
+def kolmogorov_smirnov(a: Counter, b: Counter) -> float:
+    """Return the Kolmogorov-Smirnov distance of two distributions of numbers: the largest difference of their
+    cumulative shares, from 0 to 1.
 
-    >>> count_distance(Counter([1, 2, 3, 4]), Counter([2, 3, 4, 5]))
+    For it 7 steps are close to 8. For total variation they are as far from 8 as from 70, so that the distance of a
+    hundred samples would be mostly noise.
+
+    >>> kolmogorov_smirnov(Counter([1, 2, 3, 4]), Counter([2, 3, 4, 5]))
     0.25
     """
     if not a or not b:
@@ -189,12 +192,14 @@ def count_distance(a: Counter, b: Counter) -> float:
     return largest / (m * n)
 
 
-def noise_floor(real: list[Iterable], size: int, distance_of: Callable[[Counter, Counter], float], seed: int) -> float:
-    """The mean distance of `size` real workflows, at most half of them, to the others. Each is given as the
-    categories or numbers that it has."""
-    chance, everything = random.Random(seed), total(real)
-    drawn = (total(chance.sample(real, min(size, len(real) // 2))) for _ in range(DRAWS))
-    return mean(distance_of(part, everything - part) for part in drawn)
+def noise_floor(real: list[Iterable], size: int, distance: Callable[[Counter, Counter], float], seed: int) -> float:
+    """Return the mean distance of random draws of `size` real workflows, at most half of all, to the rest.
+
+    Each workflow is given as its categories or numbers.
+    """
+    rng, everything = random.Random(seed), total(real)
+    drawn = (total(rng.sample(real, min(size, len(real) // 2))) for _ in range(DRAWS))
+    return mean(distance(part, everything - part) for part in drawn)
 
 
 def total(groups: Iterable[Iterable]) -> Counter:

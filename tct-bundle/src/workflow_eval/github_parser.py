@@ -1,4 +1,4 @@
-"""What GitHub's own parser has to say of workflows: the npm package @actions/workflow-parser, run by node."""
+"""Check workflows with GitHub's own parser: the npm package @actions/workflow-parser, run by node."""
 
 import json
 import os
@@ -14,13 +14,13 @@ SCRIPT = Path(__file__).with_suffix(".mjs")
 
 @dataclass(frozen=True)
 class GitHubParser:
-    """The parser, installed."""
+    """The installed parser."""
 
     node: str
     package: Path
 
     def __call__(self, texts: list[str]) -> list[list[str]]:
-        """The errors in each YAML text, "line 3, column 5: what". OSError where node or the package fails."""
+        """Return the errors in each YAML text, "line 3, column 5: message". Raise OSError if the parser fails."""
         command = [self.node, str(SCRIPT), f"{self.package.as_uri()}/"]
         result = subprocess.run(
             command, input=json.dumps(texts), capture_output=True, text=True, encoding="utf-8", check=False
@@ -35,8 +35,10 @@ class GitHubParser:
 
 
 def find_parser() -> GitHubParser:
-    """The parser in node_modules here, in NODE_PATH or installed globally. FileNotFoundError that says how to
-    get it."""
+    """Return the parser in ./node_modules, in NODE_PATH or installed globally.
+
+    Raise FileNotFoundError with how to install it.
+    """
     node = shutil.which("node")
     if not node:
         raise FileNotFoundError(f"GitHub's parser needs node, which is not here: install it, then {INSTALL}")
@@ -47,10 +49,10 @@ def find_parser() -> GitHubParser:
 
 
 def module_folders():
-    """Where npm packages may be, nearest first."""
+    """Yield the folders that may hold npm packages, nearest first."""
     yield Path("node_modules")
     yield from map(Path, filter(None, os.environ.get("NODE_PATH", "").split(os.pathsep)))
     if npm := shutil.which("npm"):
-        found = subprocess.run([npm, "root", "--global"], capture_output=True, text=True, check=False).stdout.strip()
-        if found:
-            yield Path(found)
+        done = subprocess.run([npm, "root", "--global"], capture_output=True, text=True, check=False)
+        if folder := done.stdout.strip():
+            yield Path(folder)

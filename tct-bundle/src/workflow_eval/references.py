@@ -4,22 +4,21 @@ import re
 from collections.abc import Iterable, Iterator
 from graphlib import CycleError, TopologicalSorter
 
-from workflow_eval.features import items, jobs, mapping, steps_of
-
-# -----------------------------------------------------------------------------
-# what it refers to in vain
+from workflow_eval.features import as_dict, as_list, jobs, steps_of
 
 STRING = r"'(?:[^']|'')*+'"
 EXPRESSION = re.compile(rf"(?s)\$\{{\{{((?:{STRING}|[^'])*?)\}}\}}")
-# steps.ID or steps['ID'] and the like, but not github.steps.ID; text in quotes is passed over
+# steps.ID or steps['ID'] and the like, but not github.steps.ID; skips quoted text
 REFERENCE = re.compile(rf"(?i)(?<![\w.-])(steps|needs|matrix|inputs)(?:\.([a-z_][\w-]*)|\[\s*({STRING})\s*\])|{STRING}")
 
 
 def broken_references(workflow) -> list[str]:
-    """What a workflow refers to though it is not there, a sentence each: `needs` that name no job, or go in a
-    circle; and in expressions steps that do not come before, needs that the job does not declare, and matrix
-    keys and inputs that nothing defines. What only a run can tell, as a matrix that an expression makes, is
-    taken to be right."""
+    """Return a sentence for each reference to something undefined.
+
+    These are `needs` that name an undefined job or form a cycle, and names in expressions: steps that do not come
+    earlier, jobs that are not among the job's needs, undefined matrix keys and inputs. What only a run can decide, such
+    as a matrix that an expression computes, counts as correct.
+    """
     by_name = jobs(workflow)
     faults = [*broken_needs(by_name), *broken_inputs(workflow)]
     for name, job in by_name.items():
@@ -34,9 +33,9 @@ def broken_needs(by_name: dict[str, dict]) -> Iterator[str]:
     for name, job in by_name.items():
         for needed in needs_of(job):
             if needed.lower() == name.lower():
-                yield f"job {name}: it needs itself"
+                yield f"job {name}: needs itself"
             elif needed.lower() not in known:
-                yield f"job {name}: it needs {needed}, which is no job"
+                yield f"job {name}: needs an undefined job: {needed}"
     try:
         TopologicalSorter({name: needed - {name} for name, needed in needs.items()}).prepare()
     except CycleError as error:
@@ -57,12 +56,12 @@ def broken_steps(job: dict) -> Iterator[str]:
     for number, (step, own) in enumerate(zip(inside, ids), 1):
         for name in references(step, "steps"):
             if name.lower() not in before:
-                why = "comes no earlier" if name.lower() in everything else "is no step"
+                why = "does not come earlier" if name.lower() in everything else "is not a step"
                 yield f"step {number}: steps.{name} {why}"
         before |= own
     for name in references({key: value for key, value in job.items() if key != "steps"}, "steps"):
         if name.lower() not in everything:
-            yield f"steps.{name} is no step"
+            yield f"steps.{name} is not a step"
 
 
 def broken_matrix(job: dict) -> Iterator[str]:
@@ -70,35 +69,36 @@ def broken_matrix(job: dict) -> Iterator[str]:
     if known is not None:
         for name in references(job, "matrix"):
             if name.lower() not in known:
-                yield f"matrix.{name} is no key of its matrix"
+                yield f"matrix.{name} is not a key of its matrix"
 
 
 def broken_inputs(workflow) -> Iterator[str]:
-    events = mapping(mapping(workflow).get("on"))
+    events = as_dict(as_dict(workflow).get("on"))
     known = set()
     for event in ("workflow_call", "workflow_dispatch"):
-        known |= lowered(mapping(mapping(events.get(event)).get("inputs")))
-    for name in references(mapping(workflow), "inputs"):
+        known |= lowered(as_dict(as_dict(events.get(event)).get("inputs")))
+    for name in references(as_dict(workflow), "inputs"):
         if name.lower() not in known:
-            yield f"inputs.{name} is no input"
+            yield f"inputs.{name} is not an input"
 
 
 def needs_of(job: dict) -> list[str]:
     needs = job.get("needs")
-    return [needs] if isinstance(needs, str) else [name for name in items(needs) if isinstance(name, str)]
+    return [needs] if isinstance(needs, str) else [name for name in as_list(needs) if isinstance(name, str)]
 
 
 def matrix_keys(strategy) -> set[str] | None:
-    """What a job may ask of its matrix; None where an expression decides that."""
-    matrix = mapping(strategy).get("matrix")
-    more = mapping(matrix).get("include")
-    if any(isinstance(part, str) for part in (strategy, matrix, more, *items(more))):
+    """Return the keys of a job's matrix; None if an expression computes them."""
+    matrix = as_dict(strategy).get("matrix")
+    more = as_dict(matrix).get("include")
+    if any(isinstance(part, str) for part in (strategy, matrix, more, *as_list(more))):
         return None
-    return (lowered(mapping(matrix)) - {"include", "exclude"}).union(*(lowered(mapping(part)) for part in items(more)))
+    keys = lowered(as_dict(matrix)) - {"include", "exclude"}
+    return keys.union(*(lowered(as_dict(part)) for part in as_list(more)))
 
 
 def references(part: dict, context: str) -> list[str]:
-    """The names that expressions in a part of a workflow look up in a context, in order, each once.
+    """Return the names that expressions in a part of a workflow look up in a context, in order, without repetition.
 
     >>> references({"if": "steps.a.outcome == 'steps.b'", "run": "echo ${{ steps['c'].outputs.x }}"}, "steps")
     ['a', 'c']
@@ -112,7 +112,7 @@ def references(part: dict, context: str) -> list[str]:
 
 
 def expressions(value) -> Iterator[str]:
-    """The expressions in a value, in order: what is in `${{ }}`, and what stands without it after `if`."""
+    """Yield the expressions in a value, in order: the contents of `${{ }}`, and the text of an `if` without it."""
     waiting = [(None, value)]
     while waiting:
         key, value = waiting.pop()
@@ -125,5 +125,5 @@ def expressions(value) -> Iterator[str]:
 
 
 def lowered(names: Iterable) -> set[str]:
-    """Names for comparison: GitHub does not distinguish capitals in them."""
+    """Return the names in lower case, because GitHub ignores case in them."""
     return {name.lower() for name in names if isinstance(name, str)}

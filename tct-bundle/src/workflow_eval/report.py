@@ -1,9 +1,12 @@
-"""The report of an evaluation: pictures, report.md, and report.html, which is the same in one file."""
+"""Write the report of an evaluation: figures, report.md, and report.html, which has the same contents in one file."""
 
 import base64
 import re
 from pathlib import Path
 
+import numpy as np
+
+from script_tools.figures import new_figure
 from script_tools.files import write_atomic
 from script_tools.tables import fenced, table
 
@@ -15,168 +18,173 @@ table { border-collapse: collapse; margin: 1rem 0; } th, td { padding: .2rem .8r
 text-align: left; font-variant-numeric: tabular-nums; } img { max-width: 100%; }
 pre { background: #f6f6f6; padding: .8rem; overflow-x: auto; font-size: 13px; line-height: 1.35; }
 """
-
-JUDGED = {  # key of a judgement -> (its row in the table, what it means)
+SHARES = {  # name in eval.json -> row of the table
     "json_valid": "valid JSON",
     "schema_valid": "valid under the schema",
     "required_fields": "has `on` and `jobs`",
-    "lint_clean": "actionlint finds nothing (runner labels and actions aside)",
-    "github_parser_clean": "GitHub's own parser finds nothing",
-    "references_intact": "jobs, steps, inputs and matrix keys that it refers to exist",
-    "distinct": "different from all others",
-    "copies": "the same as a training workflow",
+    "lint_clean": "no findings of actionlint (except on runner labels and actions)",
+    "github_parser_clean": "no errors of GitHub's own parser",
+    "references_intact": "all jobs, steps, inputs and matrix keys that it refers to exist",
+    "distinct": "distinct",
+    "copies": "equal to a training workflow",
     "novel_steps": "steps that are in no training workflow",
-    "known_actions": "actions that occur in the corpus",
-    "known_versions": "actions that occur there in this version",
+    "known_actions": "actions that are in the training workflows",
+    "known_versions": "actions that are there in this version",
+}
+LENGTHS = {
+    "tokens": "tokens",
+    "characters": "characters",
+    "longest_common_run": "longest span of tokens copied from a training workflow",
+}
+LOSSES = {
+    "val_loss": "nats per token",
+    "val_perplexity": "perplexity",
+    "val_bits_per_byte": "bits per byte of compact JSON",
+    "val_bits_per_byte_renormalised": "the same, over allowed tokens only",
+}
+ACCURACIES = {
+    "top1_accuracy": "top-1 accuracy",
+    "top5_accuracy": "top-5 accuracy",
+    "allowed_probability": "mean probability of allowed tokens",
 }
 
 
-def write_report(folder: Path, results: dict, lengths: dict, samples: list[str]):
-    """lengths has lists of "tokens" and "characters" for "samples" and "real"; samples are YAML texts."""
-    pictures = {
-        "kinds.png": draw_kinds,
-        "lengths.png": draw_lengths,
-        "fields.png": draw_fields,
-        "findings.png": draw_findings,
-    }
-    drawn = [name for name, draw in pictures.items() if draw(folder / name, results, lengths)]
-    text = render(results, drawn, samples)
+def write_report(folder: Path, results: dict, sets: dict):
+    """Write the report of `results`, the contents of eval.json. `sets` are the SampleSets "samples" and "real", if any.
+
+    Raise ImportError if matplotlib or markdown-it-py is not installed.
+    """
+    links = {}
+    for name, (draw, caption) in FIGURES.items():
+        if figure := draw(results, sets):
+            figure.savefig(folder / name, dpi=110)
+            links[name] = f"![{caption}]({name})"
+    text = render(results, links, sets)
     write_atomic(folder / "report.md", text.encode())
     write_atomic(folder / "report.html", render_html(text, folder).encode())
 
 
 # -----------------------------------------------------------------------------
-# words
+# text
 
 
-def render(results: dict, pictures: list[str], samples: list[str]) -> str:
-    """The report in Markdown."""
-
-    def picture(name: str, says: str) -> list[str]:
-        return [f"![{says}]({name})"] if name in pictures else []
-
-    held_out, ours, real = results["held_out"], results.get("samples"), results.get("real")
+def render(results: dict, figures: dict[str, str], sets: dict) -> str:
+    """Return the report in Markdown. `figures` are the links to the figures, by file name."""
     parts = [
         f"# Evaluation of {results['checkpoint']}, iteration {results['step']:,}",
-        "## Held-out workflows",
-        f"{held_out['val_workflows']:,} workflows, {held_out['val_tokens']:,} tokens, each counted once. The "
-        "intervals are of 95%, over workflows.",
-        table(("", "", "interval"), held_out_rows(held_out)),
+        *held_out_parts(results["held_out"], figures),
+        *sample_parts(results, figures),
+        *completion_parts(results),
     ]
-    if "kinds" in held_out:
-        parts += [
-            table(
-                ("kind of token", "tokens", "share of the bits", "nats per token", "top-1", "top-5"),
-                [
-                    (
-                        kind,
-                        f"{found['tokens']:,}",
-                        percent(found["share_of_bits"]),
-                        f"{found['loss']:.3f}",
-                        percent(found["top1_accuracy"]),
-                        percent(found["top5_accuracy"]),
-                    )
-                    for kind, found in held_out["kinds"].items()
-                ],
-            ),
-            *picture("kinds.png", "Where the bits go, and how often the model is right"),
-        ]
-    if ours:
-        parts += [
-            "## Samples from scratch",
-            f"{results['num_samples']} samples of at most {results['max_tokens']:,} tokens, "
-            f"{sampling(results)}, seed {results['seed']}; beside them {real['count']} real held-out workflows.",
-            table(("", "samples", "real"), judged_rows(ours, real)),
-            *picture("lengths.png", "Lengths of samples and of real workflows"),
-        ]
-    if results.get("findings"):
-        parts += [
-            "### Findings of actionlint",
-            "The share of workflows with a finding of each kind.",
-            table(
-                ("kind", "samples", "real"),
-                [(kind, percent(a), percent(b)) for kind, (a, b) in results["findings"].items()],
-            ),
-            *picture("findings.png", "Findings by kind"),
-        ]
-    if results.get("fields"):
-        parts += [
-            "## How close the samples are to real workflows",
-            "Total variation distance: 0 where the shares are the same, 1 where nothing is in common. A perfect "
-            "model with so few samples would get about the second figure.",
-            table(
-                ("field", "distance", "as many real ones", "samples, real"),
-                [field_row(name, field) for name, field in results["fields"].items()],
-            ),
-            *picture("fields.png", "The most frequent values of each field, in samples and in real workflows"),
-        ]
-    if results.get("completion"):
-        parts += ["## Completion", *completion_parts(results["completion"])]
     if results["left_out"]:
         parts += ["## Left out", "\n".join(f"- {reason}" for reason in results["left_out"])]
-    if samples:
-        parts.append(f"## {min(SHOWN, len(samples))} samples")
-        for index, text in enumerate(samples[:SHOWN]):
-            parts += [f"Sample {index}:", fenced(text, "yaml")]
+    if sets:
+        samples = sets["samples"]
+        parts.append(f"## {min(SHOWN, len(samples.texts))} samples")
+        for index, (text, yaml) in enumerate(zip(samples.texts[:SHOWN], samples.yamls)):
+            parts += [f"Sample {index}:", fenced(yaml or text, "yaml")]
     return "\n\n".join(parts) + "\n"
 
 
-def sampling(results: dict) -> str:
-    """What shaped the distribution that samples were drawn from."""
-    names = {"temperature": "temperature", "top_k": "top-k", "top_p": "top-p", "min_p": "min-p"}
-    return ", ".join(f"{word} {results[name]}" for name, word in names.items() if results[name] is not None)
+def held_out_parts(held_out: dict, figures: dict[str, str]) -> list[str]:
+    parts = [
+        "## Held-out workflows",
+        f"{held_out['val_workflows']:,} workflows, {held_out['val_tokens']:,} tokens, each counted once. The "
+        "intervals are 95% intervals over workflows.",
+        table(("", "", "interval"), held_out_rows(held_out)),
+    ]
+    if held_out.get("kinds"):
+        header = "kind of token", "tokens", "share of the bits", "nats per token", "top-1", "top-5"
+        rows = []
+        for kind, found in held_out["kinds"].items():
+            bits, top1, top5 = (percent(found[key]) for key in ("share_of_bits", "top1_accuracy", "top5_accuracy"))
+            rows.append((kind, f"{found['tokens']:,}", bits, f"{found['loss']:.3f}", top1, top5))
+        parts += [table(header, rows), figures["kinds.png"]]
+    return parts
 
 
 def held_out_rows(held_out: dict) -> list[tuple]:
     rows = []
-    for key, name in (
-        ("val_loss", "nats per token"),
-        ("val_perplexity", "perplexity"),
-        ("val_bits_per_byte", "bits per byte of compact JSON"),
-        ("val_bits_per_byte_renormalised", "the same over allowed tokens"),
-    ):
+    for key, name in LOSSES.items():
         if key in held_out:
             low, high = held_out[f"{key}_interval"]
             rows.append((name, f"{held_out[key]:.4f}", f"{low:.4f} to {high:.4f}"))
-    rows += [
-        ("the next token is the likeliest", percent(held_out["top1_accuracy"]), ""),
-        ("it is among the likeliest five", percent(held_out["top5_accuracy"]), ""),
+    return rows + [(name, percent(held_out[key]), "") for key, name in ACCURACIES.items() if key in held_out]
+
+
+def sample_parts(results: dict, figures: dict[str, str]) -> list[str]:
+    if "samples" not in results:
+        return []
+    parts = [
+        "## Samples from scratch",
+        f"{results['num_samples']} samples of at most {results['max_tokens']:,} tokens, {sampling(results)}, seed "
+        f"{results['seed']}, compared with {results['real']['count']} real held-out workflows.",
+        table(("", "samples", "real"), metric_rows(results)),
+        figures["lengths.png"],
     ]
-    if "allowed_probability" in held_out:
-        rows.append(("probability given to allowed tokens", percent(held_out["allowed_probability"]), ""))
-    return rows
+    if results.get("findings"):
+        rows = [(kind, *map(percent, shares)) for kind, shares in results["findings"].items()]
+        parts += [
+            "### Findings of actionlint",
+            "The share of workflows with a finding of each kind.",
+            table(("kind", "samples", "real"), rows),
+            figures["findings.png"],
+        ]
+    if results.get("fields"):
+        rows = [field_row(name, field) for name, field in results["fields"].items()]
+        parts += [
+            "## How close the samples are to real workflows",
+            "Total variation distance for values, Kolmogorov-Smirnov distance for numbers: 0 for equal shares, 1 for "
+            "nothing in common. The noise floor is the distance of an equally large set of real workflows.",
+            table(("field", "distance", "noise floor", "samples, real"), rows),
+            figures["fields.png"],
+        ]
+    return parts
 
 
-def judged_rows(ours: dict, real: dict) -> list[tuple]:
-    rows = [(says, percent(ours[key]), percent(real[key])) for key, says in JUDGED.items() if key in ours]
-    for key in ("tokens", "characters", "longest_common_run"):
-        if key in ours:
-            name = {"longest_common_run": "longest run of tokens in common with training data"}.get(key, key)
-            rows.append((f"{name}: median (10%, 90%)", *(quantiles(side[key]) for side in (ours, real))))
-    return rows
+def sampling(results: dict) -> str:
+    """Return the settings that shaped the distribution of the samples."""
+    names = {"temperature": "temperature", "top_k": "top-k", "top_p": "top-p", "min_p": "min-p"}
+    return ", ".join(f"{word} {results[name]}" for name, word in names.items() if results[name] is not None)
+
+
+def metric_rows(results: dict) -> list[tuple]:
+    """Return a row (name, samples, real) for each metric; no rows if there are no samples."""
+    if "samples" not in results:
+        return []
+    samples, real = results["samples"], results["real"]
+    rows = [(name, percent(samples[key]), percent(real[key])) for key, name in SHARES.items() if key in samples]
+    return rows + [
+        (f"{name}: median (10%, 90%)", quantiles(samples[key]), quantiles(real[key]))
+        for key, name in LENGTHS.items()
+        if key in samples
+    ]
 
 
 def field_row(name: str, field: dict) -> tuple:
     if "median" in field:
-        says = "median {:g}, {:g}".format(*field["median"])
+        values = "median {:g}, {:g}".format(*field["median"])
     else:
-        says = ", ".join(f"`{value}` ({percent(a)}, {percent(b)})" for value, a, b in field["categories"][:4])
-    return name, f"{field['distance']:.3f}", f"{field['noise_floor']:.3f}", says
+        values = ", ".join(f"`{value}` ({percent(a)}, {percent(b)})" for value, a, b in field["categories"][:4])
+    return name, f"{field['distance']:.3f}", f"{field['noise_floor']:.3f}", values
 
 
-def completion_parts(completion: dict) -> list[str]:
-    rows = [
-        (
-            f"the next {name}",
-            f"{completion[name]['right']} of {completion[name]['asked']}",
-            percent(completion[name]["share"]),
-        )
-        for name in ("key", "action", "step")
-    ]
+def completion_parts(results: dict) -> list[str]:
+    if "completion" not in results:
+        return []
     return [
-        f"{completion['workflows']} held-out workflows, cut after half of their tokens and gone on with at "
-        "temperature 0. Right is what is the same as in the workflow, to the letter; a step with all that is in it.",
-        table(("", "right", ""), rows),
+        "## Completion",
+        f"{results['completion']['workflows']} held-out workflows, cut after half of their tokens and continued with "
+        "temperature 0. A part is right if it equals that of the workflow exactly; a step with all its contents.",
+        table(("", "right", ""), completion_rows(results)),
+    ]
+
+
+def completion_rows(results: dict) -> list[tuple]:
+    return [
+        (f"the next {name}", f"{found['right']} of {found['asked']}", percent(found["share"]))
+        for name, found in results.get("completion", {}).items()
+        if name != "workflows"
     ]
 
 
@@ -189,8 +197,8 @@ def quantiles(values: dict) -> str:
 
 
 def render_html(text: str, folder: Path) -> str:
-    """Markdown as one page, its pictures within it."""
-    from markdown_it import MarkdownIt
+    """Return Markdown as one page that contains its figures."""
+    from markdown_it import MarkdownIt  # optional: without it the other files are written
 
     body = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
     body = re.sub(r'src="([\w.-]+\.png)"', lambda match: f'src="{data_uri(folder / match[1])}"', body)
@@ -206,94 +214,91 @@ def data_uri(path: Path) -> str:
 
 
 # -----------------------------------------------------------------------------
-# pictures: each function draws one, and says whether there was something to draw
+# figures: each function returns one, or None if there is nothing to draw
 
 
-def new_figure(width: float, height: float, *shape):
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots(*shape)
-
-
-def draw_kinds(path: Path, results: dict, lengths: dict) -> bool:
+def draw_kinds(results: dict, sets: dict):
     kinds = results["held_out"].get("kinds")
     if not kinds:
-        return False
-    figure, axes = new_figure(11, 3.5, 1, 2)
+        return None
+    figure, (bits, accuracy) = new_figure(11, 3.5, 1, 2)
     names = list(kinds)[::-1]
-    axes[0].barh(names, [100 * kinds[name]["share_of_bits"] for name in names], color=REAL, label="of the bits")
-    axes[0].plot(
-        [100 * kinds[name]["share_of_tokens"] for name in names], names, "k|", markersize=14, label="of the tokens"
-    )
-    axes[0].set(xlabel="%", title="Where the bits go")
-    for key, color, label in (("top5_accuracy", "tab:gray", "top 5"), ("top1_accuracy", REAL, "top 1")):
-        axes[1].barh(names, [100 * kinds[name][key] for name in names], color=color, label=label)
-    axes[1].set(xlabel="% of the tokens", xlim=(0, 100), title="Next token right")
-    for axis in axes:
-        axis.legend(frameon=False)
-    figure.savefig(path, dpi=110)
-    return True
+
+    def shares(key):
+        return [100 * kinds[name][key] for name in names]
+
+    bits.barh(names, shares("share_of_bits"), color=REAL, label="of the bits")
+    bits.plot(shares("share_of_tokens"), names, "k|", markersize=14, label="of the tokens")
+    bits.set(xlabel="%", title="Share of the bits")
+    accuracy.barh(names, shares("top5_accuracy"), color="tab:gray", label="top 5")
+    accuracy.barh(names, shares("top1_accuracy"), color=REAL, label="top 1")
+    accuracy.set(xlabel="% of the tokens", xlim=(0, 100), title="Accuracy")
+    for axes in (bits, accuracy):
+        axes.legend(frameon=False)
+    return figure
 
 
-def draw_lengths(path: Path, results: dict, lengths: dict) -> bool:
-    import numpy as np
-
-    if not lengths:
-        return False
-    figure, axes = new_figure(11, 3.5, 1, 2)
-    for axis, unit in zip(axes, ("tokens", "characters")):
-        both = [lengths[side][unit] for side in ("samples", "real")]
-        bins = np.geomspace(max(1, min(map(min, both))), max(map(max, both)) + 1, 24)
-        for values, color, label in zip(both, (SAMPLES, REAL), ("samples", "real")):
+def draw_lengths(results: dict, sets: dict):
+    if not sets:
+        return None
+    figure, both_axes = new_figure(11, 3.5, 1, 2)
+    colors = {"samples": SAMPLES, "real": REAL}
+    for axes, unit in zip(both_axes, ("tokens", "characters")):
+        lengths = {name: list(map(len, side.tokens if unit == "tokens" else side.texts)) for name, side in sets.items()}
+        everything = [length for values in lengths.values() for length in values]
+        bins = np.geomspace(max(1, min(everything)), max(everything) + 1, 24)
+        for name, values in lengths.items():
             weights = np.full(len(values), 100 / len(values))
-            axis.hist(values, bins, weights=weights, histtype="step", linewidth=1.6, color=color, label=label)
-        axis.set(xscale="log", xlabel=f"{unit} of a workflow", ylabel="% of the workflows")
-        axis.legend(frameon=False)
-    figure.savefig(path, dpi=110)
-    return True
+            axes.hist(values, bins, weights=weights, histtype="step", linewidth=1.6, color=colors[name], label=name)
+        axes.set(xscale="log", xlabel=f"{unit} of a workflow", ylabel="% of the workflows")
+        axes.legend(frameon=False)
+    return figure
 
 
-def draw_fields(path: Path, results: dict, lengths: dict) -> bool:
+def draw_fields(results: dict, sets: dict):
     fields = {name: field for name, field in results.get("fields", {}).items() if "categories" in field}
     if not fields:
-        return False
+        return None
     rows = -(-len(fields) // 2)
-    figure, axes = new_figure(12, 3.2 * rows, rows, 2)
-    for axis, (name, field) in zip(axes.flat, fields.items()):
-        top = field["categories"]
-        draw_pairs(axis, [shortened(value) for value, _, _ in top], [a for _, a, _ in top], [b for *_, b in top])
-        axis.set(title=f"{name}: distance {field['distance']:.2f}, as many real ones {field['noise_floor']:.2f}")
-    for axis in list(axes.flat)[len(fields) :]:
-        axis.axis("off")
-    figure.savefig(path, dpi=110)
-    return True
+    figure, all_axes = new_figure(12, 3.2 * rows, rows, 2)
+    for axes, (name, field) in zip(all_axes.flat, fields.items()):
+        draw_pairs(axes, [(shorten(value), a, b) for value, a, b in field["categories"]])
+        axes.set(title=f"{name}: distance {field['distance']:.2f}, noise floor {field['noise_floor']:.2f}")
+    for axes in list(all_axes.flat)[len(fields) :]:
+        axes.axis("off")
+    return figure
 
 
-def draw_findings(path: Path, results: dict, lengths: dict) -> bool:
+def draw_findings(results: dict, sets: dict):
     findings = results.get("findings")
     if not findings:
-        return False
-    figure, axis = new_figure(8, 1 + 0.4 * len(findings), 1, 1)
-    draw_pairs(axis, list(findings), [a for a, _ in findings.values()], [b for _, b in findings.values()])
-    axis.set(title="Findings of actionlint")
-    figure.savefig(path, dpi=110)
-    return True
+        return None
+    figure, axes = new_figure(8, 1 + 0.4 * len(findings))
+    draw_pairs(axes, [(kind, a, b) for kind, (a, b) in findings.items()])
+    axes.set(title="Findings of actionlint")
+    return figure
 
 
-def draw_pairs(axis, names: list[str], samples: list[float], real: list[float]):
-    """Two bars for each name, the first name on top."""
-    places = range(len(names))
+FIGURES = {
+    "kinds.png": (draw_kinds, "Share of the bits, and accuracy, by kind of token"),
+    "lengths.png": (draw_lengths, "Lengths of samples and of real workflows"),
+    "fields.png": (draw_fields, "The most frequent values of each field, in samples and in real workflows"),
+    "findings.png": (draw_findings, "Findings by kind"),
+}
+
+
+def draw_pairs(axes, rows: list[tuple[str, float, float]]):
+    """Draw two bars for each (name, share of samples, share of real workflows); the first row is on top."""
+    names, samples, real = zip(*rows)
+    heights = -np.arange(len(rows))
     for offset, shares, color, label in ((0.2, samples, SAMPLES, "samples"), (-0.2, real, REAL, "real")):
-        axis.barh(
-            [-place + offset for place in places], [100 * share for share in shares], 0.4, color=color, label=label
-        )
-    axis.set_yticks([-place for place in places], names, fontsize=8)
-    axis.set_xlabel("% of the workflows", fontsize=8)
-    axis.legend(frameon=False, fontsize=8)
+        axes.barh(heights + offset, 100 * np.array(shares), 0.4, color=color, label=label)
+    axes.set_yticks(heights, names, fontsize=8)
+    axes.set_xlabel("% of the workflows", fontsize=8)
+    axes.legend(frameon=False, fontsize=8)
 
 
-def shortened(text: str, most: int = 32) -> str:
-    """With "$" spelled so that matplotlib takes it for no formula."""
+def shorten(text: str, most: int = 32) -> str:
+    """Return at most `most` characters of a text, with "$" escaped because matplotlib would read a formula."""
     text = text if len(text) <= most else text[: most - 3] + "..."
     return text.replace("$", r"\$")

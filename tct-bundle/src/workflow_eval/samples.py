@@ -1,8 +1,9 @@
-"""Evaluation of what a model writes: workflows from scratch, held against real ones, and completions."""
+"""Evaluate sets of workflows, generated or real, by the same metrics."""
 
 import json
-from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 
 import jsonschema_rs
@@ -13,47 +14,41 @@ from tct.tokenizer import read_json
 from tct_github_workflow import workflow_schema
 from tct_github_workflow.workflow_yaml import dump_workflow
 from workflow_data.reader import read_split
-from workflow_eval.features import action_name, actions, canonical
-from workflow_eval.memorization import known_steps, longest_common_runs, share_of_novel_steps
+from workflow_eval.actionlint import Linter, find_linter
+from workflow_eval.features import action_name, actions, canonical, compare_features
+from workflow_eval.github_parser import GitHubParser, find_parser
+from workflow_eval.memorization import known_steps, longest_copied_spans, novel_step_shares
 from workflow_eval.references import broken_references
 
-REQUIRED = ("on", "jobs")
-KINDS_ASIDE = {"runner-label", "action"}  # findings on labels and actions that the linter has not heard of
-MOST_TRAINING = 20_000  # workflows that samples are compared with
-
-
-# -----------------------------------------------------------------------------
-# judging
+REQUIRED = {"on", "jobs"}
+IGNORED_KINDS = {"runner-label", "action"}  # of findings: labels and actions that the linter does not know
+MAX_TRAINING = 20_000  # training workflows that samples are compared with
 
 
 @dataclass(frozen=True)
-class Corpus:
-    """What is known of the training workflows."""
+class TrainingIndex:
+    """The contents of the training workflows."""
 
-    tokens: np.ndarray  # of all, a PAD after each
+    tokens: np.ndarray  # of all workflows, a PAD after each
     texts: set[str]  # canonical JSON
     steps: set[str]  # canonical JSON of every step
     actions: set[str]  # without version
     versions: set[str]  # with version
-    left_out: int  # workflows that were not looked at
+    left_out: int  # training workflows beyond MAX_TRAINING
 
     @classmethod
-    def read(cls, data_dir, metadata: dict, tokenizer) -> "Corpus":
+    def read(cls, data_dir, metadata: dict, tokenizer) -> "TrainingIndex":
+        """Read a prepared folder. Raise ValueError if its windows omit tokens."""
         total = metadata["splits"]["train"]["workflows"]
-        count = min(total, MOST_TRAINING)
-        split = tqdm(
-            islice(read_split(data_dir, "train", metadata), count),
-            "read training",
-            count,
-            unit="workflow",
-            disable=None,
-        )
-        tokens = [workflow.tokens for workflow in split]
+        count = min(total, MAX_TRAINING)
+        workflows = islice(read_split(data_dir, "train", metadata), count)
+        tokens = [
+            workflow.tokens for workflow in tqdm(workflows, "read training", count, unit="workflow", disable=None)
+        ]
         values = [json.loads(tokenizer.decode(ids.tolist())) for ids in tokens]
         versions = {uses for value in values for uses in actions(value)}
-        line = np.concatenate([part for ids in tokens for part in (ids, np.zeros(1, np.int16))])
         return cls(
-            line,
+            np.concatenate([part for ids in tokens for part in (ids, np.zeros(1, np.int16))]),
             set(map(canonical, values)),
             known_steps(values),
             set(map(action_name, versions)),
@@ -62,55 +57,122 @@ class Corpus:
         )
 
 
-def judge(texts: list[str], tokens: list[np.ndarray], corpus: Corpus | None, linter, parser) -> tuple[dict, Counter]:
-    """(figures, in how many there is a finding of each kind) of workflows, samples or real ones. A text that is no
-    JSON object counts as failing whatever asks for one. Without corpus, linter or parser what they tell is left out."""
-    count, values = len(texts), [parse(text) for text in texts]
-    objects = [value for value in values if isinstance(value, dict)]
-    is_valid = jsonschema_rs.validator_for(workflow_schema()).is_valid
-    figures = {
-        "count": count,
-        "json_valid": sum(value is not None for value in values) / count,
-        "schema_valid": sum(map(is_valid, objects)) / count,
-        "required_fields": sum(all(key in value for key in REQUIRED) for value in objects) / count,
-        "references_intact": sum(not broken_references(value) for value in objects) / count,
-        "distinct": len(set(texts)) / count,
-        "tokens": quantiles([len(ids) for ids in tokens]),
-        "characters": quantiles([len(text) for text in texts]),
-    }
-    if corpus:
-        uses = [use for value in objects for use in actions(value) if not use.startswith(".")]
-        novel = [share for share in share_of_novel_steps(objects, corpus.steps) if share is not None]
-        figures |= {
-            "copies": sum(canonical(value) in corpus.texts for value in objects) / count,
-            "novel_steps": float(np.mean(novel)) if novel else None,
-            "known_actions": sum(action_name(use) in corpus.actions for use in uses) / len(uses) if uses else None,
-            "known_versions": sum(use in corpus.versions for use in uses) / len(uses) if uses else None,
-            "longest_common_run": quantiles(longest_common_runs(tokens, corpus.tokens)),
+@dataclass(frozen=True)
+class SampleSet:
+    """Texts that may be workflows, and what to evaluate them with. Each text is parsed once."""
+
+    texts: list[str]
+    tokens: list[np.ndarray]
+    finish_reasons: list[str] | None = None  # if a model generated the texts
+    training: TrainingIndex | None = None
+    linter: Linter | None = None
+    parser: GitHubParser | None = None
+
+    @cached_property
+    def values(self) -> list:
+        """The JSON value of each text, None if it is not JSON."""
+        return list(map(parse, self.texts))
+
+    @cached_property
+    def objects(self) -> list[dict]:
+        return [value for value in self.values if isinstance(value, dict)]
+
+    @cached_property
+    def yamls(self) -> list[str | None]:
+        """The YAML of each text, None if it is not a JSON object."""
+        return [dump_workflow(value) if isinstance(value, dict) else None for value in self.values]
+
+    @property
+    def yamls_of_objects(self) -> list[str]:
+        return [yaml for yaml in self.yamls if yaml is not None]
+
+    @cached_property
+    def findings(self) -> list[set[str]]:
+        """The kinds of the linter's findings in each object."""
+        return [{finding.kind for finding in found} for found in self.linter.lint_all(self.yamls_of_objects)]
+
+    @cached_property
+    def uses(self) -> list[str]:
+        """The actions that the objects use, local ones excluded."""
+        return [use for value in self.objects for use in actions(value) if not use.startswith(".")]
+
+    def share(self, answers: Iterable[bool]) -> float:
+        """Return the share of the texts with the answer yes. Texts without an answer count as no."""
+        return sum(answers) / len(self.texts)
+
+
+# the field of SampleSet that metrics need -> name in eval.json -> metric
+METRICS: dict[str, dict[str, Callable[[SampleSet], object]]] = {
+    "texts": {
+        "count": lambda s: len(s.texts),
+        "json_valid": lambda s: s.share(value is not None for value in s.values),
+        "schema_valid": lambda s: s.share(map(jsonschema_rs.validator_for(workflow_schema()).is_valid, s.objects)),
+        "required_fields": lambda s: s.share(value.keys() >= REQUIRED for value in s.objects),
+        "references_intact": lambda s: s.share(not broken_references(value) for value in s.objects),
+        "distinct": lambda s: len(set(s.texts)) / len(s.texts),
+        "tokens": lambda s: quantiles(list(map(len, s.tokens))),
+        "characters": lambda s: quantiles(list(map(len, s.texts))),
+    },
+    "training": {
+        "copies": lambda s: s.share(canonical(value) in s.training.texts for value in s.objects),
+        "novel_steps": lambda s: mean(novel_step_shares(s.objects, s.training.steps)),
+        "known_actions": lambda s: mean(action_name(use) in s.training.actions for use in s.uses),
+        "known_versions": lambda s: mean(use in s.training.versions for use in s.uses),
+        "longest_common_run": lambda s: quantiles(longest_copied_spans(s.tokens, s.training.tokens)),
+    },
+    "linter": {"lint_clean": lambda s: s.share(kinds <= IGNORED_KINDS for kinds in s.findings)},
+    "parser": {"github_parser_clean": lambda s: s.share(not errors for errors in s.parser(s.yamls_of_objects))},
+    "finish_reasons": {"ended_by_model": lambda s: s.share(reason == "complete" for reason in s.finish_reasons)},
+}
+
+
+def evaluate_samples(samples: SampleSet) -> dict:
+    """Return all metrics for which the set has the data, by their names in eval.json."""
+    available = [metrics for needed, metrics in METRICS.items() if getattr(samples, needed) is not None]
+    return {name: metric(samples) for metrics in available for name, metric in metrics.items()}
+
+
+def compare_with_real(samples: SampleSet, real: SampleSet, all_real: list[dict], seed: int) -> dict:
+    """Return the figures of eval.json about samples: the metrics of both sets, and how their contents differ.
+
+    `real` has as many workflows as there are samples. `all_real` are the values of all real workflows.
+    """
+    figures: dict = {"samples": evaluate_samples(samples), "real": evaluate_samples(real)}
+    if samples.linter:
+        figures["findings"] = {
+            kind: [side.share(kind in kinds for kinds in side.findings) for side in (samples, real)]
+            for kind in sorted(set().union(*samples.findings, *real.findings))
         }
-    kinds, yamls = Counter(), [text for text in map(yaml_of, texts) if text is not None]
-    if linter:
-        findings = [{finding.kind for finding in found} for found in linter.lint_all(yamls)]
-        kinds.update(kind for found in findings for kind in found)
-        figures["lint_clean"] = sum(not found - KINDS_ASIDE for found in findings) / count
-    if parser:
-        figures["github_parser_clean"] = sum(not errors for errors in parser(yamls)) / count
-    return figures, kinds
+    if samples.objects and len(all_real) > 1:
+        figures["fields"] = compare_features(samples.objects, all_real, seed=seed)
+    return figures
+
+
+def find_tools() -> tuple[Linter | None, GitHubParser | None, list[str]]:
+    """Return the linter and the parser, each None if it is not installed, and the reasons for what is missing."""
+    found, missing = [], []
+    for name, find in (("actionlint", find_linter), ("GitHub's parser", find_parser)):
+        try:
+            found.append(find())
+        except FileNotFoundError as error:
+            found.append(None)
+            missing.append(f"{name}: {error}")
+    return *found, missing
 
 
 def parse(text: str):
-    """The value of a JSON text, None where it is none."""
+    """Return the value of a JSON text, None if it is not JSON."""
     try:
         return read_json(text)
     except (ValueError, RecursionError):
         return None
 
 
-def yaml_of(text: str) -> str | None:
-    value = parse(text)
-    return dump_workflow(value) if isinstance(value, dict) else None
+def mean(values: Iterable) -> float | None:
+    values = list(values)
+    return float(np.mean(values)) if values else None
 
 
-def quantiles(values) -> dict:
+def quantiles(values: list) -> dict:
     low, median, high = np.percentile(values, [10, 50, 90])
     return {"low": float(low), "median": float(median), "high": float(high), "mean": float(np.mean(values))}

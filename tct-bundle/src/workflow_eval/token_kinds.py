@@ -1,4 +1,4 @@
-"""Where each token of a workflow stands: its kind, the state it is read in, and what else was allowed there."""
+"""Annotate the tokens of a workflow: their kind, the schema position before each, and which tokens were allowed."""
 
 from dataclasses import dataclass, field
 from functools import cache
@@ -10,49 +10,53 @@ from tct.symbols import BYTE, END_STRING, FIRST_NAME
 
 KINDS = ("structure", "keys", "enum values", "action references", "run scripts", "other text")
 STRUCTURE, KEYS, ENUM_VALUES, ACTION_REFERENCES, RUN_SCRIPTS, OTHER_TEXT = range(len(KINDS))
-KIND_OF_TEXT = {"uses": ACTION_REFERENCES, "run": RUN_SCRIPTS}  # by the key that the text is the value of
+KIND_OF_TEXT = {"uses": ACTION_REFERENCES, "run": RUN_SCRIPTS}  # by the key whose value the text is
 
 
 @dataclass
-class MaskTable:
-    """The different masks of allowed tokens that a set of workflows needs: few, for most places look alike."""
+class MaskInterner:
+    """Store each distinct mask of allowed tokens once. There are few, because many positions allow the same tokens."""
 
-    numbers: dict[bytes, int] = field(default_factory=dict)
+    ids: dict[bytes, int] = field(default_factory=dict)
 
-    def number(self, mask: np.ndarray) -> int:
-        return self.numbers.setdefault(mask.tobytes(), len(self.numbers))
+    def intern(self, mask: np.ndarray) -> int:
+        """Return the number of a mask."""
+        return self.ids.setdefault(mask.tobytes(), len(self.ids))
 
-    def packed(self) -> np.ndarray:
-        """uint8 (M, V / 8), lowest bit first, 1 for allowed."""
-        return np.frombuffer(b"".join(self.numbers), np.uint8).reshape(len(self.numbers), -1)
+    def table(self) -> np.ndarray:
+        """Return all masks in the order of their numbers, uint8 (M, V / 8), lowest bit first, 1 for allowed."""
+        return np.frombuffer(b"".join(self.ids), np.uint8).reshape(len(self.ids), -1)
 
 
-def find_places(tokens, masks: MaskTable) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(kind, state id, number of the mask in `masks`), each (N,), of the N tokens of a whole workflow: the state is
-    that before the token. ValueError where they spell none."""
-    table, matcher = token_kinds(), tct.matcher()
+def annotate_tokens(tokens, masks: MaskInterner) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return (kinds, schema positions, numbers of the masks in `masks`) of the N tokens of a whole workflow.
+
+    Each is int32 (N,). The schema position is the one before the token. Raise ValueError if the tokens are not a
+    workflow.
+    """
+    kind_of, matcher = token_kinds(), tct.matcher()
     bitmask = matcher.allocate_token_bitmask()
-    kinds, states, numbers = (np.zeros(len(tokens), np.int32) for _ in range(3))
+    kinds, positions, numbers = (np.zeros(len(tokens), np.int32) for _ in range(3))
     for i, token in enumerate(tokens):
-        states[i] = matcher.state_id()
-        kinds[i] = table[token]
+        positions[i] = matcher.state_id()
+        kinds[i] = kind_of[token]
         if kinds[i] == OTHER_TEXT:
-            kinds[i] = kind_of_text(int(states[i]))
+            kinds[i] = kind_of_text(int(positions[i]))
         matcher.fill_next_token_bitmask(bitmask)
-        numbers[i] = masks.number(bitmask)
+        numbers[i] = masks.intern(bitmask)
         if not matcher.accept_token(int(token)):
-            raise ValueError(f"token {i} is {token}: not allowed there")
-    return kinds, states, numbers
+            raise ValueError(f"token {i} is {token}, which is not allowed there")
+    return kinds, positions, numbers
 
 
 @cache
 def token_kinds() -> np.ndarray:
-    """The kind of every token, int32 (V,). Of text it is OTHER_TEXT: what text depends on where it stands."""
+    """Return the kind of every token, int32 (V,); OTHER_TEXT for any text, whose kind depends on its position."""
     return np.array([kind_of_symbols(tct.token_symbols(token)) for token in range(tct.vocab_size())], np.int32)
 
 
 def kind_of_symbols(symbols) -> int:
-    """Of a token that says several things, the most telling: text, else an enum's value, else a key."""
+    """Return the kind of a token; of several kinds the most informative: text, then enum values, then keys."""
     if any(BYTE <= symbol < END_STRING for symbol in symbols):
         return OTHER_TEXT
     names = [tct.name_of_symbol(symbol) for symbol in symbols if symbol >= FIRST_NAME]
@@ -62,9 +66,7 @@ def kind_of_symbols(symbols) -> int:
 
 
 @cache
-def kind_of_text(state_id: int) -> int:
-    """The kind of a token of text that is read in this state."""
-    key, reads = tct.describe_state(state_id)
-    if reads in ("object", "key"):
-        return KEYS
-    return KIND_OF_TEXT.get(key, OTHER_TEXT)
+def kind_of_text(position: int) -> int:
+    """Return the kind of text that is read at a schema position."""
+    key, reads = tct.describe_state(position)
+    return KEYS if reads in ("object", "key") else KIND_OF_TEXT.get(key, OTHER_TEXT)

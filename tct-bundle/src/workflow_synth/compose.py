@@ -1,83 +1,35 @@
-"""Compose synthetic workflows from templates."""
+"""Compose synthetic workflows from templates: realistic GitHub Actions workflows, equal for equal seeds.
+
+A template is a recipe applied to a toolchain or a site, or a chore. The composer shuffles all templates and resolves
+each once, and repeats that until it has enough distinct workflows.
+"""
 
 import json
 import random
 import re
 
 from workflow_synth.chores import CHORES
-from workflow_synth.parts import TOOLS, Filled
+from workflow_synth.parts import TOOLS, WithWords
 from workflow_synth.recipes import SITE_RECIPES, SITES, TOOL_RECIPES
 
-# What `<word>` stands for; a card and its parts may say otherwise.
+# The values of each `<word>`; a template and its parts may define others.
 WORDS = {
-    "app": (
-        "atlas",
-        "beacon",
-        "billing-api",
-        "courier",
-        "harbor",
-        "inventory",
-        "lantern",
-        "ledger",
-        "mosaic",
-        "notes",
-        "orders",
-        "pulse",
-        "quarry",
-        "sprout",
-        "tidepool",
-        "webhooks",
-    ),
+    "app": ("atlas", "beacon", "billing-api", "courier", "harbor", "inventory", "lantern", "ledger", "mosaic",
+            "notes", "orders", "pulse", "quarry", "sprout", "tidepool", "webhooks"),
     "branch": ("main", "main", "main", "master", "trunk"),
     "runner": ("ubuntu-latest", "ubuntu-latest", "ubuntu-latest", "ubuntu-24.04", "ubuntu-22.04"),
     "nightly": ("0 2 * * *", "30 3 * * *", "17 4 * * *", "0 0 * * *", "15 1 * * 1-5"),
     "weekly": ("0 6 * * 1", "23 5 * * 0", "0 0 * * 0", "45 7 * * 3", "30 1 * * 6"),
     "version": (20, 22, 24),  # of Node.js, which sites and chores use
-    "dir": ...,  # the project is at the top of its repository
+    "dir": ...,  # nothing: the project is at the top of its repository
 }
-# In which order people write keys.
+# The orders in which people write keys.
 WORKFLOW_KEYS = ("name", "run-name", "on", "permissions", "concurrency", "env", "defaults", "jobs")
 JOB_KEYS = (
-    (
-        "name",
-        "needs",
-        "if",
-        "runs-on",
-        "permissions",
-        "environment",
-        "concurrency",
-        "timeout-minutes",
-        "strategy",
-        "container",
-        "services",
-        "outputs",
-        "env",
-        "defaults",
-        "uses",
-        "with",
-        "secrets",
-        "steps",
-    ),
-    (
-        "name",
-        "runs-on",
-        "needs",
-        "if",
-        "timeout-minutes",
-        "environment",
-        "concurrency",
-        "permissions",
-        "outputs",
-        "env",
-        "defaults",
-        "strategy",
-        "container",
-        "services",
-        "uses",
-        "with",
-        "secrets",
-        "steps",
-    ),
+    ("name", "needs", "if", "runs-on", "permissions", "environment", "concurrency", "timeout-minutes",
+     "strategy", "container", "services", "outputs", "env", "defaults", "uses", "with", "secrets", "steps"),
+    ("name", "runs-on", "needs", "if", "timeout-minutes", "environment", "concurrency", "permissions",
+     "outputs", "env", "defaults", "strategy", "container", "services", "uses", "with", "secrets", "steps"),
 )
 STEP_KEYS = (
     ("name", "id", "if", "uses", "with", "env", "run"),
@@ -87,18 +39,18 @@ STEP_KEYS = (
 
 
 def compose_workflows(count: int, seed: int = 0) -> list[tuple[str, dict]]:
-    """`count` distinct workflows, each with its file name; a larger count goes on where a smaller one ends.
+    """Return (file name, workflow) of `count` distinct workflows.
 
-    ValueError where count is below 1.
+    A smaller count returns the beginning of a larger one. Raise ValueError if count is below 1.
     """
     if count < 1:
         raise ValueError(f"--count {count}: ask for at least 1 workflow")
     rng, workflows, seen = random.Random(seed), [], set()
     while True:
-        deck = cards()
-        rng.shuffle(deck)
-        for kind, words, template in deck:
-            workflow = style(resolve(template, words, rng, {}), rng)
+        shuffled = all_templates()
+        rng.shuffle(shuffled)
+        for kind, words, template in shuffled:
+            workflow = apply_author_style(resolve(template, words, rng, {}), rng)
             canonical = json.dumps(workflow, sort_keys=True)
             if canonical in seen:
                 continue
@@ -108,8 +60,8 @@ def compose_workflows(count: int, seed: int = 0) -> list[tuple[str, dict]]:
                 return workflows
 
 
-def cards() -> list[tuple[str, dict, object]]:
-    """All templates, each with its kind and its words."""
+def all_templates() -> list[tuple[str, dict, object]]:
+    """Return (kind, words, template) of every template."""
     of_tools = [
         (f"{tool.slug}-{recipe.__name__}", {"language": tool.language, "version": tool.fixed}, template)
         for recipe in TOOL_RECIPES
@@ -124,7 +76,7 @@ def cards() -> list[tuple[str, dict, object]]:
 
 
 def resolve(template, words: dict, rng: random.Random, chosen: dict):
-    """What a template stands for, `...` for nothing; `chosen` keeps what the workflow's choices came to."""
+    """Return the value of a template, `...` for nothing. `chosen` stores the workflow's choices so far."""
 
     def again(part):
         return resolve(part, words, rng, chosen)
@@ -135,7 +87,7 @@ def resolve(template, words: dict, rng: random.Random, chosen: dict):
             if key not in chosen:
                 chosen[key] = rng.choice(template)
             return again(chosen[key])
-        case Filled():
+        case WithWords():
             return resolve(template.template, words | template.words, rng, chosen)
         case dict():
             items = {}
@@ -154,18 +106,18 @@ def resolve(template, words: dict, rng: random.Random, chosen: dict):
             for word in re.findall(r"<([a-z]+)>", template):
                 value = again(words[word])
                 if value is ... or template == f"<{word}>":
-                    return value  # a number stays one
+                    return value  # not as text: a number stays a number
                 template = template.replace(f"<{word}>", str(value))
     return template
 
 
-def style(workflow: dict, rng: random.Random) -> dict:
-    """The workflow in one author's hand: which steps have names, time limits, short `on`, order of keys."""
+def apply_author_style(workflow: dict, rng: random.Random) -> dict:
+    """Return the workflow in one author's style: which steps have names, time limits, short `on`, order of keys."""
     named = rng.choice(("all", "all", "scripts", "long scripts"))
     limit = rng.choice(({}, {}, *({"timeout-minutes": minutes} for minutes in (10, 20, 30))))
     job_keys, step_keys = rng.choice(JOB_KEYS), rng.choice(STEP_KEYS)
     on = workflow["on"]
-    if not any(on.values()):  # bare events need no mapping
+    if not any(on.values()):  # events without options need no mapping
         on = rng.choice((on, list(on), next(iter(on)) if len(on) == 1 else list(on)))
     jobs = {}
     for name, job in workflow["jobs"].items():
@@ -179,5 +131,5 @@ def style(workflow: dict, rng: random.Random) -> dict:
 
 
 def in_order(mapping: dict, keys: tuple) -> dict:
-    """The mapping with its keys in that order."""
+    """Return the mapping with its keys in this order."""
     return {key: mapping[key] for key in sorted(mapping, key=keys.index)}

@@ -1,9 +1,9 @@
-"""A sample of another kind of document: Taskfiles, composed from templates, the same for one seed.
+"""Compose synthetic Taskfiles, another kind of document, from templates; equal seeds give equal Taskfiles.
 
     python -m workflow_synth.taskfiles --output taskfiles --count 300
 
-They show that a tokenizer can be built for any schema (tct-bundle/docs/TCT.md). Templates are those of
-`workflow_synth.parts`: a tuple is a choice, `...` is nothing, `<word>` is filled in. A folder is OWNER__PROJECT.
+They show that a tokenizer can be built for any schema (tct-bundle/docs/TCT.md). `workflow_synth.parts` explains the
+templates. Each Taskfile is in a folder OWNER__PROJECT.
 """
 
 import json
@@ -12,29 +12,17 @@ from pathlib import Path
 
 from script_tools.cli import ArgumentParser, cli_errors
 from script_tools.files import write_new_files
+from tct_github_workflow.workflow_yaml import dump_workflow
 from workflow_synth.compose import resolve
 
-OWNERS = (
-    "alder",
-    "birch",
-    "cedar",
-    "elm",
-    "hazel",
-    "larch",
-    "maple",
-    "oak",
-    "pine",
-    "rowan",
-    "willow",
-    "yew",
-)
+OWNERS = ("alder", "birch", "cedar", "elm", "hazel", "larch", "maple", "oak", "pine", "rowan", "willow", "yew")
 WORDS = {
     "app": ("atlas", "beacon", "courier", "harbor", "ledger", "mosaic", "orders", "pulse", "sprout", "tide"),
     "registry": ("registry.example.com", "images.example.com/team"),
     "port": (3000, 8000, 8080, 9090),
     "stage": ("staging", "preview", "production"),
 }
-# What a kind of project runs: sources, products, and the commands for each chore.
+# For each kind of project: sources, products, and the commands for each chore.
 KINDS = {
     "go": {
         "sources": ["**/*.go", "go.mod", "go.sum"], "product": "bin/<app>", "setup": "go mod download",
@@ -60,13 +48,13 @@ KINDS = {
         "test": ("cargo test", "cargo nextest run"), "lint": "cargo clippy --all-targets -- -D warnings",
         "format": "cargo fmt", "run": "cargo run --release -- --port <port>",
     },
-}  # fmt: skip
+}
 IMAGE = "<registry>/<app>:{{.VERSION}}"
 VERSION = {"sh": ("git describe --tags --always", "git rev-parse --short HEAD")}
 
 
 def chores(kind: dict) -> dict:
-    """The tasks that a project may have, by name."""
+    """Return the templates of the tasks that a project may have, by name."""
     desc = (..., "The everyday checks", "What the build server runs")
     return {
         "setup": {"desc": "Install what is needed", "cmds": [kind["setup"]], "run": (..., "once"),
@@ -94,7 +82,8 @@ def chores(kind: dict) -> dict:
             {"for": {"matrix": {"OS": ["linux", "darwin"], "ARCH": ["amd64", "arm64"]}},
              "cmd": "./scripts/package.sh {{.ITEM.OS}} {{.ITEM.ARCH}} {{.OUT}}"},
             {"for": (["README.md", "LICENSE"], "sources"), "cmd": "cp {{.ITEM}} {{.OUT}}/"}]},
-        "deploy": {"desc": "Deploy to an environment", "summary": "Rolls out one version.\n\n  task deploy STAGE=<stage>\n",
+        "deploy": {"desc": "Deploy to an environment",
+                   "summary": "Rolls out one version.\n\n  task deploy STAGE=<stage>\n",
                    "requires": {"vars": [{"name": "STAGE", "enum": ["staging", "preview", "production"]}]},
                    "vars": {"STAGE": "<stage>", "REPLICAS": (1, 2, 3)}, "label": (..., "deploy-{{.STAGE}}"),
                    "cmds": [{"task": "image", "vars": {"VERSION": "{{.VERSION}}"}, "silent": (..., True)},
@@ -104,41 +93,38 @@ def chores(kind: dict) -> dict:
         "services": {"desc": "Check each service", "vars": {"SERVICES": "api,worker,web"}, "cmds": [
             {"for": {"var": "SERVICES", "split": ",", "as": "SERVICE"}, "task": "test",
              "vars": {"SERVICE": "{{.SERVICE}}"}}]},
-    }  # fmt: skip
+    }
 
 
 HEADS = (
     {"version": "3"},
     {"version": ("3", 3), "vars": {"VERSION": VERSION, "IMAGE": "<registry>/<app>"}},
-    {"version": ("3", "3.38", 3), "output": ("prefixed", "interleaved"), "dotenv": [".env"], "vars": {"VERSION": VERSION}},
+    {"version": ("3", "3.38", 3), "output": ("prefixed", "interleaved"), "dotenv": [".env"],
+     "vars": {"VERSION": VERSION}},
     {"version": "3", "silent": True, "env": {"CI": ("true", True)}, "vars": {"VERSION": "1.4.0", "RETRIES": (0, 3, 5)}},
     {"version": "3", "output": {"group": {"begin": "::group::{{.TASK}}", "end": "::endgroup::"}}, "method": "checksum",
      "set": ["pipefail", "errexit"], "vars": {"LIMITS": {"map": {"cpu": 0.5, "memory": "256Mi"}}, "VERSION": VERSION}},
     {"version": "3", "includes": {"docs": ("./docs", {"taskfile": "./docs/Taskfile.yml", "dir": "docs"}),
                                   "tools": {"taskfile": "./tools", "optional": True, "internal": (..., True)}},
      "run": (..., "when_changed"), "vars": {"VERSION": VERSION}},
-)  # fmt: skip
+)
 
 
 @cli_errors
 def main(argv=None):
     parser = ArgumentParser(description="Write a sample of Taskfiles as .yml files.")
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for it")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for the files")
     parser.add_argument("--count", type=int, default=300, help="number of Taskfiles (default 300)")
-    parser.add_argument("--seed", type=int, default=0, help="which sample (default 0)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed; equal seeds write equal files (default 0)")
     args = parser.parse_args(argv)
 
-    from tct_github_workflow.workflow_yaml import dump_workflow
-
-    write_new_files(
-        args.output,
-        {name: dump_workflow(taskfile).encode() for name, taskfile in compose_taskfiles(args.count, args.seed)},
-    )
+    taskfiles = compose_taskfiles(args.count, args.seed)
+    write_new_files(args.output, {name: dump_workflow(taskfile).encode() for name, taskfile in taskfiles})
     print(f"{args.count} Taskfiles in {args.output}")
 
 
 def compose_taskfiles(count: int, seed: int = 0) -> list[tuple[str, dict]]:
-    """`count` distinct Taskfiles, each with its path OWNER__PROJECT/Taskfile.yml; ValueError for a count below 1."""
+    """Return (path, Taskfile) of `count` distinct Taskfiles. Raise ValueError if count is below 1."""
     if count < 1:
         raise ValueError(f"--count {count}: ask for at least 1 Taskfile")
     rng, taskfiles, seen = random.Random(seed), [], set()
@@ -153,9 +139,10 @@ def compose_taskfiles(count: int, seed: int = 0) -> list[tuple[str, dict]]:
 
 
 def compose(rng: random.Random) -> dict:
+    """Return a Taskfile of one kind of project, with about half of its tasks and the tasks that these call."""
     tasks = chores(KINDS[rng.choice(sorted(KINDS))])
     wanted = [name for name in tasks if rng.random() < 0.5] or ["test"]
-    for name in wanted:  # and what they call
+    for name in wanted:  # grows in the loop: a called task may call another
         wanted += [other for other in tasks if repr(other) in repr(tasks[name]) and other not in wanted]
     default = {"cmds": (["task --list"], [{"task": name} for name in wanted[:3]]), "silent": (..., True)}
     template = rng.choice(HEADS) | {"tasks": {"default": default} | {name: tasks[name] for name in wanted}}
