@@ -115,7 +115,7 @@ def load_model(path, device="cpu", step: int | None = None):
     if step is None:
         step = find_last_step(folder)
     meta = load_meta(folder, step)
-    model = GPT(GPTConfig(**meta["model_config"])).to(device)
+    model = GPT(GPTConfig.from_dict(meta["model_config"])).to(device)
     model.load_state_dict(load_tensors(folder, f"model_{step:06d}.pt", meta, device))
     return model.eval(), meta
 

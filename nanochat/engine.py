@@ -1,8 +1,8 @@
-"""Generation: samples token sequences from a GPT, many at a time, within an optional constraint.
+"""Generation: draw token sequences from a GPT, many at a time, within an optional constraint.
 
-It knows tokens, windows and the names of the constraint's calls, nothing of what the tokens mean. The model
-always sees a window as in training, `[start // stride] + tokens[start:]`; where a sequence has outgrown its
-window, it goes on in a later one.
+The engine knows tokens, windows and the calls of the constraint, but not what the tokens mean. The model always reads
+a window as in training, `[start // stride] + tokens[start:]`. A sequence that outgrows its window continues in a later
+one.
 """
 
 import math
@@ -13,27 +13,29 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from nanochat.gpt import GPT
-from nanochat.kv_cache import KVCache, window_start
-from nanochat.sampling import Loops, leave_loops, refused_tokens, sample_tokens
+from nanochat.gpt import GPT, GPTConfig
+from nanochat.kv_cache import KVCache, NewTokens, window_start
+from nanochat.sampling import RepetitionTracker, SamplingParams, disallowed_mask, mask_repetition, sample_tokens
 
-CLOSING_HORIZON = 256  # with fewer tokens left, a row makes sure that it can still be ended
+CLOSING_HORIZON = 256  # with fewer tokens left, a sample checks that it can still be completed
 
 
 class Constraint(Protocol):
-    """What may come next in one sequence. A constraint may also have `closing_tokens() -> list[int]`, a
-    shortest ending from here: its samples are then complete even where they reach max_tokens. A model that is told
-    states needs a constraint that knows them: `state_id() -> int`, and `state_ids() -> list[int]` after 0, 1, 2 ...
-    tokens of the sequence."""
+    """Which tokens may come next in one sequence.
+
+    Two things are optional. `closing_tokens() -> list[int]` is a shortest ending from here: with it, samples that
+    reach max_tokens are complete too. A model that takes schema positions as input needs `state_id() -> int`, the
+    current one, and `state_ids() -> list[int]`, those after 0, 1, 2 ... tokens of the sequence.
+    """
 
     def accept_token(self, token: int) -> bool:
-        """Go on by one token; False where it is not allowed."""
+        """Advance by one token. Return False if it is not allowed."""
 
     def fill_next_token_bitmask(self, bitmask: np.ndarray, index: int = 0) -> bool:
-        """Write what may come next to bitmask[index]: int32 words, lowest bit first, bit 1 = allowed."""
+        """Write which tokens may come next to bitmask[index]: int32 words, lowest bit first, 1 = allowed."""
 
     def is_terminated(self) -> bool:
-        """Whether the sequence is complete and nothing may follow."""
+        """Return whether the sequence is complete and nothing may follow."""
 
 
 @dataclass(frozen=True)
@@ -42,22 +44,24 @@ class Sample:
 
     tokens: list[int]
     finish_reason: str  # "complete": by itself; "closed": by the constraint's shortest ending; "length": cut
-    logprob: float  # nats, of the sampled tokens, under the model renormalised over the allowed ones
-    allowed: float | None = None  # the probability the model gave to allowed tokens, on average, if measured
+    logprob: float  # nats, of the sampled tokens, under the model renormalized over the allowed ones
+    allowed: float | None = None  # mean probability that the model gave to the allowed tokens, if measured
 
 
 @dataclass(frozen=True)
 class Step:
     """What was just added to one sample."""
 
-    index: int  # which sample
-    tokens: list[int]  # the tokens added, in order; later steps take none of them back
-    sample: Sample | None  # the whole sample, once it has ended
+    index: int  # of the sample
+    tokens: list[int]  # the new tokens, in order; later steps never remove them
+    sample: Sample | None  # the whole sample, if it has ended
 
 
 class Engine:
-    """Generates from `model`, trained on windows that start at multiples of `stride` tokens. It holds nothing
-    that changes, so threads may share one."""
+    """Generates from a model that was trained on windows that start at multiples of `stride` tokens.
+
+    Engines are immutable, so threads may share one.
+    """
 
     def __init__(self, model: GPT, *, stride: int):
         if not 1 <= stride <= model.config.sequence_len:
@@ -65,9 +69,9 @@ class Engine:
         self.model = model
         self.stride = stride
 
-    def generate(self, prompt: list[int], num_samples: int, **options) -> list[Sample]:
-        """`num_samples` continuations of `prompt`, in order. The options are those of `stream`."""
-        steps = self.stream(prompt, num_samples, **options)
+    def generate(self, prompt: list[int], num_samples: int, sampling: SamplingParams, **options) -> list[Sample]:
+        """Return `num_samples` continuations of `prompt`, in order. The arguments are those of `stream`."""
+        steps = self.stream(prompt, num_samples, sampling, **options)
         samples = {step.index: step.sample for step in steps if step.sample is not None}
         return [samples[index] for index in sorted(samples)]
 
@@ -75,213 +79,214 @@ class Engine:
         self,
         prompt: list[int],
         num_samples: int,
+        sampling: SamplingParams,
         *,
-        max_tokens: int,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        min_p: float | None = None,
-        seed: int = 0,
         constraint_factory: Callable[[], Constraint] | None = None,
         measure_allowed: bool = False,
-        max_repeats: int = 0,
         batch_size: int = 16,
         first: int = 0,
     ) -> Iterator[Step]:
-        """Yield the steps of `num_samples` continuations of `prompt`, at most `batch_size` in work at a time.
+        """Yield the steps of `num_samples` continuations of `prompt`, generating at most `batch_size` at a time.
 
-        Each has at most `max_tokens` tokens. `constraint_factory()` gives it a constraint of its own that
-        stands right after the prompt; without one it ends at max_tokens. `temperature` 0 takes the likeliest
-        token; `top_k` keeps the k likeliest, `top_p` the fewest that hold this share of the probability, `min_p`
-        those with this share of the likeliest one's. With `max_repeats` above 0 the token is refused by which a
-        sample would say the same thing more times on end (see `Loops`), unless there is no other. `measure_allowed`
-        fills in Sample.allowed.
+        `constraint_factory()` returns a new constraint that stands right after the prompt. Without it, a sample ends
+        at max_tokens. `measure_allowed` fills in Sample.allowed.
 
-        Samples are numbered from `first` on, so that several processes can share those of one seed. Sample i depends
-        on `seed` and i alone: to the bit on an x86 CPU, with torch 2.13 and a model from `prepare_for_inference`;
-        elsewhere up to rounding, so where two tokens are as good as equal, the shape of the batch may decide.
-        ValueError where an argument makes no sense.
+        Samples are numbered from `first`, so that several processes can share those of one seed. Sample i depends on
+        the seed and i alone: to the bit on an x86 CPU, with torch 2.13 and a model from `prepare_for_inference`.
+        Elsewhere the batch changes rounding, which decides between tokens of nearly equal probability. ValueError if
+        an argument is out of range.
         """
-        self._check(
-            prompt, num_samples, max_tokens, temperature, top_k, top_p, min_p, max_repeats, seed, batch_size, first
-        )
-        if self.model.config.n_states and not constraint_factory:
-            raise ValueError("this model is told states: it needs a constraint, which knows them")
+        self._check(prompt, num_samples, sampling, constraint_factory, batch_size, first)
         batch_size = min(batch_size, num_samples)
         config, device = self.model.config, self.model.get_device()
         cache = KVCache(config, batch_size, self.model.transformer.wte.weight.dtype, device)
-        rows, index, end = [], first, first + num_samples  # rows[i] owns row i of the cache
+        waiting = (
+            SampleInProgress(index, prompt, sampling, config, constraint_factory and constraint_factory())
+            for index in range(first, first + num_samples)
+        )
+        samples = []  # samples[i] owns row i of the cache
         while True:
-            while len(rows) < batch_size and index < end:
-                row = Row(index, prompt, max_tokens, seed, constraint_factory, config, max_repeats)
-                index += 1
-                step = row.settle()
-                if step.tokens or step.sample:
-                    yield step
-                if not step.sample:
-                    rows.append(row)
-            if not rows:
+            yield from self._admit(samples, waiting, batch_size)
+            if not samples:
                 return
+            logits = self._next_logits(samples, cache)
+            self._append_tokens(logits, samples, sampling, measure_allowed)
+            yield from self._retire(samples, cache)
 
-            logits = self._next_logits(rows, cache)  # (B, V)
-            if constraint_factory:
-                refused = torch.stack([refused_tokens(row.allowed, config.vocab_size) for row in rows]).to(device)
-                if measure_allowed:
-                    for row, share in zip(rows, (logits.softmax(dim=-1) * ~refused).sum(dim=-1).tolist()):
-                        row.shares.append(share)
-                logits = logits.masked_fill(refused, -math.inf)
-            logits = leave_loops(logits, [row.loops for row in rows])
-            uniforms = torch.tensor([row.draw() for row in rows], device=device)
-            tokens, logprobs = sample_tokens(logits, uniforms, temperature, top_k, top_p, min_p)
-
-            for row, token, logprob in zip(rows, tokens.tolist(), logprobs.tolist()):
-                row.append(token, logprob)
-            for slot in reversed(range(len(rows))):
-                step = rows[slot].settle()
-                yield step
-                if step.sample:  # the last row takes the place of the one that ended
-                    cache.copy(len(rows) - 1, slot)
-                    rows[slot] = rows[-1]
-                    rows.pop()
-
-    @torch.inference_mode()
-    def _next_logits(self, rows: list["Row"], cache: "KVCache"):
-        """Show the model what it has not yet seen of each row; the logits (B, V) of what comes next."""
-        # slot -> new (tokens, states after them and the one before); beginnings and their slots; (slot, twin)
-        shown, alike, twins = {}, {}, []
-        for slot, row in enumerate(rows):
-            start = window_start(len(row.tokens), self.model.config.sequence_len, self.stride)
-            if start == row.window:
-                shown[slot] = row.tokens[row.seen :], row.states[row.seen :]
-            else:
-                window = (start // self.stride, *row.tokens[start:]), (0, *row.states[start:]) if row.states else ()
-                first = alike.setdefault(window, slot)
-                if first == slot:
-                    cache.lengths[slot] = 0
-                    shown[slot] = window
-                else:  # one beginning of many samples is shown once
-                    twins.append((slot, first))
-            row.window, row.seen = start, len(row.tokens)
-
-        counts = [len(tokens) for tokens, _ in shown.values()]
-        before = [
-            rows[slot].tokens[-count - 1] if cache.lengths[slot] > 1 else rows[slot].window // self.stride
-            for slot, count in zip(shown, counts)
-        ]
-        cache.reserve(list(shown), counts, [states for _, states in shown.values()], before)
-        line = [token for tokens, _ in shown.values() for token in tokens]
-        hidden = self.model.hidden(torch.tensor([line], device=self.model.get_device()), cache)  # (1, N, C)
-        last = hidden[0, np.cumsum(counts) - 1]  # (rows shown, C)
-        logits = self.model.logits(last)
-        hash_fraction = {slot: place for place, slot in enumerate(shown)}
-        for slot, first in twins:
-            cache.copy(first, slot)
-            hash_fraction[slot] = hash_fraction[first]
-        return logits[[hash_fraction[slot] for slot in range(len(rows))]] if twins else logits
-
-    def _check(
-        self, prompt, num_samples, max_tokens, temperature, top_k, top_p, min_p, max_repeats, seed, batch_size, first
-    ):
-        vocab_size = self.model.config.vocab_size
-        counts = {"num_samples": num_samples, "max_tokens": max_tokens, "batch_size": batch_size}
-        for name, value in counts.items():
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, not {value}")
-        if not 0 <= temperature < math.inf:
-            raise ValueError(f"temperature must be 0 or more, not {temperature}")
-        if top_k is not None and top_k < 1:
-            raise ValueError(f"top_k must be at least 1, not {top_k}")
-        if top_p is not None and not 0 < top_p <= 1:
-            raise ValueError(f"top_p must be above 0 and at most 1, not {top_p}")
-        if min_p is not None and not 0 <= min_p <= 1:
-            raise ValueError(f"min_p must be from 0 to 1, not {min_p}")
-        if max_repeats != 0 and max_repeats < 2:
-            raise ValueError(f"max_repeats must be at least 2, or 0 for no limit, not {max_repeats}")
-        for name, value in {"seed": seed, "first": first}.items():
-            if value < 0:
-                raise ValueError(f"{name} must be 0 or more, not {value}")
+    def _check(self, prompt, num_samples, sampling, constraint_factory, batch_size, first):
+        config = self.model.config
+        for name, value, least in ("num_samples", num_samples, 1), ("batch_size", batch_size, 1), ("first", first, 0):
+            if value < least:
+                raise ValueError(f"{name} must be at least {least}, not {value}")
         for token in prompt:
-            if not 0 <= token < vocab_size:
-                raise ValueError(f"token {token} of the prompt is not in the vocabulary of {vocab_size}")
-        total, limit = len(prompt) + max_tokens, vocab_size * self.stride
+            if not 0 <= token < config.vocab_size:
+                raise ValueError(f"token {token} of the prompt is not in the vocabulary of {config.vocab_size}")
+        total, limit = len(prompt) + sampling.max_tokens, config.vocab_size * self.stride
         if total > limit:
             raise ValueError(
                 f"prompt and max_tokens together are {total} tokens, more than the {limit} that "
                 f"position tokens reach with stride {self.stride}: lower max_tokens"
             )
+        if config.n_states and not constraint_factory:
+            raise ValueError(
+                "this model takes schema positions as input: pass a constraint_factory whose constraints provide them"
+            )
+
+    def _admit(self, samples: list["SampleInProgress"], waiting: Iterator["SampleInProgress"], batch_size: int):
+        """Start waiting samples until the batch is full. Yield the steps of those with forced tokens."""
+        while len(samples) < batch_size and (sample := next(waiting, None)):
+            step = sample.advance_forced()
+            if step.tokens or step.sample:
+                yield step
+            if not step.sample:
+                samples.append(sample)
+
+    @torch.inference_mode()
+    def _next_logits(self, samples: list["SampleInProgress"], cache: KVCache):
+        """Let the model read what is new of each sample, and return the logits (B, V) of what comes next."""
+        new = [sample.unread(self.model.config.sequence_len, self.stride) for sample in samples]
+        sources = rows_to_read(new)
+        logits = self._read({row: new[row] for row in sorted(set(sources))}, cache)
+        return spread(logits, sources, cache)
+
+    def _read(self, new: dict[int, NewTokens], cache: KVCache):
+        """Return the logits (rows read, V) after the last new token of each row."""
+        batch = cache.reserve(new)
+        hidden = self.model.hidden(batch.tokens, batch)  # (1, N, C)
+        ends = np.cumsum([len(part.tokens) for part in new.values()])
+        return self.model.logits(hidden[0, ends - 1])
+
+    def _append_tokens(self, logits, samples: list["SampleInProgress"], sampling: SamplingParams, measure_allowed):
+        """Draw the next token of each sample from the logits (B, V)."""
+        if samples[0].constraint:
+            masks = [disallowed_mask(sample.bitmask, logits.size(-1)) for sample in samples]
+            disallowed = torch.stack(masks).to(logits.device)
+            if measure_allowed:
+                allowed_probs = (logits.softmax(dim=-1) * ~disallowed).sum(dim=-1)
+                for sample, prob in zip(samples, allowed_probs.tolist()):
+                    sample.allowed_probs.append(prob)
+            logits = logits.masked_fill(disallowed, -math.inf)
+        logits = mask_repetition(logits, [sample.repetition for sample in samples])
+        uniforms = torch.tensor([sample.draw() for sample in samples], device=logits.device)
+        tokens, logprobs = sample_tokens(logits, uniforms, sampling)
+        for sample, token, logprob in zip(samples, tokens.tolist(), logprobs.tolist()):
+            sample.append(token, logprob)
+
+    @staticmethod
+    def _retire(samples: list["SampleInProgress"], cache: KVCache):
+        """Yield the step of every sample, and remove those that have ended."""
+        for row in reversed(range(len(samples))):
+            step = samples[row].advance_forced()
+            yield step
+            if step.sample:  # the last sample takes its row
+                cache.copy(len(samples) - 1, row)
+                samples[row] = samples[-1]
+                samples.pop()
 
 
-class Row:
-    """One sample in the making."""
+def rows_to_read(new: list[NewTokens]) -> list[int]:
+    """Return for each row the row whose logits it takes: samples that start the same window share one prefill."""
+    first_row = {}
+    return [first_row.setdefault(part, row) if part.starts_window else row for row, part in enumerate(new)]
 
-    def __init__(self, index, prompt, max_tokens, seed, constraint_factory, config, max_repeats):
+
+def spread(logits, sources: list[int], cache: KVCache):
+    """Copy each row of the cache from its source, and return the logits (B, V) of all rows."""
+    read = sorted(set(sources))
+    if len(read) == len(sources):
+        return logits
+    for row, source in enumerate(sources):
+        if row != source:
+            cache.copy(source, row)
+    return logits[[read.index(source) for source in sources]]
+
+
+class SampleInProgress:
+    """A sample that is not finished."""
+
+    def __init__(
+        self, index: int, prompt: list[int], sampling: SamplingParams, config: GPTConfig, constraint: Constraint | None
+    ):
         self.index = index
         self.tokens = list(prompt)
-        self.window = None  # where the window in the cache starts
-        self.seen = 0  # how many of the tokens the model has seen
-        self.constraint = constraint_factory() if constraint_factory else None
-        self._tells_states = config.n_states > 0
-        self.states = self.constraint.state_ids() if self._tells_states else []  # after 0, 1, 2 ... tokens, if told
-        self.allowed = b""  # what may come next: a bit for each token, lowest bit first
-        self._bitmask = np.zeros((1, math.ceil(config.vocab_size / 32)), dtype=np.int32)
-        self.shares = []  # of the probability, that the allowed tokens had at each step, if measured
-        self.loops = Loops(max_repeats) if max_repeats else None
-        self._random = np.random.default_rng((seed, index))
-        self._begin = self._told = len(prompt)
-        self._end = len(prompt) + max_tokens
+        self.constraint = constraint
+        self.bitmask = b""  # which tokens may come next: a bit for each, lowest first
+        self.allowed_probs = []  # of all allowed tokens together at each step, if measured
+        self.repetition = RepetitionTracker(sampling.max_repeats) if sampling.max_repeats else None
+        self._window, self._n_read = None, 0  # where the window in the cache starts, and how many tokens are read
+        self._has_schema_positions = config.n_states > 0
+        self._schema_positions = constraint.state_ids() if self._has_schema_positions else []  # after 0, 1, ... tokens
+        self._words = np.zeros((1, math.ceil(config.vocab_size / 32)), dtype=np.int32)
+        self._random = np.random.default_rng((sampling.seed, index))
+        self._begin = self._n_emitted = len(prompt)
+        self._end = len(prompt) + sampling.max_tokens
         self._logprob = 0.0
-        self._fallback = None  # (tokens, their logprob, ending) when the ending was last looked at, and fitted
-        self._look_at = self._end - CLOSING_HORIZON  # how many tokens there are when it is looked at next
-        if hasattr(self.constraint, "closing_tokens"):
-            shortest = len(self.constraint.closing_tokens())
-            if shortest > max_tokens:
-                raise ValueError(f"max_tokens {max_tokens} is too few: the shortest sample has {shortest}")
+        self._fallback = None  # (number of tokens, logprob, ending) of the last ending that fitted
+        self._next_ending_check = self._end - CLOSING_HORIZON  # the number of tokens at which to look for an ending
+        if hasattr(constraint, "closing_tokens"):
+            shortest = len(constraint.closing_tokens())
+            if shortest > sampling.max_tokens:
+                raise ValueError(
+                    f"max_tokens {sampling.max_tokens} is too few: the shortest sample has {shortest} tokens"
+                )
+
+    def unread(self, context: int, stride: int) -> NewTokens:
+        """Return what the model has not read yet of the current window."""
+        start = window_start(len(self.tokens), context, stride)
+        position_token, n_read = start // stride, self._n_read
+        self._n_read = len(self.tokens)
+        if start != self._window:
+            self._window = start
+            schema_positions = (0, *self._schema_positions[start:]) if self._has_schema_positions else ()
+            return NewTokens((position_token, *self.tokens[start:]), 0, schema_positions, starts_window=True)
+        previous = self.tokens[n_read - 1] if n_read > start else position_token
+        return NewTokens(self.tokens[n_read:], previous, self._schema_positions[n_read:])
 
     def draw(self) -> float:
-        """The row's next random number, uniform in [0, 1); a float32, so that no rounding makes it 1."""
+        """Return the sample's next random number, uniform in [0, 1). As float32 it never rounds to 1."""
         return float(self._random.random(dtype=np.float32))
 
     def append(self, token: int, logprob: float):
         if self.constraint and not self.constraint.accept_token(token):
             raise RuntimeError(f"the constraint refuses token {token}, which it had allowed")
         self.tokens.append(token)
-        if self.loops:
-            self.loops.append(token)
-        if self._tells_states:
-            self.states.append(self.constraint.state_id())
+        if self.repetition:
+            self.repetition.append(token)
+        if self._has_schema_positions:
+            self._schema_positions.append(self.constraint.state_id())
         self._logprob += logprob
 
-    def settle(self) -> Step:
-        """Append what is forced and see whether the sample has ended; what is new since the last call."""
+    def advance_forced(self) -> Step:
+        """Append forced tokens, check for the end, and return what is new since the last call."""
         while self.constraint and not self.constraint.is_terminated() and len(self.tokens) < self._end:
-            self.constraint.fill_next_token_bitmask(self._bitmask)
-            self.allowed = self._bitmask.astype("<i4", copy=False).tobytes()
-            bits = int.from_bytes(self.allowed, "little")
+            self.constraint.fill_next_token_bitmask(self._words)
+            self.bitmask = self._words.astype("<i4", copy=False).tobytes()
+            bits = int.from_bytes(self.bitmask, "little")
             if bits.bit_count() != 1:
                 break
-            self.append(bits.bit_length() - 1, 0.0)  # the only one: its probability is 1
+            self.append(bits.bit_length() - 1, 0.0)  # the only allowed token: its probability is 1
         reason = self._finish_reason()
-        new_tokens = self.tokens[self._told :]
-        self._told = len(self.tokens)
+        new_tokens = self.tokens[self._n_emitted :]
+        self._n_emitted = len(self.tokens)
         sample = None
         if reason:
-            allowed = float(np.mean(self.shares)) if self.shares else None
+            allowed = float(np.mean(self.allowed_probs)) if self.allowed_probs else None
             sample = Sample(self.tokens[self._begin :], reason, self._logprob, allowed)
         return Step(self.index, new_tokens, sample)
 
     def _finish_reason(self) -> str | None:
-        """Why the sample has ended, its last tokens put right; None where it goes on."""
+        """Return why the sample has ended, or None. If it was closed or cut, set its last tokens."""
         left = self._end - len(self.tokens)
         if self.constraint and left >= 0 and self.constraint.is_terminated():
             return "complete"
-        if len(self.tokens) >= self._look_at and hasattr(self.constraint, "closing_tokens"):
+        if len(self.tokens) >= self._next_ending_check and hasattr(self.constraint, "closing_tokens"):
             ending = self.constraint.closing_tokens()
             if len(ending) <= left:
                 self._fallback = len(self.tokens), self._logprob, ending
-                # A token seldom makes the ending longer by more than a few: with room to spare, look less often.
-                self._look_at = len(self.tokens) + max(1, (left - len(ending)) // 4)
+                # One token rarely makes the ending much longer, so check less often if there is room.
+                self._next_ending_check = len(self.tokens) + max(1, (left - len(ending)) // 4)
                 return None
-            if self._fallback:  # that went too far: end where it was last looked at
+            if self._fallback:  # no ending fits any more: return to the last one that did
                 length, self._logprob, ending = self._fallback
                 self.tokens[length:] = ending
                 return "closed"

@@ -1,116 +1,149 @@
-"""Keys and values of the tokens that each row has read."""
+"""The KV cache: keys and values of tokens that the model has read, and the layout of a forward pass over new ones."""
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 
-from nanochat.gpt import STATE_FEATURES, GPTConfig
+from nanochat.functional import Layout
+from nanochat.gpt import SCHEMA_FEATURES, GPTConfig
 
-KEYS_AT_A_TIME = 64  # attention is to a multiple of so many keys
+KEY_MULTIPLE = 64  # the number of keys that attention reads is a multiple of this
+
+
+class NewTokens(NamedTuple):
+    """What the next forward pass reads of one row."""
+
+    tokens: Sequence[int]  # at least one
+    previous: int = 0  # the token before these, if there is one
+    schema_positions: Sequence[int] = ()  # before the first token and after each, if the model needs them
+    starts_window: bool = False  # the row is emptied before they are read
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ForwardBatch(Layout):
+    """The layout of one forward pass over new tokens of some rows of a cache, side by side in one line (1, N)."""
+
+    tokens: torch.Tensor  # (1, N)
+    tokens_before: torch.Tensor  # (1, N), the one before each
+    schema_positions_before: torch.Tensor | None  # (1, N)
+    cache: "KVCache"
+    rows: torch.Tensor  # (N,), the row of each token
+    # Rows with one new token attend together, each to as many keys as the longest of them has.
+    single_rows: list[int]
+    single_columns: list[int]  # where in the line their tokens are
+    bias: torch.Tensor | None  # (B * H_kv, 1, T) of single rows
+    # Rows with several new tokens, which start a window or were forced, attend one after the other.
+    several: list[tuple[int, slice, int]]  # (row, columns of its tokens, length of the row)
+
+    def previous_tokens(self, idx):
+        return self.tokens_before
+
+    def previous_schema_positions(self):
+        return self.schema_positions_before
+
+    def attend(self, layer: int, q, k, v):
+        """Add the new keys and values of a layer to the cache, and return the attention within each row."""
+        k_cache, v_cache = self.cache.k[layer], self.cache.v[layer]
+        k_cache[self.rows, :, self.positions] = k[0].to(k_cache.dtype)
+        v_cache[self.rows, :, self.positions] = v[0].to(v_cache.dtype)
+        return self._attend(q[0].to(k_cache.dtype), k_cache, v_cache)[None].to(v.dtype)
+
+    def _attend(self, q, k_cache, v_cache):
+        H_kv = k_cache.size(1)
+        if not self.several and len(self.single_rows) * H_kv == len(self.bias):  # the common case: all rows
+            return attend_to_keys(q, k_cache, v_cache, self.bias)
+        y = q.new_empty(*q.shape[:2], v_cache.size(-1))  # (N, H, D)
+        if self.single_rows:
+            queries = q.new_zeros(len(self.bias) // H_kv, *q.shape[1:])  # (B, H, E)
+            queries[self.single_rows] = q[self.single_columns]
+            y[self.single_columns] = attend_to_keys(queries, k_cache, v_cache, self.bias)[self.single_rows]
+        for row, columns, length in self.several:
+            count = columns.stop - columns.start
+            mask = torch.ones(count, length, dtype=torch.bool, device=q.device).tril(length - count)
+            attended = F.scaled_dot_product_attention(
+                q[None, columns].transpose(1, 2),
+                k_cache[row : row + 1, :, :length],
+                v_cache[row : row + 1, :, :length],
+                attn_mask=mask,
+                enable_gqa=q.size(1) > H_kv,
+            )  # (1, H, count, D)
+            y[columns] = attended[0].transpose(0, 1)
+        return y
 
 
 class KVCache:
     """The keys and values of every layer for up to `batch_size` rows, allocated once.
 
-    A forward shows more tokens of some rows, side by side in one line (1, N). `reserve` says beforehand how many of
-    which row; the model finds here their `positions` (N,), the `longest` row, and what they attend to. On a CPU
-    keys and values are float32: attention in bfloat16 takes six times as long there.
+    On a CPU they are float32, because attention in bfloat16 is six times slower there.
     """
 
     def __init__(self, config: GPTConfig, batch_size: int, dtype: torch.dtype, device: torch.device):
-        places = math.ceil(config.sequence_len / KEYS_AT_A_TIME) * KEYS_AT_A_TIME
-        features = STATE_FEATURES if config.state_attention else 0
-        shape = (config.n_layer, batch_size, config.n_kv_head, places, config.head_dim)
+        length = math.ceil(config.sequence_len / KEY_MULTIPLE) * KEY_MULTIPLE
+        features = SCHEMA_FEATURES if config.state_attention else 0
+        shape = (config.n_layer, batch_size, config.n_kv_head, length, config.head_dim)
         self.v = torch.zeros(shape, dtype=torch.float32 if device.type == "cpu" else dtype, device=device)
         self.k = self.v.new_zeros(*shape[:-1], config.head_dim + features)
-        self.lengths = [0] * batch_size  # tokens held for each row
+        self.lengths = [0] * batch_size  # tokens in each row
 
-    def reserve(
-        self, rows: list[int], counts: list[int], states: Sequence[Sequence[int]] = (), before: Sequence[int] = ()
-    ):
-        """The next forward has counts[i] more tokens, at least one, for rows[i]; rows in order. For a model that is
-        told, states[i] are the one before these tokens and those after each; for one that looks at previous tokens,
-        before[i] is the token before these, if there is one."""
-        device = self.k.device
-        self.states = self.states_before = None
-        if any(states):
-            self.states = torch.tensor([[state for row in states for state in row[1:]]], device=device)  # (1, N)
-            self.states_before = torch.tensor([[state for row in states for state in row[:-1]]], device=device)
-        begins = [self.lengths[row] for row in rows]
-        for row, count in zip(rows, counts):
-            self.lengths[row] += count
-        self.longest = max(self.lengths[row] for row in rows)
-        self.positions = torch.tensor(  # (N,)
-            [place for begin, count in zip(begins, counts) for place in range(begin, begin + count)], device=device
+    def reserve(self, new: dict[int, NewTokens]) -> ForwardBatch:
+        """Make room for new tokens of some rows, in ascending order, and return the layout that reads them."""
+        rows, positions, singles, several = [], [], [], []
+        for row, part in new.items():
+            begin = 0 if part.starts_window else self.lengths[row]
+            end = self.lengths[row] = begin + len(part.tokens)
+            columns = slice(len(rows), len(rows) + end - begin)
+            if end - begin == 1:
+                singles.append((row, columns.start))
+            else:
+                several.append((row, columns, end))
+            rows += [row] * (end - begin)
+            positions += range(begin, end)
+        single_rows, single_columns = map(list, zip(*singles)) if singles else ([], [])
+
+        def line(parts):  # (1, N)
+            return torch.tensor([[value for part in parts for value in part]], device=self.k.device)
+
+        schema_positions = [part.schema_positions for part in new.values() if part.schema_positions]
+        return ForwardBatch(
+            tokens=line(part.tokens for part in new.values()),
+            tokens_before=line((part.previous, *part.tokens[:-1]) for part in new.values()),
+            schema_positions=line(part[1:] for part in schema_positions) if schema_positions else None,
+            schema_positions_before=line(part[:-1] for part in schema_positions) if schema_positions else None,
+            positions=torch.tensor(positions, device=self.k.device),
+            max_seqlen=max(self.lengths[row] for row in new),
+            cache=self,
+            rows=torch.tensor(rows, device=self.k.device),
+            single_rows=single_rows,
+            single_columns=single_columns,
+            bias=self._bias(single_rows) if singles else None,
+            several=several,
         )
-        self._rows = torch.tensor([row for row, count in zip(rows, counts) for _ in range(count)], device=device)
-        ends = np.cumsum(counts).tolist()
-        self._firsts, self._before = [0, *ends[:-1]], torch.tensor(before, device=device)
-        # Rows with one new token are attended to together, among as many keys as the longest of them holds; the
-        # others, which begin a window or were forced some tokens, one by one.
-        self._several = [
-            (row, slice(end - count, end), self.lengths[row])
-            for row, count, end in zip(rows, counts, ends)
-            if count > 1
-        ]
-        singles = [(row, end - 1) for row, count, end in zip(rows, counts, ends) if count == 1]
-        self._single_rows, self._single_places = map(list, zip(*singles)) if singles else ([], [])
-        if singles:
-            lengths = torch.tensor(self.lengths[: singles[-1][0] + 1], device=device)  # (B,)
-            keys = math.ceil(max(self.lengths[row] for row, _ in singles) / KEYS_AT_A_TIME) * KEYS_AT_A_TIME
-            bias = torch.where(torch.arange(keys, device=device) < lengths[:, None], 0.0, -math.inf)  # (B, T)
-            bias[:, 0] = 0  # a row that holds nothing is not looked at
-            self._bias = bias.repeat_interleave(self.k.size(2), dim=0)[:, None].to(self.k.dtype)  # (B * H_kv, 1, T)
 
-    def tokens_before(self, idx):
-        """The token before each of the new ones (1, N); of the first of a row, any."""
-        tokens = idx.roll(1, 1)
-        tokens[0, self._firsts] = self._before
-        return tokens
-
-    def attend(self, layer: int, q, k, v):
-        """Attention (N, H, D) of queries q (N, H, E) within their rows, to which k (N, H_kv, E) and v (N, H_kv, D)
-        are added; E is D, or more with features of states."""
-        k_cache, v_cache = self.k[layer], self.v[layer]
-        q = q.to(k_cache.dtype)
-        k_cache[self._rows, :, self.positions] = k.to(k_cache.dtype)
-        v_cache[self._rows, :, self.positions] = v.to(v_cache.dtype)
-        if not self._several and len(self._single_rows) * k_cache.size(1) == len(self._bias):  # the common case
-            return attend_to_keys(q, k_cache, v_cache, self._bias)
-        y = q.new_empty(*q.shape[:2], v.size(-1))
-        if self._single_rows:
-            queries = q.new_zeros(len(self._bias) // k_cache.size(1), *q.shape[1:])  # (B, H, E)
-            queries[self._single_rows] = q[self._single_places]
-            y[self._single_places] = attend_to_keys(queries, k_cache, v_cache, self._bias)[self._single_rows]
-        for row, part, length in self._several:
-            count = part.stop - part.start
-            mask = torch.ones(count, length, dtype=torch.bool, device=q.device).tril(length - count)
-            attended = F.scaled_dot_product_attention(
-                q[None, part].transpose(1, 2),
-                k_cache[row : row + 1, :, :length],
-                v_cache[row : row + 1, :, :length],
-                attn_mask=mask,
-                enable_gqa=q.size(1) > k.size(1),
-            )  # (1, H, count, D)
-            y[part] = attended[0].transpose(0, 1)
-        return y
+    def _bias(self, rows: list[int]):
+        """Return what to add to the scores of one query for each row, up to the last of `rows`: (B * H_kv, 1, T)."""
+        lengths = torch.tensor(self.lengths[: rows[-1] + 1], device=self.k.device)  # (B,)
+        keys = math.ceil(max(self.lengths[row] for row in rows) / KEY_MULTIPLE) * KEY_MULTIPLE
+        bias = torch.where(torch.arange(keys, device=self.k.device) < lengths[:, None], 0.0, -math.inf)  # (B, T)
+        bias[:, 0] = 0  # the result of an empty row is not used, but must not be NaN
+        return bias.repeat_interleave(self.k.size(2), dim=0)[:, None].to(self.k.dtype)
 
     def copy(self, source: int, target: int):
-        """Row `target` becomes what row `source` is."""
+        """Replace the contents of row `target` with those of row `source`."""
         T = self.lengths[target] = self.lengths[source]
         self.k[:, target, :, :T] = self.k[:, source, :, :T]
         self.v[:, target, :, :T] = self.v[:, source, :, :T]
 
 
 def attend_to_keys(q, k_cache, v_cache, bias):
-    """Attention (B, H, D) of one query (B, H, E) of each row to the first keys (B, H_kv, S, E) and values
-    (B, H_kv, S, D) of its cache; the bias (B * H_kv, 1, T) is -inf where a row has no key.
+    """Return the attention (B, H, D) of one query (B, H, E) for each row to the first T keys (B, H_kv, S, E) and
+    values (B, H_kv, S, D) of its cache. The bias (B * H_kv, 1, T) is -inf if a row has no key.
 
-    As matrix products, and T a multiple of KEYS_AT_A_TIME: on a CPU what comes out for a row is then the same to
-    the bit whatever the other rows are, which torch's own attention does not grant.
+    These are matrix products, and T is a multiple of KEY_MULTIPLE. On a CPU the result of a row is then the same to
+    the bit for any other rows. torch's own attention does not guarantee that.
     """
     B, H, E = q.shape
     keys, values = (cache[:B].flatten(0, 1)[:, : bias.size(-1)] for cache in (k_cache, v_cache))  # (B * H_kv, T, D)
@@ -120,10 +153,11 @@ def attend_to_keys(q, k_cache, v_cache, bias):
 
 
 def window_start(length: int, context: int, stride: int) -> int:
-    """Where the window starts that shows a sequence of `length` tokens, all but those before the start.
+    """Return where the window of a sequence of `length` tokens starts. It ends at the sequence's end.
 
-    The start moves in hops of about half the context (a multiple of the stride), by as few as leave room for
-    the position token and the tokens: so the window depends on the length alone, not on what came how.
+    The start moves in hops of about half the context, a multiple of the stride. It is the first one that leaves room
+    for the position token and all tokens of the window. So it depends on the length alone, and is the same however
+    the tokens arrived.
 
     >>> [window_start(length, 512, 32) for length in (0, 511, 512, 767, 768)]
     [0, 0, 256, 256, 512]

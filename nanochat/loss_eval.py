@@ -8,6 +8,7 @@ import torch
 
 from nanochat.distributed import sum_over_ranks
 from nanochat.functional import IGNORE_INDEX
+from script_tools.bitmask import unpack_bitmask
 
 ROWS_AT_A_TIME = 256  # of logits in float32: 8 MiB for a vocabulary of 8,192
 
@@ -22,7 +23,7 @@ def evaluate_loss(model, batches) -> tuple[float, int]:
     model.eval()
     sums = [torch.zeros(2)]  # a rank may have no batch
     for x, y, *documents in batches:
-        loss = model(x, y, loss_reduction="sum", documents=documents[0] if documents else None)
+        loss = model(x, y, loss_reduction="sum", layout=documents[0] if documents else None)
         sums.append(torch.stack([loss, (y != IGNORE_INDEX).sum()]))
     model.train(was_training)
     nats, tokens = sum_over_ranks(torch.stack([pair.cpu() for pair in sums]).double().sum(0)).tolist()
@@ -45,7 +46,7 @@ def score_batch(model, x, y, documents=None, masks=None) -> TokenScores:
     masks, uint8 (N, V / 8) with the lowest bit first, are the tokens allowed in place of each target.
     """
     is_target = y.flatten() != IGNORE_INDEX
-    hidden = model.hidden(x, documents=documents).flatten(0, -2)[is_target]  # (N, C)
+    hidden = model.hidden(x, documents).flatten(0, -2)[is_target]  # (N, C)
     targets = y.flatten()[is_target]  # (N,)
     columns = []
     for rows in torch.arange(len(targets)).split(ROWS_AT_A_TIME):
@@ -54,9 +55,8 @@ def score_batch(model, x, y, documents=None, masks=None) -> TokenScores:
         total = logits.logsumexp(-1)
         allowed = total
         if masks is not None:
-            bits = np.unpackbits(masks[rows.numpy()], axis=1, count=logits.size(1), bitorder="little")
-            disallowed = torch.from_numpy(bits == 0).to(logits.device)
-            allowed = logits.masked_fill(disallowed, -math.inf).logsumexp(-1)
+            is_allowed = torch.from_numpy(unpack_bitmask(masks[rows.numpy()], logits.size(1))).to(logits.device)
+            allowed = logits.masked_fill(~is_allowed, -math.inf).logsumexp(-1)
         columns.append(torch.stack([total - at_target[:, 0], (logits > at_target).sum(-1), total - allowed]).cpu())
     nats, ranks, allowed_nats = torch.cat(columns, 1).double().numpy() if columns else np.zeros((3, 0))
     return TokenScores(nats, ranks.astype(np.int32), allowed_nats)

@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from nanochat.functional import IGNORE_INDEX, Documents, move_tensor
+from nanochat.functional import IGNORE_INDEX, PackedDocuments, move_tensor
 
 SPARE_DOCUMENTS = 8  # per row of C targets: real workflows are rarely that short
 
@@ -48,7 +48,8 @@ class PackedTrainLoader:
         if self._worker:
             self._ahead = self.drawn, self._worker.submit(self._batch, self.drawn)
         return tuple(
-            part.to(self.device) if isinstance(part, Documents) else move_tensor(part, self.device) for part in batch
+            part.to(self.device) if isinstance(part, PackedDocuments) else move_tensor(part, self.device)
+            for part in batch
         )
 
     @property
@@ -194,7 +195,7 @@ def pack(rows, segments, pad_token: int, length: int | None = None, pin: bool = 
     if states is not None:
         padding = [states.new_zeros(length) for length in lengths[len(segments) :]]
         states = torch.cat([*(states[row, :stop] for row, _, stop in segments), *padding]).long()[None]  # (1, N)
-    documents = Documents.of(lengths, C, spare=SPARE_DOCUMENTS * max(1, sum(lengths) // C), states=states)
+    documents = PackedDocuments.of(lengths, C, SPARE_DOCUMENTS * max(1, sum(lengths) // C), states)
     if pin:
         x, y, documents = x.pin_memory(), y.pin_memory(), documents.pin_memory()
     return x[None], y[None], documents

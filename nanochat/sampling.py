@@ -1,77 +1,116 @@
-"""Which token comes next: what is refused, and how one is drawn from the rest."""
+"""The next token: how it is drawn, and which tokens are excluded."""
 
 import math
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 import torch
 
-LONGEST_BLOCK, LEAST_LOOP = 256, 24  # tokens, of what counts as a loop
-LEAST_TEMPERATURE = 1e-6  # below it float32 cannot tell sampling from taking the likeliest token
+from script_tools.bitmask import unpack_bitmask
+
+LONGEST_BLOCK = 256  # tokens of a block whose repetition is noticed
+SHORT_REPETITION = 24  # tokens: a repetition up to this length in all does not count
+GREEDY_BELOW = 1e-6  # at lower temperatures float32 cannot tell sampling from taking the most likely token
 
 
-@lru_cache(maxsize=1024)  # of the masks in one document many are the same
-def refused_tokens(allowed: bytes, vocab_size: int) -> torch.Tensor:
-    """The tokens whose bit is not set, bool (V,)."""
-    if not any(allowed):
+@dataclass(frozen=True)
+class SamplingParams:
+    """How samples are drawn. ValueError if a value is out of range."""
+
+    max_tokens: int = 1024  # of a sample, without its prompt; four of five real workflows are shorter
+    temperature: float = 1.0  # 0 takes the most likely token
+    top_k: int | None = None  # sample from the k most likely tokens
+    top_p: float | None = None  # sample from the fewest tokens that have this probability together
+    min_p: float | None = None  # sample from tokens with at least this share of the most likely one's probability
+    max_repeats: int = 0  # a block of tokens may come this often in a row (see RepetitionTracker); 0: no limit
+    seed: int = 0
+
+    def __post_init__(self):
+        checks = {
+            "max_tokens": (self.max_tokens >= 1, "at least 1"),
+            "temperature": (0 <= self.temperature < math.inf, "0 or more"),
+            "top_k": (self.top_k is None or self.top_k >= 1, "at least 1"),
+            "top_p": (self.top_p is None or 0 < self.top_p <= 1, "above 0 and at most 1"),
+            "min_p": (self.min_p is None or 0 <= self.min_p <= 1, "from 0 to 1"),
+            "max_repeats": (self.max_repeats == 0 or self.max_repeats >= 2, "at least 2, or 0 for no limit"),
+            "seed": (self.seed >= 0, "0 or more"),
+        }
+        for name, (is_valid, expected) in checks.items():
+            if not is_valid:
+                raise ValueError(f"{name} must be {expected}, not {getattr(self, name)}")
+
+
+@lru_cache(maxsize=1024)  # many masks of one document are equal
+def disallowed_mask(bitmask: bytes, vocab_size: int) -> torch.Tensor:
+    """Return which tokens a bit mask excludes, bool (V,)."""
+    if not any(bitmask):
         raise RuntimeError("the constraint is not terminated, yet it allows no token")
-    bits = np.unpackbits(np.frombuffer(allowed, np.uint8), count=vocab_size, bitorder="little")
-    return torch.from_numpy(bits == 0)
+    return torch.from_numpy(~unpack_bitmask(np.frombuffer(bitmask, np.uint8), vocab_size))
 
 
 @torch.inference_mode()
-def sample_tokens(logits, uniforms, temperature=1.0, top_k=None, top_p=None, min_p=None):
-    """One token for each row of logits (B, V), picked by its uniforms (B,) in [0, 1); and log-probabilities.
+def sample_tokens(logits, uniforms, sampling: SamplingParams):
+    """Return one token for each row of logits (B, V), and its log-probability in nats: both (B,).
 
-    Tokens (B,) come from softmax(logits / temperature) cut to top_k, then top_p, then min_p, by inverting its
-    cumulative distribution. The log-probabilities (B,) are those of softmax(logits), in nats.
+    A token comes from softmax(logits / temperature) restricted by top_k, then top_p, then min_p. The row's uniform
+    number in [0, 1) (B,) selects it by the inverse of the cumulative distribution. The log-probability is that of
+    softmax(logits).
     """
     plain = logits.softmax(dim=-1)
-    if temperature < LEAST_TEMPERATURE:
+    if sampling.temperature < GREEDY_BELOW:
         tokens = logits.argmax(dim=-1, keepdim=True)
     else:
         probs = plain
-        if temperature != 1:
-            probs = ((logits - logits.amax(dim=-1, keepdim=True)) / temperature).softmax(dim=-1)
-        if top_k is not None:
-            kept, order = probs.topk(min(top_k, probs.size(-1)))
-            probs = torch.zeros_like(probs).scatter(-1, order, kept)
-        if top_p is not None:
-            ranked, order = probs.sort(dim=-1, descending=True)
-            before = ranked.cumsum(dim=-1) - ranked
-            ranked = ranked.masked_fill(before >= top_p * ranked.sum(dim=-1, keepdim=True), 0.0)
-            probs = torch.zeros_like(probs).scatter(-1, order, ranked)
-        if min_p is not None:
-            probs = probs.masked_fill(probs < min_p * probs.amax(dim=-1, keepdim=True), 0.0)
+        if sampling.temperature != 1:
+            probs = ((logits - logits.amax(dim=-1, keepdim=True)) / sampling.temperature).softmax(dim=-1)
+        probs = restrict(probs, sampling)
         cumulative = probs.cumsum(dim=-1)
         total = cumulative[:, -1:]
         below_total = torch.nextafter(total, torch.zeros_like(total))
         tokens = torch.searchsorted(cumulative, torch.minimum(uniforms[:, None] * total, below_total), right=True)
-        if logits.is_cuda:  # where a cumulative sum is done in parallel, it need not rise steadily
+        if logits.is_cuda:  # a parallel cumulative sum may decrease, and so select an excluded token
             tokens = torch.where(probs.gather(-1, tokens) > 0, tokens, probs.argmax(dim=-1, keepdim=True))
     tiny = torch.finfo(plain.dtype).tiny
     return tokens[:, 0], plain.gather(-1, tokens)[:, 0].clamp(min=tiny).log()
 
 
+def restrict(probs, sampling: SamplingParams):
+    """Set the probabilities (B, V) of tokens outside top_k, top_p and min_p to 0."""
+    if sampling.top_k is not None:
+        kept, order = probs.topk(min(sampling.top_k, probs.size(-1)))
+        probs = torch.zeros_like(probs).scatter(-1, order, kept)
+    if sampling.top_p is not None:
+        ranked, order = probs.sort(dim=-1, descending=True)
+        before = ranked.cumsum(dim=-1) - ranked
+        ranked = ranked.masked_fill(before >= sampling.top_p * ranked.sum(dim=-1, keepdim=True), 0.0)
+        probs = torch.zeros_like(probs).scatter(-1, order, ranked)
+    if sampling.min_p is not None:
+        probs = probs.masked_fill(probs < sampling.min_p * probs.amax(dim=-1, keepdim=True), 0.0)
+    return probs
+
+
 # -----------------------------------------------------------------------------
-# loops
+# repetition
 
 
-class Loops:
-    """Knows by which tokens a sequence would go into a loop: its last tokens one block, of up to LONGEST_BLOCK tokens,
-    over and over more than `times` times, and more than LEAST_LOOP tokens in all.
+class RepetitionTracker:
+    """Find the tokens by which a sequence would repeat itself too often.
 
-    >>> loops = Loops(4)
+    That is: its last tokens are one block, of up to LONGEST_BLOCK tokens, more than `max_repeats` times in a row, and
+    more than SHORT_REPETITION tokens in all.
+
+    >>> tracker = RepetitionTracker(4)
     >>> for token in [7] + [1, 2, 3, 4, 5, 6] * 4:
-    ...     loops.append(token)
-    >>> loops.next_tokens()
+    ...     tracker.append(token)
+    >>> tracker.repeating_tokens()
     [1]
     """
 
-    def __init__(self, times: int):
-        lengths = np.arange(1, LONGEST_BLOCK + 1)  # of blocks; the arrays have a place for each
-        self._most = np.maximum(times * lengths, LEAST_LOOP) - lengths
-        self._same = np.zeros(LONGEST_BLOCK, np.int64)  # how many of the last tokens are the one a block before
+    def __init__(self, max_repeats: int):
+        lengths = np.arange(1, LONGEST_BLOCK + 1)  # of blocks; the arrays have an entry for each
+        self._limit = np.maximum(max_repeats * lengths, SHORT_REPETITION) - lengths
+        self._same = np.zeros(LONGEST_BLOCK, np.int64)  # how many of the last tokens equal the one a block earlier
         self._last = np.full(LONGEST_BLOCK, -1)  # the last tokens, the latest first
 
     def append(self, token: int):
@@ -79,17 +118,19 @@ class Loops:
         self._last[1:] = self._last[:-1]
         self._last[0] = token
 
-    def next_tokens(self) -> list[int]:
-        return self._last[self._same >= self._most].tolist()
+    def repeating_tokens(self) -> list[int]:
+        return self._last[self._same >= self._limit].tolist()
 
 
-def leave_loops(logits, loops: list[Loops | None]):
-    """The logits (B, V), -inf for tokens by which a row would go into one of its loops (B,), but for a row that has no
-    other tokens."""
-    places = [(row, token) for row, known in enumerate(loops) if known for token in known.next_tokens()]
-    if not places:
+def mask_repetition(logits, trackers: list[RepetitionTracker | None]):
+    """Set the logits (B, V) of tokens by which a row would repeat itself too often to -inf.
+
+    A row that has no other tokens stays as it is.
+    """
+    repeating = [(row, token) for row, each in enumerate(trackers) if each for token in each.repeating_tokens()]
+    if not repeating:
         return logits
-    refused = torch.zeros_like(logits, dtype=torch.bool)
-    refused[tuple(zip(*places))] = True
-    without = logits.masked_fill(refused, -math.inf)
-    return torch.where(without.isneginf().all(dim=-1, keepdim=True), logits, without)
+    excluded = torch.zeros_like(logits, dtype=torch.bool)
+    excluded[tuple(zip(*repeating))] = True
+    masked = logits.masked_fill(excluded, -math.inf)
+    return torch.where(masked.isneginf().all(dim=-1, keepdim=True), logits, masked)

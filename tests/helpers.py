@@ -1,6 +1,6 @@
 """What several test files share."""
 
-from tct.masks import allowed_tokens
+from script_tools.bitmask import allowed_tokens
 
 
 def exit_code(main, arguments) -> int:

@@ -1,13 +1,13 @@
-"""A GPU that is not there, so that the code of a GPU runs in the tests: tensors of "cuda" are computed on the CPU.
+"""A pretended GPU, so that the tests run the code for GPUs: tensors on "cuda" are computed on the CPU.
 
     def test_x(pretended_gpu):              # torch.cuda finds an H200, and FlashAttention has a slow twin
         with pretended_gpu as gpu:
             main(["--device", "cuda"])
         assert gpu.waits == []
 
-Like a real GPU it refuses a call with tensors of both devices, and like real FlashAttention its twin refuses what the
-kernel does not take. Each function of torch.cuda that the code calls is a stand-in, and the arguments are bound to the
-signature of the real one in the installed torch. What code a compiler makes, and how fast, it cannot show.
+Like a real GPU it rejects a call with tensors on both devices. Like real FlashAttention its twin rejects inputs that
+the kernel does not support. Each function of torch.cuda that the code calls has a stand-in, which checks arguments
+against the signature in the installed torch. It cannot show what code a compiler generates, or how fast that is.
 """
 
 import inspect
@@ -21,22 +21,24 @@ import torch.utils.checkpoint
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
+from nanochat import functional
+
 CUDA = torch.device("cuda", 0)
-# What makes the host wait for the GPU, and what may have arguments on both devices.
+# Calls that make the host wait for the GPU, and calls that may have arguments on both devices.
 WAITS = ("item", "tolist", "__bool__", "__int__", "__float__", "__index__", "cpu", "numpy", "nonzero")
 MIXES = ("__getitem__", "__setitem__", "__set__", "copy_", "to", "_has_compatible_shallow_copy_type")
 
 
 class PretendCuda(TorchFunctionMode):
-    """While active, a tensor is on the GPU if it was made or moved there, or comes of one that is.
+    """While active, a tensor is on the GPU if it was created or moved there, or computed from one that is.
 
-    `waits` has the name of each call that makes the host wait for the GPU.
+    `waits` lists the name of each call that makes the host wait for the GPU.
     """
 
     def __init__(self):
         super().__init__()
         self.waits, self.stand_ins = [], {}
-        self.in_backward = False  # there autograd makes tensors that nothing here sees: all are on the GPU
+        self.in_backward = False  # autograd creates tensors unseen: all are on the GPU
 
     def is_there(self, tensor) -> bool:
         return self.in_backward or getattr(tensor, "is_pretended", False)
@@ -62,7 +64,7 @@ class PretendCuda(TorchFunctionMode):
         return self._mark(self._call(function, name, args, kwargs), goes_there, tensors)
 
     def _note(self, name, tensors, here):
-        """Refuse tensors of two devices, and note what makes the host wait."""
+        """Reject tensors on two devices, and note calls that make the host wait."""
         if name not in MIXES and any(self.is_there(x) != here for x in tensors if x.dim() or not here):
             raise RuntimeError(f"{name}: expected all tensors to be on the same device")
         by_mask = name == "__getitem__" and any(x.dtype == torch.bool for x in tensors[1:])
@@ -77,7 +79,7 @@ class PretendCuda(TorchFunctionMode):
         return function(*args, **kwargs)
 
     def _mark(self, results, goes_there, arguments=()):
-        """The results, known to be on the GPU, or not to be."""
+        """Mark the results as on the GPU or not."""
 
         def mark(tensor):
             if self.is_there(tensor) == goes_there:
@@ -94,7 +96,7 @@ def names_device(x) -> bool:
     return isinstance(x, torch.device) or isinstance(x, str) and x in ("cpu", "cuda", "cuda:0")
 
 
-# What the code and torch's optimizers may call of torch.cuda and its like, and what an H200 answers.
+# The functions for GPUs that the code and torch's optimizers may call, and the answers of an H200.
 ANSWERS = {
     "torch.cuda.is_available": True,
     "torch.cuda.is_bf16_supported": True,
@@ -118,7 +120,7 @@ ANSWERS = {
 
 @pytest.fixture
 def pretended_gpu(monkeypatch, flash_twin):
-    """A PretendCuda to enter. It holds the stand-ins by name in `stand_ins`; mocks check the real signatures."""
+    """Return a PretendCuda to enter. Its `stand_ins` are mocks by name, which check the real signatures."""
     gpu = PretendCuda()
     autocast, load, run_backward = torch.autocast, torch.load, torch.autograd._engine_run_backward
 
@@ -132,7 +134,7 @@ def pretended_gpu(monkeypatch, flash_twin):
             state = load(path, map_location="cpu", **options)
         return gpu._mark(state, torch.device(map_location).type == "cuda")
 
-    def run_backward_here(tensors, *args, **kwargs):  # gradient checkpointing computes again in it
+    def run_backward_here(tensors, *args, **kwargs):  # gradient checkpointing recomputes in it
         gpu.in_backward = any(map(gpu.is_there, tensors))
         try:
             with gpu:
@@ -145,7 +147,7 @@ def pretended_gpu(monkeypatch, flash_twin):
         torch.utils.checkpoint._allowed_determinism_checks_to_fns,
         "default",
         lambda tensor: (tensor.shape, tensor.dtype),
-    )  # not the device, which autograd does not know
+    )  # not the device, because autograd does not know it
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor.clone())  # loaders do it in a thread
     monkeypatch.setattr(torch, "autocast", autocast_on_cpu)
     monkeypatch.setattr(torch, "load", load_to)
@@ -161,29 +163,34 @@ def pretended_gpu(monkeypatch, flash_twin):
 # FlashAttention
 
 
-def flash_scores(q, k, offsets, window_right, scale):
-    """(H, N, N) in float32: scaled products within each document, else -inf; with window_right 0, causal."""
-    assert offsets.dtype == torch.int32 and offsets.is_contiguous() and offsets[0] == 0 and offsets[-1] == len(q)
+def flash_scores(q, k, cu_seqlens, window_right, scale):
+    """Return (H, N, N) in float32: scaled products within each document, else -inf; causal if window_right is 0."""
+    assert (
+        cu_seqlens.dtype == torch.int32
+        and cu_seqlens.is_contiguous()
+        and cu_seqlens[0] == 0
+        and cu_seqlens[-1] == len(q)
+    )
     places = torch.arange(len(q), device=q.device)
-    document = torch.searchsorted(offsets, places.int(), right=True)
+    document = torch.searchsorted(cu_seqlens, places.int(), right=True)
     ahead = places - places[:, None]  # of the query
     mask = (document[:, None] == document) & ((window_right < 0) | (ahead <= window_right))
     scale = q.size(-1) ** -0.5 if scale is None else scale
     return (scale * q.float().transpose(0, 1) @ k.float().permute(1, 2, 0)).masked_fill(~mask, -math.inf)
 
 
-def refuse_what_flash_attention_refuses(q, k, v, offsets, longest):
+def check_flash_attention_inputs(q, k, v, cu_seqlens, max_seqlen):
     assert q.dtype in (torch.bfloat16, torch.float16) and q.dtype == k.dtype == v.dtype, "only half precision"
     assert q.size(-1) == k.size(-1) == v.size(-1) and q.size(-1) % 8 == 0 and q.size(-1) <= 256, "head size"
     assert q.shape == k.shape == v.shape and q.dim() == 3, "as many heads for keys as for queries"
     assert {q.stride(-1), k.stride(-1), v.stride(-1)} == {1}, "the last dimension must be contiguous"
-    assert type(longest) is int and offsets.diff().max() <= longest, "no document is longer"
+    assert type(max_seqlen) is int and cu_seqlens.diff().max() <= max_seqlen, "no document is longer"
 
 
-def flash_attention(q, k, v, offsets, longest, window_right=-1, scale=None):
-    """(N, H, D) in the slow and plain way, for autograd to differentiate."""
-    refuse_what_flash_attention_refuses(q, k, v, offsets, longest)
-    weights = flash_scores(q, k, offsets, window_right, scale).softmax(-1)  # (H, N, N)
+def flash_attention(q, k, v, cu_seqlens, max_seqlen, window_right=-1, scale=None):
+    """Return (N, H, D), computed slowly in a way that autograd can differentiate."""
+    check_flash_attention_inputs(q, k, v, cu_seqlens, max_seqlen)
+    weights = flash_scores(q, k, cu_seqlens, window_right, scale).softmax(-1)  # (H, N, N)
     return (weights @ v.float().transpose(0, 1)).transpose(0, 1).to(q.dtype)
 
 
@@ -191,8 +198,8 @@ def flash_forward(
     q,
     k,
     v,
-    offsets_q,
-    offsets_k,
+    cu_seqlens_q,
+    cu_seqlens_k,
     max_q,
     max_k,
     dropout,
@@ -207,8 +214,8 @@ def flash_forward(
     """aten::_flash_attention_forward"""
     assert dropout == 0 and window_size_left in (None, -1) and not any(x is not None for x in others.values())
     window_right = 0 if is_causal else -1 if window_size_right is None else window_size_right
-    out = flash_attention(q, k, v, offsets_q, max_q, window_right, scale).contiguous()
-    lse = flash_scores(q, k, offsets_q, window_right, scale).logsumexp(-1)  # (H, N)
+    out = flash_attention(q, k, v, cu_seqlens_q, max_q, window_right, scale).contiguous()
+    lse = flash_scores(q, k, cu_seqlens_q, window_right, scale).logsumexp(-1)  # (H, N)
     return out, lse, torch.zeros(2, dtype=torch.uint64), torch.empty(0), torch.empty(0)
 
 
@@ -219,8 +226,8 @@ def flash_backward(
     v,
     out,
     lse,
-    offsets_q,
-    offsets_k,
+    cu_seqlens_q,
+    cu_seqlens_k,
     max_q,
     max_k,
     dropout,
@@ -234,7 +241,7 @@ def flash_backward(
 ):
     """aten::_flash_attention_backward"""
     window_right = 0 if is_causal else -1 if window_size_right is None else window_size_right
-    weights = (flash_scores(q, k, offsets_q, window_right, scale) - lse[..., None]).exp()  # (H, N, N)
+    weights = (flash_scores(q, k, cu_seqlens_q, window_right, scale) - lse[..., None]).exp()  # (H, N, N)
     d_out, out_, q_, k_, v_ = (x.float().transpose(0, 1) for x in (gradient, out, q, k, v))  # (H, N, D)
     d_scores = weights * (d_out @ v_.mT - (d_out * out_).sum(-1, keepdim=True))
     d_scores = d_scores * (q.size(-1) ** -0.5 if scale is None else scale)
@@ -242,7 +249,7 @@ def flash_backward(
     return tuple(x.transpose(0, 1).to(q.dtype).contiguous() for x in gradients)  # (N, H, D)
 
 
-# varlen_attn of each torch that we run on, as its documentation declares it.
+# varlen_attn of each supported torch, as its documentation declares it.
 
 
 def varlen_attn_2_10(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, is_causal=False, return_aux=None):
@@ -286,7 +293,7 @@ VARLEN_ATTN = {
 
 @pytest.fixture
 def flash_twin():
-    """The installed varlen_attn computes on the CPU."""
+    """Let the installed varlen_attn compute on the CPU."""
     with torch.library._scoped_library("aten", "IMPL") as library:
         library.impl("_flash_attention_forward", flash_forward, "CPU")
         library.impl("_flash_attention_backward", flash_backward, "CPU")
@@ -294,8 +301,6 @@ def flash_twin():
 
 
 def use_varlen_attn(monkeypatch, kernel):
-    """Have nanochat find this varlen_attn, or None."""
-    from nanochat import functional
-
+    """Replace nanochat's varlen_attn by this one, or by None."""
     monkeypatch.setattr(functional, "varlen_attn", kernel)
     monkeypatch.setattr(functional, "CAUSAL", functional.causal_argument(kernel))

@@ -1,9 +1,9 @@
-"""How many real workflows would `--max_repeats N` not let be: a token of theirs is the one by which they go into a loop.
+"""Count the real workflows that `--max_repeats N` would change: one of their tokens repeats a block too often.
 
 python experiments/generation/loops.py PREPARED
 """
 
-from nanochat.sampling import LEAST_LOOP, Loops
+from nanochat.sampling import SHORT_REPETITION, RepetitionTracker
 from script_tools.cli import ArgumentParser, cli_errors
 from workflow_data.reader import iter_workflows, read_metadata
 
@@ -11,23 +11,23 @@ from workflow_data.reader import iter_workflows, read_metadata
 @cli_errors
 def main(argv=None):
     parser = ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("prepared", help="prepared folder; its validation split is looked at")
+    parser.add_argument("prepared", help="prepared folder, whose validation split is read")
     folder = parser.parse_args(argv).prepared
     workflows = [workflow.tokens.tolist() for workflow in iter_workflows(folder, "val", read_metadata(folder))]
     for times in (2, 3, 4, 5, 8):
         count = sum(goes_into_loop(tokens, times) for tokens in workflows)
         print(
-            f"--max_repeats {times}: {count} of {len(workflows):,} workflows say something more often on end, "
-            f"in more than {LEAST_LOOP} tokens"
+            f"--max_repeats {times}: {count} of {len(workflows):,} workflows repeat something more often in a row, "
+            f"in more than {SHORT_REPETITION} tokens"
         )
 
 
 def goes_into_loop(tokens: list[int], times: int) -> bool:
-    loops = Loops(times)
+    tracker = RepetitionTracker(times)
     for token in tokens:
-        if token in loops.next_tokens():
+        if token in tracker.repeating_tokens():
             return True
-        loops.append(token)
+        tracker.append(token)
     return False
 
 

@@ -16,7 +16,7 @@ from step import Step
 import tct_github_workflow as tct
 from nanochat.device import autocast
 from nanochat.distributed import Ranks
-from nanochat.functional import Documents
+from nanochat.functional import PackedDocuments
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.optim import build_optimizers
 from nanochat.packing import PackedTrainLoader
@@ -105,7 +105,7 @@ def batch(model: GPT, is_packed: bool):
         return x, y, None
     lengths = [T, T // 2, T // 2, T - 3, 1, 2, T]  # 4 T together
     states = torch.randint(STATES, shape) if model.config.n_states else None
-    return x, y, Documents.of(lengths, T, spare=8, states=states)
+    return x, y, PackedDocuments.of(lengths, T, 8, states)
 
 
 def passes(model: GPT, data, dtype, device, compiles=False):
@@ -115,10 +115,10 @@ def passes(model: GPT, data, dtype, device, compiles=False):
     torch.compiler.reset()  # torch stops compiling a function after a few recompilations
     run = torch.compile(model, dynamic=False) if compiles else model
     with autocast(device, dtype):
-        loss = run(x, y, documents=documents)
+        loss = run(x, y, layout=documents)
         loss.backward()
         with torch.no_grad():
-            logits = run(x, documents=documents)
+            logits = run(x, layout=documents)
     gradient = torch.cat([p.grad.float().flatten().cpu() for p in model.parameters()])
     return logits.float().cpu(), gradient
 

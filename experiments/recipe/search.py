@@ -40,8 +40,6 @@ FLAGS = {
     "head": 1.0,
     "beta1": 0.8,
     "dropout": 0.0,
-    "resid": 0,
-    "x0": 0,
     "seed": 0,
 }
 EVALS = 6
@@ -66,8 +64,6 @@ def main():
             n_head=preset["n_heads"],
             n_kv_head=preset["n_heads"],
             dropout=flags.dropout,
-            resid_scalars=bool(flags.resid),
-            x0_scalars=bool(flags.x0),
         )
     )
     loader = packed_data_loader(flags.batch, 512, "train", flags.data, seed=flags.seed)

@@ -117,9 +117,9 @@ class LLGuidance:
         from llguidance import LLMatcher  # optional
         from llguidance.numpy import allocate_token_bitmask
 
-        from workflow_data.llguidance_constraint import grammar_of, tokenizer_info  # imports llguidance
+        from tct.contrib.llguidance import grammar_of, tokenizer_info  # imports llguidance
 
-        self._matcher_of, self._grammar_of = partial(LLMatcher, tokenizer_info(bpe)), grammar_of
+        self._matcher_of, self._grammar_of = partial(LLMatcher, tokenizer_info(bpe, END)), grammar_of
         self._bpe = bpe
         grammar = grammar_of(workflow_schema())
         self.dropped = "; ".join(LLMatcher.validate_grammar_with_warnings(grammar)[1])

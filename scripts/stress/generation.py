@@ -1,9 +1,9 @@
-"""Proof that what is generated is valid: from scratch, from an untrained model, hot, long, and from cut workflows.
+"""Prove that generated workflows are valid: from scratch, with random weights, hot, long, and from cut workflows.
 
     python -m scripts.stress.generation --checkpoint out/tiny --workflows workflows/
 
-Every sample is checked by jsonschema-rs, which knows nothing of the matcher. Of the workflows, which may be any, so
-many are cut at random places, as YAML and as compact JSON, and the completion must keep what was given.
+jsonschema-rs, which shares no code with the matcher, checks every sample. Workflows are cut at random places, as YAML
+and as compact JSON, and the completion must keep what was given.
 """
 
 import json
@@ -12,67 +12,60 @@ import re
 from collections import Counter
 from itertools import islice
 
-from script_tools.cli import ArgumentParser, cli_errors
+import jsonschema_rs
+from tqdm import tqdm
 
-LONG = 2500  # tokens: of a sample that outgrows the model's window again and again
+from nanochat.device import tune_process
+from script_tools.cli import ArgumentParser, cli_errors
+from tct_github_workflow import workflow_schema
+from tct_github_workflow.workflow_yaml import dump_workflow, load_workflow
+from workflow_data.cleaning import Workflow, clean
+from workflow_data.sources import Selection, open_source
+
+LONG = 2500  # tokens of a sample that outgrows the model's window again and again
 
 
 @cli_errors
 def main(argv=None):
+    args = parse_arguments(argv)
+    tune_process()
+    from scripts.bench.generation_variants import untrained_generator  # imports torch, which --help does without
+    from workflow_generator import WorkflowGenerator
+
+    trained = WorkflowGenerator.load(args.checkpoint)
+    engine = trained.engine
+    untrained = untrained_generator(engine.model.config, "bfloat16", std=0.05, stride=engine.stride)
+    for name, generator in ("checkpoint", trained), ("untrained model", untrained):
+        for temperature in args.temperatures:
+            options = dict(max_tokens=args.max_tokens, temperature=temperature, seed=args.seed, batch_size=64)
+            check_samples(f"{name}, temperature {temperature}", generator, args.num_samples, **options)
+    check_samples("untrained model, long", untrained, args.long, max_tokens=LONG, seed=args.seed)
+    if args.workflows:
+        check_prompts(trained, args.workflows, args.prompts, args.seed)
+
+
+def parse_arguments(argv):
     parser = ArgumentParser(prog="python -m scripts.stress.generation", description=__doc__.split("\n")[0])
     add = parser.add_argument
     add("--checkpoint", required=True, metavar="PATH", help="a file model_NNNNNN.pt, or a folder: its last checkpoint")
     add("--workflows", metavar="PATH", help="workflows to cut, as for prepare_training_data.py")
     add(
-        "--num_samples", type=int, default=1000, metavar="N", help="from scratch, for each model and temperature (1000)"
+        "--num_samples",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="samples from scratch for each model and temperature (1000)",
     )
     add("--temperatures", type=float, nargs="+", default=[1.0, 2.0], metavar="T", help="(default: 1.0 2.0)")
-    add("--max_tokens", type=int, default=512, metavar="N", help="of a sample (default 512)")
+    add("--max_tokens", type=int, default=512, metavar="N", help="tokens of a sample (default 512)")
     add("--prompts", type=int, default=500, metavar="N", help="workflows to cut (default 500)")
     add("--long", type=int, default=4, metavar="N", help=f"samples of {LONG:,} tokens (default 4)")
     add("--seed", type=int, default=0, help="of samples and cuts (default 0)")
-    args = parser.parse_args(argv)
-
-    from nanochat.process import tune_process
-    from workflow_generator import WorkflowGenerator
-
-    tune_process()
-    trained = WorkflowGenerator.load(args.checkpoint)
-    untrained = untrained_twin(trained)
-    for name, generator in ("checkpoint", trained), ("untrained model", untrained):
-        for temperature in args.temperatures:
-            check_samples(
-                f"{name}, temperature {temperature}",
-                generator,
-                args.num_samples,
-                args.max_tokens,
-                temperature=temperature,
-                seed=args.seed,
-                batch_size=64,
-            )
-    check_samples("untrained model, long", untrained, args.long, LONG, seed=args.seed)
-    if args.workflows:
-        check_prompts(trained, args.workflows, args.prompts, args.seed)
+    return parser.parse_args(argv)
 
 
-def untrained_twin(generator):
-    """A generator of the same shape with random weights, its logits random too."""
-    import torch
-
-    from nanochat.gpt import GPT
-    from nanochat.inference import prepare_for_inference
-    from workflow_generator import WorkflowGenerator
-
-    torch.manual_seed(0)
-    model = GPT(generator.engine.model.config)
-    torch.nn.init.normal_(model.lm_head.weight, std=0.05)
-    return WorkflowGenerator(prepare_for_inference(model, torch.bfloat16), generator.engine.stride)
-
-
-def check_samples(name: str, generator, count: int, max_tokens: int, **options):
-    """Generates from scratch; ValueError unless all are complete and valid."""
-    from tqdm import tqdm
-
+def check_samples(name: str, generator, count: int, *, max_tokens: int, **options):
+    """Generate from scratch. ValueError unless all samples are complete and valid."""
     valid, texts, reasons, longest = validator(), set(), Counter(), 0
     stream = generator.stream(count, max_tokens=max_tokens, **options)
     for workflow in tqdm(stream, name, total=count, unit="workflow", leave=False, disable=None):
@@ -89,13 +82,7 @@ def check_samples(name: str, generator, count: int, max_tokens: int, **options):
 
 
 def check_prompts(generator, location: str, count: int, seed: int):
-    """Cuts workflows and completes them; ValueError unless all are valid and keep what was given."""
-    from tqdm import tqdm
-
-    from tct_github_workflow.workflow_yaml import dump_workflow
-    from workflow_data.cleaning import Workflow, clean
-    from workflow_data.sources import Selection, open_source
-
+    """Cut workflows and complete them. ValueError unless all completions are valid and keep what was given."""
     chance, valid, cut = random.Random(seed), validator(), Counter()
     records = list(open_source(location, Selection()))
     chance.shuffle(records)
@@ -118,34 +105,28 @@ def check_prompts(generator, location: str, count: int, seed: int):
 
 
 def validator():
-    import jsonschema_rs
-
-    from tct_github_workflow import workflow_schema
-
     return jsonschema_rs.validator_for(workflow_schema()).is_valid
 
 
 def keeps_json(text: str, prompt: str) -> bool:
-    """Whether a JSON text begins with a cut one. A character may be written as itself where its escape is cut."""
+    """Return whether a JSON text begins with a cut one. A character may replace its escape if that is cut."""
     start = re.sub(r"\\(u.{0,3})?\Z", "", prompt)
     return text.startswith(prompt) or start != prompt and text.startswith(start) and text[len(start)] != '"'
 
 
 def keeps_yaml(value, prompt: str) -> bool:
-    """Whether a value begins with the scalars in the whole lines of a cut YAML text, but for the last of them, which
-    may go on."""
-    from tct_github_workflow.workflow_yaml import load_workflow
-
+    """Return whether a value begins with the scalars in the whole lines of a cut YAML text, except the last scalar,
+    which may continue."""
     try:
         given = load_workflow(prompt[: prompt.rfind("\n") + 1])
-    except ValueError:  # no line is whole, or one opens what a later one would close
+    except ValueError:  # no line is whole, or one opens a bracket or quote that a later one closes
         return True
     *sure, _ = scalars(given)
     return scalars(value)[: len(sure)] == sure
 
 
 def scalars(value, path=()) -> list[tuple[tuple, str]]:
-    """The paths and JSON texts of all values that hold no other, in their order."""
+    """Return the paths and JSON texts of all leaves, in their order."""
     if not value or not isinstance(value, (dict, list)):
         return [(path, json.dumps(value))]
     children = value.items() if isinstance(value, dict) else enumerate(value)

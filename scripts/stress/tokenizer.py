@@ -25,11 +25,11 @@ import numpy as np
 from tqdm import tqdm
 
 import tct_github_workflow
+from script_tools.bitmask import allowed_tokens
 from script_tools.cli import ArgumentParser, cli_errors
 from scripts.stress.mutations import Pool, mutate
 from tct import Tokenizer
 from tct.json_text import compact
-from tct.masks import allowed_tokens
 from tct_github_workflow.files import find_files, load_file
 from tct_github_workflow.workflow_yaml import load_json
 from workflow_synth.compose import compose_workflows
@@ -168,7 +168,7 @@ def walk(tokenizer, rng, max_tokens: int) -> tuple[list[int], bool]:
     mask = matcher.allocate_token_bitmask()
     while not matcher.is_terminated() and len(tokens) < max_tokens:
         matcher.fill_next_token_bitmask(mask)
-        allowed = allowed_tokens(mask[0])
+        allowed = allowed_tokens(mask)
         assert len(allowed), f"a dead end after {tokens}"
         tokens.append(int(rng.choice(allowed)))
         assert matcher.accept_token(tokens[-1]), f"only the mask allows the last of {tokens}"

@@ -20,7 +20,7 @@ from workflow_data.reader import check_metadata, iter_workflows, load_rows, open
 from workflow_eval.completions import compare_continuations, summarize_completions
 from workflow_eval.samples import SampleSet, TrainingIndex, compare_with_real, find_tools
 from workflow_eval.token_kinds import KINDS, MaskInterner, annotate_tokens
-from workflow_generator import Language, WorkflowGenerator, find_language
+from workflow_generator import TokenLanguage, WorkflowGenerator, find_language
 
 MAX_COMPLETION = 256  # tokens
 
@@ -157,7 +157,7 @@ class Evaluation:
 
     model: object
     meta: dict
-    language: Language
+    language: TokenLanguage
     dtype: torch.dtype
     data_dir: str
     metadata: dict

@@ -213,7 +213,7 @@ def test_a_model_with_states_trains_resumes_and_generates(prepared, tmp_path, fl
 
 
 def test_a_model_of_other_states_is_refused(prepared):
-    with pytest.raises(ValueError, match="out/old was trained with 7 states, but .* train it again"):
+    with pytest.raises(ValueError, match="out/old was trained with 7 schema positions, but .* train it again"):
         find_language({"name": tct.NAME, "fingerprint": tct.fingerprint()}, "out/old", 7)
     metadata = read_metadata(prepared)
     check_metadata(metadata, prepared, n_states=tct.n_states())

@@ -1,11 +1,11 @@
-"""Generation: the cache and the batch change nothing, the constraint always holds, samples end well."""
+"""Generation: the cache and the batch change nothing, the constraint always holds, samples are complete."""
 
 import copy
 import math
 import os
 import platform
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -16,15 +16,15 @@ from packaging.version import Version
 from test_sampling import brute_force, chi_square, in_loop
 
 from nanochat.engine import Engine
-from nanochat.functional import Documents
+from nanochat.functional import PackedDocuments
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.inference import prepare_for_inference
-from nanochat.kv_cache import KVCache, window_start
-from nanochat.sampling import sample_tokens
+from nanochat.kv_cache import KVCache, NewTokens, window_start
+from nanochat.sampling import SamplingParams, sample_tokens
 
-VOCAB = 45  # no multiple of 32, so that the last word of a bitmask is a part
+VOCAB = 45  # not a multiple of 32, so that the last word of a bitmask is partly used
 CONFIG = GPTConfig(sequence_len=32, vocab_size=VOCAB, n_layer=2, n_head=4, n_kv_head=2, n_embd=32)
-TOLD = {"n_states": 6, "state_attention": True, "previous_token": True}
+SCHEMA_FIELDS = {"n_states": 6, "state_attention": True, "previous_token": True}
 STRIDE = 8
 OPEN, OPEN_THREE, CLOSE, HEAD, FIRST, SECOND = 1, 2, 3, 4, 5, 40
 WORDS = (6, 7, 8, 31, 32, 33, 44)
@@ -32,7 +32,7 @@ WORDS = (6, 7, 8, 31, 32, 33, 44)
 
 class Brackets:
     """A toy constraint: OPEN, then words and nested brackets, until the outermost closes. OPEN_THREE opens
-    three at once; after HEAD must come FIRST, SECOND."""
+    three at once. FIRST, SECOND must follow HEAD."""
 
     def __init__(self):
         self.depth, self.begun, self.forced = 0, False, []
@@ -67,8 +67,8 @@ class ClosableBrackets(Brackets):
         return self.forced + [CLOSE] * self.depth if self.begun else [OPEN, CLOSE]
 
 
-class TellingBrackets(ClosableBrackets):
-    """Its states are how deep the brackets are, up to 5."""
+class PositionedBrackets(ClosableBrackets):
+    """Its schema positions are the depths of the brackets, up to 5."""
 
     def __init__(self):
         super().__init__()
@@ -114,8 +114,21 @@ def engine(model) -> Engine:
     return Engine(model, stride=STRIDE)
 
 
+def stream(engine, prompt, num_samples, **options):
+    """Engine.stream with the fields of SamplingParams as keyword arguments too."""
+    names = {field.name for field in fields(SamplingParams)} & options.keys()
+    sampling = SamplingParams(**{name: options.pop(name) for name in names})
+    return engine.stream(prompt, num_samples, sampling, **options)
+
+
+def generate(engine, prompt, num_samples, **options):
+    """Engine.generate with the fields of SamplingParams as keyword arguments too."""
+    ended = {step.index: step.sample for step in stream(engine, prompt, num_samples, **options) if step.sample}
+    return [ended[index] for index in sorted(ended)]
+
+
 def twin(model, prompt, index, max_tokens, temperature=1.0, seed=0, constraint=None) -> list[int]:
-    """The engine done slowly: one sample, one token at a time, the whole window shown for each."""
+    """Generate as the engine, but slowly: one sample, one token at a time, reading the whole window for each."""
     tokens, random = list(prompt), np.random.default_rng((seed, index))
     while len(tokens) < len(prompt) + max_tokens and not (constraint and constraint.is_terminated()):
         if constraint and len(constraint.allowed()) == 1:
@@ -129,7 +142,7 @@ def twin(model, prompt, index, max_tokens, temperature=1.0, seed=0, constraint=N
                 refused = [token for token in range(VOCAB) if token not in constraint.allowed()]
                 logits[:, refused] = -math.inf
             uniform = torch.tensor([random.random(dtype=np.float32)])
-            token = sample_tokens(logits, uniform, temperature)[0].item()
+            token = sample_tokens(logits, uniform, SamplingParams(temperature=temperature))[0].item()
         if constraint:
             assert constraint.accept_token(token)
         tokens.append(token)
@@ -141,7 +154,7 @@ def twin(model, prompt, index, max_tokens, temperature=1.0, seed=0, constraint=N
 
 
 @pytest.mark.parametrize("n_kv_head", [1, 2, 4])
-def test_cached_logits_equal_uncached_in_rows_of_any_length(n_kv_head):
+def test_cached_logits_equal_uncached_logits(n_kv_head):
     torch.manual_seed(n_kv_head)
     model = GPT(replace(CONFIG, n_layer=3, n_kv_head=n_kv_head))
     for parameter in model.parameters():
@@ -163,9 +176,9 @@ def test_cached_logits_equal_uncached_in_rows_of_any_length(n_kv_head):
             ([0, 1, 2], [1, 3, 1]),
             ([0], [1]),
         ):
-            line = torch.cat([texts[row, held[row] : held[row] + count] for row, count in zip(rows, counts)])
-            cache.reserve(rows, counts)
-            got = model(line[None], kv_cache=cache)[0].split(counts)
+            new = {row: NewTokens(texts[row, held[row] : held[row] + n].tolist()) for row, n in zip(rows, counts)}
+            batch = cache.reserve(new)
+            got = model(batch.tokens, layout=batch)[0].split(counts)
             for row, count, logits in zip(rows, counts, got):
                 torch.testing.assert_close(logits, full[row, held[row] : held[row] + count], rtol=0, atol=1e-5)
                 held[row] += count
@@ -173,15 +186,15 @@ def test_cached_logits_equal_uncached_in_rows_of_any_length(n_kv_head):
 
 
 @pytest.mark.parametrize("dtype", [None, torch.float32])
-def test_cached_logits_of_a_model_that_is_told_states_equal_uncached(dtype):
+def test_cached_logits_equal_uncached_with_schema_positions(dtype):
     torch.manual_seed(0)
-    model = GPT(replace(CONFIG, **TOLD))
+    model = GPT(replace(CONFIG, **SCHEMA_FIELDS))
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.25)
     texts, states = torch.randint(0, VOCAB, (2, 32)), torch.randint(0, 6, (2, 32))
     with torch.inference_mode():
         full = [
-            model(text[None], documents=Documents.of([32], 32, states=told[None]))[0]
+            model(text[None], layout=PackedDocuments.of([32], 32, schema_positions=told[None]))[0]
             for text, told in zip(texts, states)
         ]
         if dtype:
@@ -190,22 +203,26 @@ def test_cached_logits_of_a_model_that_is_told_states_equal_uncached(dtype):
         for rows, counts in ([0], [5]), ([0, 1], [1, 9]), ([0, 1], [1, 1]), ([0, 1], [3, 1]), ([1], [1]):
             parts = [slice(held[row], held[row] + count) for row, count in zip(rows, counts)]
             told = [[0, *states[row].tolist()][part.start : part.stop + 1] for row, part in zip(rows, parts)]
-            cache.reserve(rows, counts, told, [texts[row, part.start - 1] for row, part in zip(rows, parts)])
-            line = torch.cat([texts[row, part] for row, part in zip(rows, parts)])
-            for row, part, logits in zip(rows, parts, model(line[None], kv_cache=cache)[0].split(counts)):
+            batch = cache.reserve(
+                {
+                    row: NewTokens(texts[row, part].tolist(), int(texts[row, part.start - 1]), positions)
+                    for row, part, positions in zip(rows, parts, told)
+                }
+            )
+            for row, part, logits in zip(rows, parts, model(batch.tokens, layout=batch)[0].split(counts)):
                 torch.testing.assert_close(logits, full[row][part], rtol=0, atol=1e-5)
                 held[row] = part.stop
 
 
-def test_a_copied_row_goes_on_as_its_source(model):
+def test_a_copied_row_continues_as_its_source(model):
     texts = torch.randint(0, VOCAB, (2, 12), generator=torch.Generator().manual_seed(0))
     cache = KVCache(CONFIG, 2, torch.float32, torch.device("cpu"))
     with torch.inference_mode():
-        cache.reserve([0, 1], [8, 11])
-        model(torch.cat([texts[0, :8], texts[1, :11]])[None], kv_cache=cache)
+        batch = cache.reserve({0: NewTokens(texts[0, :8].tolist()), 1: NewTokens(texts[1, :11].tolist())})
+        model(batch.tokens, layout=batch)
         cache.copy(1, 0)
-        cache.reserve([0], [1])
-        got = model(texts[1:, 11:], kv_cache=cache)[0, 0]
+        batch = cache.reserve({0: NewTokens(texts[1, 11:].tolist())})
+        got = model(batch.tokens, layout=batch)[0, 0]
         torch.testing.assert_close(got, model(texts[1:])[0, 11], rtol=0, atol=1e-5)
 
 
@@ -214,7 +231,7 @@ def test_a_copied_row_goes_on_as_its_source(model):
 
 
 @given(length=st.integers(0, 100_000), context=st.integers(2, 1024), data=st.data())
-def test_a_window_fits_starts_at_the_stride_and_leaves_room(length, context, data):
+def test_a_window_fits_and_starts_at_a_stride_multiple(length, context, data):
     stride = data.draw(st.integers(1, context))
     start = window_start(length, context, stride)
     assert start % stride == 0 and 0 <= start <= length
@@ -228,22 +245,22 @@ def test_a_window_fits_starts_at_the_stride_and_leaves_room(length, context, dat
 @pytest.mark.parametrize("prompt_length", [0, 31, 32, 75])
 def test_generation_past_the_context_equals_the_slow_twin(model, engine, prompt_length):
     prompt = np.random.default_rng(5).integers(0, VOCAB, prompt_length).tolist()
-    samples = engine.generate(prompt, 2, max_tokens=70, seed=2)
+    samples = generate(engine, prompt, 2, max_tokens=70, seed=2)
     for index, sample in enumerate(samples):
         assert sample.tokens == twin(model, prompt, index, 70, seed=2)
         assert sample.finish_reason == "length"
 
 
-def test_a_model_that_is_told_states_sees_those_of_its_window():
-    class Long(TellingBrackets):
+def test_a_model_reads_the_schema_positions_of_its_window():
+    class Long(PositionedBrackets):
         def allowed(self):
             return [token for token in super().allowed() if token != CLOSE or len(self.trail) > 90]
 
     torch.manual_seed(0)
-    model = GPT(replace(CONFIG, **TOLD))
+    model = GPT(replace(CONFIG, **SCHEMA_FIELDS))
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.25)
-    [sample] = Engine(model, stride=STRIDE).generate([], 1, max_tokens=360, constraint_factory=Long)
+    [sample] = generate(Engine(model, stride=STRIDE), [], 1, max_tokens=360, constraint_factory=Long)
     tokens, random, brackets = sample.tokens, np.random.default_rng((0, 0)), Long()
     for count, token in enumerate(tokens[:90]):
         allowed = brackets.allowed()
@@ -252,16 +269,21 @@ def test_a_model_that_is_told_states_sees_those_of_its_window():
             window = [start // STRIDE, *tokens[start:count]]
             states = torch.tensor([brackets.trail[start:]])
             with torch.no_grad():
-                logits = model(torch.tensor([window]), documents=Documents.of([len(window)], 32, states=states))[:, -1]
+                logits = model(
+                    torch.tensor([window]), layout=PackedDocuments.of([len(window)], 32, schema_positions=states)
+                )[:, -1]
             logits[:, [token for token in range(VOCAB) if token not in allowed]] = -math.inf
-            assert token == sample_tokens(logits, torch.tensor([random.random(dtype=np.float32)]))[0].item()
+            assert (
+                token
+                == sample_tokens(logits, torch.tensor([random.random(dtype=np.float32)]), SamplingParams())[0].item()
+            )
         assert brackets.accept_token(token)
     assert count == 89
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_forced_tokens_are_those_that_sampling_would_take(model, engine, temperature):
-    samples = engine.generate([], 5, max_tokens=100, temperature=temperature, constraint_factory=Brackets)
+def test_forced_tokens_equal_sampled_tokens(model, engine, temperature):
+    samples = generate(engine, [], 5, max_tokens=100, temperature=temperature, constraint_factory=Brackets)
     for index, sample in enumerate(samples):
         assert sample.tokens == twin(model, [], index, 100, temperature, constraint=Brackets())
     if temperature:
@@ -274,10 +296,10 @@ def test_forced_tokens_are_those_that_sampling_would_take(model, engine, tempera
 
 
 @pytest.mark.parametrize("constraint", [None, Brackets, ClosableBrackets])
-def test_a_sample_depends_on_its_seed_and_index_alone(engine, constraint):
+def test_a_sample_depends_only_on_seed_and_index(engine, constraint):
     def tokens(num_samples, batch_size, seed=0):
-        samples = engine.generate(
-            [], num_samples, max_tokens=50, seed=seed, batch_size=batch_size, constraint_factory=constraint
+        samples = generate(
+            engine, [], num_samples, max_tokens=50, seed=seed, batch_size=batch_size, constraint_factory=constraint
         )
         return [sample.tokens for sample in samples]
 
@@ -291,27 +313,34 @@ def test_a_sample_depends_on_its_seed_and_index_alone(engine, constraint):
 
 def test_processes_can_share_the_samples_of_one_seed(engine):
     options = dict(max_tokens=40, seed=2, batch_size=3, constraint_factory=ClosableBrackets)
-    halves = engine.generate([], 4, **options) + engine.generate([], 4, first=4, **options)
-    assert [sample.tokens for sample in halves] == [sample.tokens for sample in engine.generate([], 8, **options)]
-    assert {step.index for step in engine.stream([], 4, first=4, **options)} == {4, 5, 6, 7}
+    halves = generate(engine, [], 4, **options) + generate(engine, [], 4, first=4, **options)
+    assert [sample.tokens for sample in halves] == [sample.tokens for sample in generate(engine, [], 8, **options)]
+    assert {step.index for step in stream(engine, [], 4, first=4, **options)} == {4, 5, 6, 7}
 
 
 @pytest.mark.skipif(
     Version(torch.__version__) < Version("2.13"),
     reason="oneDNN of older torch may add up in another order for another number of rows",
 )
-@pytest.mark.parametrize("told", [{}, TOLD], ids=["plain", "told states"])
+@pytest.mark.parametrize("schema_fields", [{}, SCHEMA_FIELDS], ids=["plain", "schema positions"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_on_a_cpu_a_sample_is_the_same_to_the_bit_in_any_batch(dtype, told):
+def test_the_batch_changes_no_bit_on_a_cpu(dtype, schema_fields):
     torch.manual_seed(1)
-    model = GPT(GPTConfig(sequence_len=96, vocab_size=VOCAB, n_layer=3, n_head=4, n_kv_head=2, n_embd=64, **told))
+    model = GPT(
+        GPTConfig(sequence_len=96, vocab_size=VOCAB, n_layer=3, n_head=4, n_kv_head=2, n_embd=64, **schema_fields)
+    )
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     engine = Engine(prepare_for_inference(model, dtype), stride=STRIDE)
 
     def samples(batch_size):
-        return engine.generate(
-            [OPEN], 24, max_tokens=150, batch_size=batch_size, constraint_factory=lambda: opened(TellingBrackets())
+        return generate(
+            engine,
+            [OPEN],
+            24,
+            max_tokens=150,
+            batch_size=batch_size,
+            constraint_factory=lambda: opened(PositionedBrackets()),
         )
 
     def opened(brackets):
@@ -325,13 +354,15 @@ def test_on_a_cpu_a_sample_is_the_same_to_the_bit_in_any_batch(dtype, told):
 
 
 def test_log_probabilities_do_not_depend_on_the_batch(engine):
-    one, many = (engine.generate([], 8, max_tokens=60, batch_size=size, constraint_factory=Brackets) for size in (1, 8))
+    one, many = (
+        generate(engine, [], 8, max_tokens=60, batch_size=size, constraint_factory=Brackets) for size in (1, 8)
+    )
     assert [s.logprob for s in one] == pytest.approx([s.logprob for s in many], abs=1e-3)
 
 
 def test_threads_share_an_engine(engine):
     def run(seed):
-        return engine.generate([OPEN], 4, max_tokens=40, seed=seed)
+        return generate(engine, [OPEN], 4, max_tokens=40, seed=seed)
 
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(run, range(4))) == [run(seed) for seed in range(4)]
@@ -340,12 +371,12 @@ def test_threads_share_an_engine(engine):
 def test_the_stream_adds_up_to_the_samples(engine):
     options = dict(max_tokens=40, seed=3, batch_size=3, constraint_factory=ClosableBrackets)
     streamed, ended = {}, {}
-    for step in engine.stream([], 10, **options):
+    for step in stream(engine, [], 10, **options):
         assert step.index not in ended
         streamed.setdefault(step.index, []).extend(step.tokens)
         if step.sample:
             ended[step.index] = step.sample
-    assert [ended[index] for index in range(10)] == engine.generate([], 10, **options)
+    assert [ended[index] for index in range(10)] == generate(engine, [], 10, **options)
     assert all(streamed[index] == sample.tokens for index, sample in ended.items())
 
 
@@ -354,7 +385,7 @@ def test_the_stream_adds_up_to_the_samples(engine):
 
 
 def log_probability(model, tokens: list[int]) -> float:
-    """Of tokens within one context from an empty prompt, each among what Brackets allows there."""
+    """Return that of tokens within one context from an empty prompt, each among the tokens that Brackets allows."""
     brackets, total = Brackets(), 0.0
     with torch.no_grad():
         logits = model(torch.tensor([[0] + tokens]))[0]
@@ -364,8 +395,8 @@ def log_probability(model, tokens: list[int]) -> float:
     return total
 
 
-def test_the_engine_samples_the_model_renormalised_over_what_is_allowed(model, engine):
-    samples = engine.generate([], 4000, max_tokens=2, batch_size=500, constraint_factory=Brackets)
+def test_samples_follow_the_renormalized_model(model, engine):
+    samples = generate(engine, [], 4000, max_tokens=2, batch_size=500, constraint_factory=Brackets)
     with torch.no_grad():
         logits = model(torch.tensor([[0, OPEN]]))[0, -1].tolist()  # position 0, and OPEN is forced
     probs = brute_force(logits, [OPEN, OPEN_THREE, CLOSE, HEAD, *WORDS], 1.0, None, None)
@@ -373,14 +404,14 @@ def test_the_engine_samples_the_model_renormalised_over_what_is_allowed(model, e
     assert chi_square(np.bincount(second, minlength=VOCAB), probs) < 4
 
 
-def test_the_log_probability_is_that_of_the_renormalised_model_at_temperature_one(model, engine):
+def test_the_logprob_is_that_of_the_renormalized_model(model, engine):
     options = dict(max_tokens=25, temperature=1.5, top_k=5, constraint_factory=Brackets)
-    for sample in engine.generate([], 10, **options):
+    for sample in generate(engine, [], 10, **options):
         assert sample.logprob == pytest.approx(log_probability(model, sample.tokens), abs=1e-3)
 
 
-def test_greedy_takes_the_likeliest_token_whatever_the_seed(model, engine):
-    first, second = (engine.generate([1, 2], 2, max_tokens=40, temperature=0.0, seed=seed) for seed in (0, 1))
+def test_greedy_takes_the_most_likely_token_for_any_seed(model, engine):
+    first, second = (generate(engine, [1, 2], 2, max_tokens=40, temperature=0.0, seed=seed) for seed in (0, 1))
     assert first == second and first[0].tokens == first[1].tokens
     tokens = [1, 2]
     for _ in range(20):
@@ -389,23 +420,23 @@ def test_greedy_takes_the_likeliest_token_whatever_the_seed(model, engine):
     assert first[0].tokens[:20] == tokens[2:]
 
 
-@pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="layers are packed on x86")
-def test_a_cpu_without_bfloat16_has_its_weights_rounded_and_products_in_float32(monkeypatch):
+@pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="layers are prepacked on x86")
+def test_without_bfloat16_products_are_float32_of_rounded_weights(monkeypatch):
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
     torch.manual_seed(0)
     model = GPT(CONFIG)
     rounded = copy.deepcopy(model).bfloat16().float()
     first, second = (
-        Engine(prepare_for_inference(part, dtype), stride=STRIDE).generate([OPEN], 4, max_tokens=70)
+        generate(Engine(prepare_for_inference(part, dtype), stride=STRIDE), [OPEN], 4, max_tokens=70)
         for part, dtype in ((model, torch.bfloat16), (rounded, torch.float32))
     )
     assert first == second
 
 
-def test_a_bfloat16_model_generates_with_a_bfloat16_cache():
+def test_a_bfloat16_model_generates():
     torch.manual_seed(0)
     model = prepare_for_inference(GPT(CONFIG), torch.bfloat16)
-    samples = Engine(model, stride=STRIDE).generate([], 8, max_tokens=70, constraint_factory=ClosableBrackets)
+    samples = generate(Engine(model, stride=STRIDE), [], 8, max_tokens=70, constraint_factory=ClosableBrackets)
     assert all(is_complete(sample.tokens) for sample in samples)
 
 
@@ -416,17 +447,23 @@ def test_a_bfloat16_model_generates_with_a_bfloat16_cache():
 @pytest.mark.parametrize("temperature", [0.0, 1.0, 5.0])
 @pytest.mark.parametrize("max_tokens", [2, 3, 5, 17, 60, 340])
 def test_with_closing_tokens_every_sample_is_complete(engine, temperature, max_tokens):
-    samples = engine.generate(
-        [], 12, max_tokens=max_tokens, temperature=temperature, batch_size=8, constraint_factory=ClosableBrackets
+    samples = generate(
+        engine,
+        [],
+        12,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        batch_size=8,
+        constraint_factory=ClosableBrackets,
     )
     for sample in samples:
         assert is_complete(sample.tokens) and len(sample.tokens) <= max_tokens
         assert sample.finish_reason in ("complete", "closed")
 
 
-def test_only_a_sample_that_could_no_longer_end_by_itself_is_closed(model, engine):
+def test_only_samples_that_run_out_of_tokens_are_closed(model, engine):
     closable, plain = (
-        engine.generate([], 60, max_tokens=12, constraint_factory=factory) for factory in (ClosableBrackets, Brackets)
+        generate(engine, [], 60, max_tokens=12, constraint_factory=factory) for factory in (ClosableBrackets, Brackets)
     )
     for closed, cut in zip(closable, plain):
         if cut.finish_reason == "complete":
@@ -441,16 +478,16 @@ def test_only_a_sample_that_could_no_longer_end_by_itself_is_closed(model, engin
 
 def test_without_closing_tokens_a_sample_is_cut_at_max_tokens(engine):
     reasons = set()
-    for sample in engine.generate([], 60, max_tokens=12, constraint_factory=Brackets):
+    for sample in generate(engine, [], 60, max_tokens=12, constraint_factory=Brackets):
         reasons.add(sample.finish_reason)
         assert is_complete(sample.tokens) == (sample.finish_reason == "complete")
         assert len(sample.tokens) == 12 or sample.finish_reason == "complete"
     assert reasons == {"complete", "length"}
 
 
-def test_what_is_forced_does_not_go_beyond_max_tokens(engine):
+def test_forced_tokens_stop_at_max_tokens(engine):
     class Chain(Brackets):
-        """All forced, and complete after five tokens."""
+        """Force every token, and be complete after five."""
 
         def allowed(self):
             return [WORDS[self.depth]] if self.depth < 5 else []
@@ -463,12 +500,12 @@ def test_what_is_forced_does_not_go_beyond_max_tokens(engine):
             return self.depth == 5
 
     for max_tokens, reason in (4, "length"), (5, "complete"):
-        [sample] = engine.generate([], 1, max_tokens=max_tokens, constraint_factory=Chain)
+        [sample] = generate(engine, [], 1, max_tokens=max_tokens, constraint_factory=Chain)
         assert (sample.tokens, sample.finish_reason) == (list(WORDS[:max_tokens]), reason)
 
 
-def test_the_share_of_allowed_tokens_is_the_models(model, engine):
-    samples = engine.generate([], 6, max_tokens=20, measure_allowed=True, constraint_factory=Brackets)
+def test_allowed_is_the_models_probability_of_allowed_tokens(model, engine):
+    samples = generate(engine, [], 6, max_tokens=20, measure_allowed=True, constraint_factory=Brackets)
     for sample in samples:
         brackets, shares = Brackets(), []
         with torch.no_grad():
@@ -478,35 +515,35 @@ def test_the_share_of_allowed_tokens_is_the_models(model, engine):
                 shares.append(row[brackets.allowed()].sum().item())
             brackets.accept_token(token)
         assert sample.allowed == pytest.approx(np.mean(shares), abs=1e-4)
-    assert engine.generate([], 1, max_tokens=20, constraint_factory=Brackets)[0].allowed is None
+    assert generate(engine, [], 1, max_tokens=20, constraint_factory=Brackets)[0].allowed is None
 
 
-def test_no_sample_goes_into_a_loop_where_that_is_asked_for():
+def test_max_repeats_bounds_repetition():
     engine = Engine(GPT(CONFIG), stride=STRIDE)  # all logits are 0: the likeliest token is the first one allowed
     options = dict(max_tokens=200, temperature=0, constraint_factory=ClosableBrackets)
-    assert engine.generate([], 1, **options)[0].tokens[:100] == [OPEN] * 100
-    assert engine.generate([], 1, max_repeats=30, **options)[0].tokens[:31] == [OPEN] * 30 + [OPEN_THREE]
+    assert generate(engine, [], 1, **options)[0].tokens[:100] == [OPEN] * 100
+    assert generate(engine, [], 1, max_repeats=30, **options)[0].tokens[:31] == [OPEN] * 30 + [OPEN_THREE]
 
 
-def test_without_a_constraint_no_sample_goes_into_a_loop_either(engine):
-    looping, leaving = (engine.generate([], 1, max_tokens=200, temperature=0, max_repeats=n)[0].tokens for n in (0, 2))
+def test_max_repeats_works_without_a_constraint(engine):
+    looping, leaving = (generate(engine, [], 1, max_tokens=200, temperature=0, max_repeats=n)[0].tokens for n in (0, 2))
     assert any(in_loop(looping[:end], 2) for end in range(200))
     assert not any(in_loop(leaving[:end], 2) for end in range(200))
 
 
-def test_a_prompt_already_complete_gives_empty_samples(engine):
+def test_a_complete_prompt_returns_empty_samples(engine):
     def ended():
         brackets = ClosableBrackets()
         assert brackets.accept_token(OPEN) and brackets.accept_token(CLOSE)
         return brackets
 
-    for sample in engine.generate([OPEN, CLOSE], 3, max_tokens=5, constraint_factory=ended):
+    for sample in generate(engine, [OPEN, CLOSE], 3, max_tokens=5, constraint_factory=ended):
         assert (sample.tokens, sample.finish_reason, sample.logprob) == ([], "complete", 0.0)
 
 
 def test_too_few_tokens_for_any_ending_is_an_error(engine):
     with pytest.raises(ValueError, match="max_tokens 1 is too few.*has 2"):
-        engine.generate([], 1, max_tokens=1, constraint_factory=ClosableBrackets)
+        generate(engine, [], 1, max_tokens=1, constraint_factory=ClosableBrackets)
 
 
 def test_a_constraint_that_contradicts_itself_is_reported(engine):
@@ -519,9 +556,9 @@ def test_a_constraint_that_contradicts_itself_is_reported(engine):
             bitmask[index] = -1
 
     with pytest.raises(RuntimeError, match="allows no token"):
-        engine.generate([], 1, max_tokens=5, constraint_factory=DeadEnd)
+        generate(engine, [], 1, max_tokens=5, constraint_factory=DeadEnd)
     with pytest.raises(RuntimeError, match="refuses token"):
-        engine.generate([], 1, max_tokens=5, constraint_factory=Liar)
+        generate(engine, [], 1, max_tokens=5, constraint_factory=Liar)
 
 
 @pytest.mark.parametrize(
@@ -543,12 +580,12 @@ def test_a_constraint_that_contradicts_itself_is_reported(engine):
         ({"prompt": [3, VOCAB]}, f"token {VOCAB} .* {VOCAB}"),
     ],
 )
-def test_an_argument_without_sense_is_refused_by_name(engine, change, message):
+def test_an_argument_out_of_range_is_named(engine, change, message):
     with pytest.raises(ValueError, match=message):
-        engine.generate(**{"prompt": [], "num_samples": 1, "max_tokens": 4, **change})
+        generate(engine, **{"prompt": [], "num_samples": 1, "max_tokens": 4, **change})
 
 
 @pytest.mark.parametrize("stride", [0, CONFIG.sequence_len + 1])
-def test_a_stride_that_no_window_can_have_is_refused(model, stride):
+def test_a_stride_out_of_range_is_an_error(model, stride):
     with pytest.raises(ValueError, match=f"stride {stride}"):
         Engine(model, stride=stride)

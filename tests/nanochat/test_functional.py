@@ -1,4 +1,4 @@
-"""Packed attention and the capped loss: equal to the plain reading of their formulas, gradients included."""
+"""Packed attention and the capped loss: equal to their formulas, gradients included."""
 
 import math
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from nanochat.functional import (
     CappedCrossEntropy,
-    Documents,
+    PackedDocuments,
     attend_documents,
     attend_in_blocks,
     attend_one_by_one,
@@ -37,19 +37,19 @@ def gradients(loss, *tensors):
 # documents
 
 
-def test_documents_know_where_each_begins():
-    documents = Documents.of([3, 1, 2], longest=8, spare=4)
+def test_packed_documents_have_positions_and_cu_seqlens():
+    documents = PackedDocuments.of([3, 1, 2], max_seqlen=8, pad_to_multiple=4)
     assert documents.positions.tolist() == [0, 1, 2, 0, 0, 1]
-    assert documents.offsets.tolist() == [0, 3, 4, 6, 6] and documents.offsets.dtype == torch.int32
+    assert documents.cu_seqlens.tolist() == [0, 3, 4, 6, 6] and documents.cu_seqlens.dtype == torch.int32
     assert documents.lengths == (3, 1, 2)
 
 
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])
-def test_attention_is_that_of_each_document_alone(kv_heads):
+def test_packed_attention_equals_attention_per_document(kv_heads):
     lengths = [5, 1, 7, 3]
     q = torch.randn(1, 4, 16, 8, requires_grad=True)
     k, v = (torch.randn(1, kv_heads, 16, 8, requires_grad=True) for _ in range(2))
-    together = attend_documents(q, k, v, Documents.of(lengths, longest=8))
+    together = attend_documents(q, k, v, PackedDocuments.of(lengths, max_seqlen=8))
     alone = torch.cat(
         [
             F.scaled_dot_product_attention(*parts, is_causal=True, enable_gqa=True)
@@ -67,10 +67,10 @@ def test_attention_is_that_of_each_document_alone(kv_heads):
 
 @settings(max_examples=50)
 @given(lengths=st.lists(st.integers(1, 16), min_size=1, max_size=9), spare=st.integers(0, 3))
-def test_attention_in_blocks_is_that_of_one_document_after_the_other(lengths, spare):
+def test_attention_in_blocks_equals_attention_one_by_one(lengths, spare):
     q, k = torch.randn(2, 1, 2, sum(lengths), 12, requires_grad=True)
     v = torch.randn(1, 2, sum(lengths), 8, requires_grad=True)
-    documents = Documents.of(lengths, longest=max(lengths) + spare)
+    documents = PackedDocuments.of(lengths, max_seqlen=max(lengths) + spare)
     blocks, one_by_one = (attend(q, k, v, documents) for attend in (attend_in_blocks, attend_one_by_one))
     torch.testing.assert_close(blocks, one_by_one, rtol=0, atol=1e-6)
     weights = torch.randn_like(blocks)
@@ -82,31 +82,31 @@ def test_attention_in_blocks_is_that_of_one_document_after_the_other(lengths, sp
 
 @settings(max_examples=20)
 @given(lengths=st.lists(st.integers(1, 16), min_size=1, max_size=6))
-def test_a_packed_batch_has_the_logits_of_its_documents(lengths):
+def test_packed_logits_equal_logits_per_document(lengths):
     model = random_model()
     tokens = torch.randint(0, 50, (1, sum(lengths)))
-    together = model(tokens, documents=Documents.of(lengths, longest=16))
+    together = model(tokens, layout=PackedDocuments.of(lengths, max_seqlen=16))
     alone = torch.cat([model(part) for part in tokens.split(lengths, 1)], 1)
     torch.testing.assert_close(together, alone, rtol=0, atol=2e-5)
 
 
-def test_no_document_sees_another():
+def test_documents_do_not_see_each_other():
     model = random_model()
     tokens = torch.randint(0, 50, (1, 16))
-    documents = Documents.of([6, 10], longest=16)
-    before = model(tokens, documents=documents)
+    documents = PackedDocuments.of([6, 10], max_seqlen=16)
+    before = model(tokens, layout=documents)
     tokens[0, 2] = (tokens[0, 2] + 1) % 50
-    after = model(tokens, documents=documents)
+    after = model(tokens, layout=documents)
     assert torch.equal(before[0, 6:], after[0, 6:]) and not torch.equal(before[0, 2:6], after[0, 2:6])
 
 
-def test_gradient_checkpointing_of_a_packed_batch_changes_no_gradient():
-    model = random_model(resid_scalars=True, x0_scalars=True)
+def test_gradient_checkpointing_keeps_gradients_of_packed_batches():
+    model = random_model()
     x, y = torch.randint(0, 50, (2, 1, 16))
-    documents = Documents.of([6, 10], longest=16)
+    documents = PackedDocuments.of([6, 10], max_seqlen=16)
     found = []
     for model.gradient_checkpointing in (False, True):
-        found.append(gradients(model(x, y, documents=documents), *model.parameters()))
+        found.append(gradients(model(x, y, layout=documents), *model.parameters()))
     assert all(torch.equal(a, b) for a, b in zip(*found))
 
 
@@ -121,7 +121,7 @@ def exact_loss(x, weight, targets):
 
 @pytest.mark.parametrize("scale", [0.01, 1.0, 30.0])  # 30: most logits lie in the flat part of the cap
 @pytest.mark.parametrize("count", [1, 127, 129, 300])
-def test_the_loss_in_parts_is_the_loss(scale, count):
+def test_the_capped_loss_equals_its_formula(scale, count):
     torch.manual_seed(count)
     x = torch.randn(count, 24, requires_grad=True)
     weight = (scale * torch.randn(70, 24)).requires_grad_()
@@ -133,7 +133,7 @@ def test_the_loss_in_parts_is_the_loss(scale, count):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5 * max(1, scale))
 
 
-def test_the_gradient_of_the_loss_is_that_of_finite_differences():
+def test_the_loss_gradient_equals_finite_differences():
     x = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
     targets = torch.randint(0, 6, (5,))
@@ -155,7 +155,7 @@ def test_a_batch_without_targets_has_loss_0_and_no_gradient():
     assert loss.item() == 0 and not any(g.any() for g in gradients(loss, x, weight))
 
 
-def test_in_bfloat16_the_loss_agrees_to_its_precision():
+def test_the_loss_in_bfloat16_agrees_to_its_precision():
     x = torch.randn(200, 32, requires_grad=True)
     weight = torch.randn(90, 32, requires_grad=True)
     targets = torch.randint(0, 90, (200,))
@@ -168,22 +168,17 @@ def test_in_bfloat16_the_loss_agrees_to_its_precision():
 
 
 # -----------------------------------------------------------------------------
-# what GPTConfig can add
+# options of GPTConfig
 
 
-def test_scalars_are_tensors_only_where_they_are_asked_for():
-    names = {"resid_scalars", "x0_scalars"}
-    assert not names & set(random_model().state_dict())
-    model = GPT(GPTConfig(**{**vars(CONFIG), "resid_scalars": True, "x0_scalars": True}))
-    assert names <= set(model.state_dict())
-    plain = GPT(CONFIG)
-    state = model.state_dict()
-    plain.load_state_dict({name: state[name] for name in plain.state_dict()})
-    x = torch.randint(0, 50, (2, 9))
-    torch.testing.assert_close(model(x), plain(x))  # they begin as 1 and 0
+@pytest.mark.parametrize("name", ["resid_scalars", "x0_scalars"])
+def test_metadata_with_a_removed_field_loads_only_if_off(name):
+    assert GPTConfig.from_dict({**vars(CONFIG), name: False}) == GPTConfig.from_dict(vars(CONFIG)) == CONFIG
+    with pytest.raises(ValueError, match=f"trained with {name}, which this version no longer has"):
+        GPTConfig.from_dict({**vars(CONFIG), name: True})
 
 
-def test_dropout_acts_in_training_only_and_follows_the_seed():
+def test_dropout_follows_the_seed_in_training_only():
     model, x = random_model(dropout=0.5), torch.randint(0, 50, (2, 9))
     torch.testing.assert_close(model.eval()(x), random_model().eval()(x))
     model.train()
@@ -195,6 +190,6 @@ def test_dropout_acts_in_training_only_and_follows_the_seed():
 
 
 @pytest.mark.parametrize("dropout", [-0.1, 1.0, math.nan])
-def test_a_dropout_that_makes_no_sense_is_refused(dropout):
+def test_a_dropout_out_of_range_is_an_error(dropout):
     with pytest.raises(ValueError, match="dropout"):
         GPTConfig(dropout=dropout)

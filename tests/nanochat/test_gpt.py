@@ -1,4 +1,4 @@
-"""The GPT: equal to a plain reading of its formulas, tensor names as nanochat's, causal, well begun."""
+"""The GPT: equal to its formulas, with nanochat's tensor names, causal, correctly initialized."""
 
 import math
 from dataclasses import replace
@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from nanochat.functional import Documents
+from nanochat.functional import PackedDocuments
 from nanochat.gpt import GPT, GPTConfig
 
 SHAPES = {
@@ -25,7 +25,7 @@ def one_thread():
 
 
 def random_model(config: GPTConfig, seed: int = 0) -> GPT:
-    """A model whose every tensor matters: the zero matrices of the start are drawn too."""
+    """Return a model whose every tensor matters: matrices that start as zeros are drawn too."""
     torch.manual_seed(seed)
     model = GPT(config)
     for parameter in model.parameters():
@@ -39,8 +39,8 @@ def random_batch(config: GPTConfig, batch: int, length: int):
 
 
 def reference_logits(config: GPTConfig, weights: dict, tokens: list[int], states: list[int] | None = None):
-    """The architecture written out for one sequence, position by position and head by head, in float64; with the
-    states that its tokens lead to."""
+    """Compute the architecture for one sequence, position by position and head by head, in float64, perhaps with
+    the schema positions that its tokens lead to."""
     w = {name: tensor.double() for name, tensor in weights.items()}
     D, group = config.n_embd // config.n_head, config.n_head // config.n_kv_head
 
@@ -92,7 +92,7 @@ def reference_logits(config: GPTConfig, weights: dict, tokens: list[int], states
 
 @pytest.mark.parametrize("previous_token", [False, True])
 @pytest.mark.parametrize("config", SHAPES.values(), ids=SHAPES)
-def test_logits_are_those_of_the_formulas(config, previous_token):
+def test_logits_equal_the_formulas(config, previous_token):
     config = replace(config, previous_token=previous_token)
     model = random_model(config)
     x, _ = random_batch(config, 2, 11)
@@ -101,17 +101,17 @@ def test_logits_are_those_of_the_formulas(config, previous_token):
 
 
 @pytest.mark.parametrize("config", SHAPES.values(), ids=SHAPES)
-def test_states_change_embeddings_and_scores_as_the_formulas_say(config):
+def test_schema_positions_enter_as_in_the_formulas(config):
     model = random_model(replace(config, n_states=5, state_attention=True, previous_token=True))
     x, states = (tensor[0] for tensor in random_batch(replace(config, vocab_size=5), 1, 18))
     lengths = [11, 7]
-    got = model(x[None], documents=Documents.of(lengths, 11, states=states[None]))[0].split(lengths)
+    got = model(x[None], layout=PackedDocuments.of(lengths, 11, schema_positions=states[None]))[0].split(lengths)
     for tokens, told, logits in zip(x.split(lengths), states.split(lengths), got):
         expected = reference_logits(model.config, model.state_dict(), tokens.tolist(), told.tolist())
         torch.testing.assert_close(logits, expected.float(), rtol=0, atol=1e-5)
 
 
-def test_attention_to_states_and_the_previous_token_begin_as_none():
+def test_added_features_start_without_effect():
     config = replace(SHAPES["grouped queries"], n_states=5)
     models = []
     for is_on in (False, True):
@@ -124,12 +124,12 @@ def test_attention_to_states_and_the_previous_token_begin_as_none():
             if "proj" in name or "head" in name:  # zero at first
                 torch.nn.init.normal_(parameter)
     x, states = random_batch(replace(config, vocab_size=5), 1, 9)
-    plain, told = (model(x, documents=Documents.of([9], 9, states=states)) for model in models)
+    plain, told = (model(x, layout=PackedDocuments.of([9], 9, schema_positions=states)) for model in models)
     torch.testing.assert_close(told, plain)
 
 
 @pytest.mark.parametrize("config", SHAPES.values(), ids=SHAPES)
-def test_the_state_dict_has_the_tensors_of_nanochat_and_no_others(config):
+def test_the_state_dict_has_exactly_nanochats_tensors(config):
     C, kv = config.n_embd, config.n_kv_head * config.n_embd // config.n_head
     expected = {"transformer.wte.weight": (config.vocab_size, C), "lm_head.weight": (config.vocab_size, C)}
     matrices = {
@@ -154,7 +154,7 @@ def test_the_first_loss_is_the_log_of_the_vocabulary_size():
     assert GPT(config)(x, y).item() == pytest.approx(math.log(8192), abs=1e-4)
 
 
-def test_weights_begin_as_documented():
+def test_weights_start_as_documented():
     config = GPTConfig(sequence_len=8, vocab_size=500, n_layer=2, n_head=4, n_kv_head=2, n_embd=128)
     torch.manual_seed(0)
     for name, tensor in GPT(config).state_dict().items():
@@ -168,7 +168,7 @@ def test_weights_begin_as_documented():
             assert tensor.std().item() == pytest.approx(std, rel=0.05), name
 
 
-def test_a_model_from_the_meta_device_is_made_whole_by_init_weights():
+def test_init_weights_completes_a_model_from_the_meta_device():
     config = SHAPES["grouped queries"]
     with torch.device("meta"):
         model = GPT(config)
@@ -180,7 +180,7 @@ def test_a_model_from_the_meta_device_is_made_whole_by_init_weights():
     torch.testing.assert_close(model(x), other(x), rtol=0, atol=0)
 
 
-def test_no_token_changes_the_logits_before_it():
+def test_a_token_does_not_change_earlier_logits():
     config = SHAPES["grouped queries"]
     model = random_model(config)
     x, _ = random_batch(config, 1, 20)
@@ -191,7 +191,7 @@ def test_no_token_changes_the_logits_before_it():
     assert ((after[13:] - before[13:]).abs().amax(dim=-1) > 1e-3).all()
 
 
-def test_ignored_targets_count_for_nothing_in_any_reduction():
+def test_no_reduction_counts_ignored_targets():
     config = SHAPES["a kv head each"]
     model = random_model(config)
     x, y = random_batch(config, 3, 10)
@@ -250,12 +250,12 @@ def test_flops_are_counted_as_in_palm():
         ({"state_attention": True}, "n_states"),
     ],
 )
-def test_a_shape_that_does_not_fit_together_is_refused(change, named):
+def test_an_inconsistent_shape_is_an_error(change, named):
     with pytest.raises(ValueError, match=named):
         GPTConfig(**{"n_head": 4, "n_kv_head": 4, "n_embd": 32, **change})
 
 
-def test_more_tokens_than_the_context_are_refused():
+def test_more_tokens_than_the_context_are_an_error():
     model = GPT(SHAPES["one kv head"])
     with pytest.raises(ValueError, match="25 tokens.*context of 24"):
         model(torch.zeros(1, 25, dtype=torch.long))

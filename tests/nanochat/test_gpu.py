@@ -1,4 +1,4 @@
-"""What only a GPU runs, on the CPU: on the GPU that tests/pretend_cuda.py pretends, or traced as for a compiler."""
+"""The code for GPUs, tested on the CPU: on the pretended GPU of tests/pretend_cuda.py, or traced for a compiler."""
 
 import ast
 import inspect
@@ -11,9 +11,9 @@ import torch
 import torch._dynamo
 import torch.nn.functional as F
 from prepared_data import write_prepared
-from pretend_cuda import ANSWERS, CUDA, VARLEN_ATTN, flash_twin, pretended_gpu, use_varlen_attn  # noqa: F401
+from pretend_cuda import ANSWERS, CUDA, VARLEN_ATTN, use_varlen_attn
 from test_bench_train import JOB
-from test_engine import TOLD, Brackets
+from test_engine import SCHEMA_FIELDS, Brackets, generate
 from test_train import MICRO
 from torch._dynamo.testing import CompileCounterWithBackend
 
@@ -22,7 +22,7 @@ from nanochat.checkpoint_manager import load_checkpoint
 from nanochat.device import autocast
 from nanochat.distributed import Ranks
 from nanochat.engine import Engine
-from nanochat.functional import Documents, cap
+from nanochat.functional import PackedDocuments, cap
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.inference import prepare_for_inference
 from nanochat.loss_eval import score_batch
@@ -37,7 +37,12 @@ from tct_packing import packed_data_loader
 CPU = torch.device("cpu")
 LENGTHS = [5, 1, 16, 9, 3, 14]
 CONFIG = GPTConfig(sequence_len=16, vocab_size=50, n_layer=2, n_head=4, n_kv_head=4, n_embd=64)
-FEATURES = {"plain": {}, "grouped queries": {"n_kv_head": 2}, "states": TOLD, "an odd head size": {"n_embd": 24}}
+FEATURES = {
+    "plain": {},
+    "grouped queries": {"n_kv_head": 2},
+    "schema positions": SCHEMA_FIELDS,
+    "an odd head size": {"n_embd": 24},
+}
 INSTALLED = functional.varlen_attn
 KERNELS = VARLEN_ATTN | {"installed": INSTALLED}
 del KERNELS["2.12"]  # is as 2.13
@@ -68,7 +73,11 @@ def packed_batch(device, n_states=0):
     x, y = torch.randint(0, 50, (2, 1, sum(LENGTHS)))
     y[0, ::5] = -1
     states = torch.randint(0, n_states, x.shape) if n_states else None
-    return x.to(device), y.to(device), Documents.of(LENGTHS, 16, spare=8, states=states).to(device)
+    return (
+        x.to(device),
+        y.to(device),
+        PackedDocuments.of(LENGTHS, 16, pad_to_multiple=8, schema_positions=states).to(device),
+    )
 
 
 def distance(one, other) -> float:
@@ -76,7 +85,7 @@ def distance(one, other) -> float:
 
 
 # -----------------------------------------------------------------------------
-# the numbers are those of the CPU
+# the same numbers as on the CPU
 
 
 @pytest.mark.parametrize("fields", FEATURES.values(), ids=FEATURES)
@@ -87,9 +96,7 @@ def distance(one, other) -> float:
         *(pytest.param(kernel, torch.bfloat16, 0.03, id=version) for version, kernel in KERNELS.items()),
     ],
 )
-def test_loss_and_gradients_of_packed_documents_are_those_of_the_cpu(
-    pretended_gpu, monkeypatch, kernel, dtype, error, fields
-):  # noqa: F811
+def test_packed_loss_and_gradients_equal_the_cpus(pretended_gpu, monkeypatch, kernel, dtype, error, fields):
     use_varlen_attn(monkeypatch, kernel)
 
     def run(device, dtype):
@@ -97,7 +104,7 @@ def test_loss_and_gradients_of_packed_documents_are_those_of_the_cpu(
         model.gradient_checkpointing = device is CUDA
         x, y, documents = packed_batch(device, model.config.n_states)
         with autocast(device, dtype):
-            loss = model(x, y, documents=documents)
+            loss = model(x, y, layout=documents)
         loss.backward()
         return loss, {name: parameter.grad for name, parameter in model.named_parameters()}
 
@@ -122,7 +129,7 @@ def test_loss_and_gradients_of_packed_documents_are_those_of_the_cpu(
         ({"capability": (7, 5)}, False),
     ],
 )
-def test_the_kernel_gets_only_what_it_takes(pretended_gpu, monkeypatch, kernel, change, by_kernel):  # noqa: F811
+def test_the_kernel_gets_only_supported_heads(pretended_gpu, monkeypatch, kernel, change, by_kernel):
     use_varlen_attn(monkeypatch, kernel)
     case = {"dtype": torch.bfloat16, "size": 64, "capability": (9, 0)} | change
     pretended_gpu.stand_ins["torch.cuda.get_device_capability"].return_value = case["capability"]
@@ -131,7 +138,7 @@ def test_the_kernel_gets_only_what_it_takes(pretended_gpu, monkeypatch, kernel, 
         assert functional.kernel_takes(q) == (by_kernel and kernel is not None)
 
 
-def test_a_run_with_a_resume_is_that_of_the_cpu(pretended_gpu, monkeypatch, data, tmp_path):  # noqa: F811
+def test_a_resumed_run_equals_the_cpus(pretended_gpu, monkeypatch, data, tmp_path):
     monkeypatch.setattr(tct_train, "PRESETS", {"small": MICRO | {"device_batch_size": 2}})
     monkeypatch.setattr(RunLog, "redraw", lambda self: None)
 
@@ -150,10 +157,10 @@ def test_a_run_with_a_resume_is_that_of_the_cpu(pretended_gpu, monkeypatch, data
     assert pretended_gpu.stand_ins["torch.cuda.Event"].call_count == 8
 
 
-@pytest.mark.parametrize("told", [False, True])
+@pytest.mark.parametrize("with_schema", [False, True])
 @pytest.mark.parametrize("options", [{"temperature": 0}, {"top_k": 20, "top_p": 0.9, "min_p": 0.01}])
-def test_samples_are_those_of_the_cpu(pretended_gpu, told, options):  # noqa: F811
-    class Told(Brackets):
+def test_samples_equal_the_cpus(pretended_gpu, with_schema, options):
+    class Positioned(Brackets):
         def state_id(self):
             return min(self.depth, 5)
 
@@ -161,10 +168,18 @@ def test_samples_are_those_of_the_cpu(pretended_gpu, told, options):  # noqa: F8
             return [0]
 
     def run(device):
-        model = random_model(device, vocab_size=45, n_kv_head=2, **(TOLD if told else {}))
+        model = random_model(device, vocab_size=45, n_kv_head=2, **(SCHEMA_FIELDS if with_schema else {}))
         engine = Engine(model.eval(), stride=8)
-        return engine.generate(
-            [], 3, max_tokens=24, constraint_factory=Told, measure_allowed=True, max_repeats=4, batch_size=2, **options
+        return generate(
+            engine,
+            [],
+            3,
+            max_tokens=24,
+            constraint_factory=Positioned,
+            measure_allowed=True,
+            max_repeats=4,
+            batch_size=2,
+            **options,
         )
 
     with pretended_gpu:
@@ -172,15 +187,15 @@ def test_samples_are_those_of_the_cpu(pretended_gpu, told, options):  # noqa: F8
     assert [sample.tokens for sample in there] == [sample.tokens for sample in run(CPU)]
 
 
-def test_a_model_for_inference_generates_in_bfloat16(pretended_gpu):  # noqa: F811
+def test_a_model_for_inference_generates_in_bfloat16(pretended_gpu):
     with pretended_gpu:
-        engine = Engine(prepare_for_inference(random_model(CUDA, **TOLD), torch.bfloat16), stride=8)
-        samples = engine.generate([], 3, max_tokens=20, constraint_factory=lambda: Stay())
+        engine = Engine(prepare_for_inference(random_model(CUDA, **SCHEMA_FIELDS), torch.bfloat16), stride=8)
+        samples = generate(engine, [], 3, max_tokens=20, constraint_factory=lambda: Stay())
     assert [len(sample.tokens) for sample in samples] == [20] * 3
 
 
 class Stay:
-    """A constraint that allows everything in one state, for ever."""
+    """A constraint that allows every token at one schema position, without end."""
 
     def state_id(self):
         return 1
@@ -198,12 +213,12 @@ class Stay:
         return False
 
 
-def test_scores_of_tokens_are_those_of_the_cpu(pretended_gpu):  # noqa: F811
+def test_token_scores_equal_the_cpus(pretended_gpu):
     masks = np.packbits(np.random.default_rng(0).random((sum(LENGTHS), 50)) < 0.9, axis=1, bitorder="little")
 
     def run(device):
-        model = random_model(device, **TOLD).eval()
-        x, y, documents = packed_batch(device, TOLD["n_states"])
+        model = random_model(device, **SCHEMA_FIELDS).eval()
+        x, y, documents = packed_batch(device, SCHEMA_FIELDS["n_states"])
         return score_batch(model, x, y, documents, masks[(y.cpu().flatten() != -1).numpy()])
 
     with pretended_gpu:
@@ -217,7 +232,7 @@ def test_scores_of_tokens_are_those_of_the_cpu(pretended_gpu):  # noqa: F811
 # the host does not wait, and the functions are called as they are declared
 
 
-def test_no_update_waits_for_the_gpu(pretended_gpu, data):  # noqa: F811
+def test_no_update_waits_for_the_gpu(pretended_gpu, data):
     with pretended_gpu:
         model = GPT(GPTConfig(sequence_len=16, vocab_size=64, n_layer=1, n_head=1, n_kv_head=1, n_embd=8)).to(CUDA)
         loader = packed_data_loader(2, 16, "train", data, CUDA)
@@ -233,7 +248,7 @@ def test_no_update_waits_for_the_gpu(pretended_gpu, data):  # noqa: F811
 
 
 @pytest.mark.parametrize("mode", ["probe", "ceiling", "plain", "padded", "packed"])
-def test_the_benchmark_runs_on_a_gpu(pretended_gpu, monkeypatch, mode):  # noqa: F811
+def test_the_benchmark_runs_on_a_gpu(pretended_gpu, monkeypatch, mode):
     monkeypatch.setattr(train_job, "GPU_CEILING_SIZES", (8,))
     job = JOB | {"mode": mode, "device": "cuda", "dtype": "bfloat16"}
     if mode == "probe":
@@ -244,18 +259,18 @@ def test_the_benchmark_runs_on_a_gpu(pretended_gpu, monkeypatch, mode):  # noqa:
     assert result[expected[0]] == expected[1]
 
 
-def test_auto_is_bfloat16_on_a_gpu_that_has_it(pretended_gpu):  # noqa: F811
+def test_auto_is_bfloat16_on_a_gpu_that_has_it(pretended_gpu):
     has_it = pretended_gpu.stand_ins["torch.cuda.is_bf16_supported"]
     for has_it.return_value, dtype in ((True, torch.bfloat16), (False, torch.float32)):
         assert device.choose_dtype("auto", device.choose_device("auto")) is dtype
 
 
-def test_the_peak_of_a_gpu_is_found_by_its_name(pretended_gpu):  # noqa: F811
+def test_the_peak_of_a_gpu_is_found_by_its_name(pretended_gpu):
     assert device.peak_flops(CUDA) == 989e12
 
 
 @pytest.mark.parametrize("lacks", [None, "triton", "a C compiler", "Python.h"])
-def test_code_is_compiled_for_a_gpu_only_if_triton_finds_all_it_needs(monkeypatch, tmp_path, lacks):
+def test_compiling_for_a_gpu_needs_all_of_triton(monkeypatch, tmp_path, lacks):
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setattr(device.importlib.util, "find_spec", lambda name: None if lacks == name else "found")
     monkeypatch.setattr(device.shutil, "which", lambda name: None if lacks == "a C compiler" else "found")
@@ -269,7 +284,7 @@ def test_code_is_compiled_for_a_gpu_only_if_triton_finds_all_it_needs(monkeypatc
             device.choose_compile("on", CUDA)
 
 
-def test_generation_does_without_the_attention_that_is_compiled_for_every_shape(pretended_gpu):  # noqa: F811
+def test_generation_turns_off_cudnn_attention(pretended_gpu):
     with pretended_gpu:
         prepare_for_inference(random_model(CUDA), torch.bfloat16)
     pretended_gpu.stand_ins["torch.backends.cuda.enable_cudnn_sdp"].assert_called_once_with(False)
@@ -290,7 +305,7 @@ def test_ranks_share_gradients_but_no_buffers(monkeypatch, takes):
     stand_in.assert_called_once_with("a model", device_ids=[0], **{takes: False})
 
 
-def test_ranks_on_gpus_meet_by_nccl_and_on_the_host_by_gloo(monkeypatch):
+def test_ranks_use_nccl_on_gpus_and_gloo_on_the_host(monkeypatch):
     join = mock.create_autospec(torch.distributed.init_process_group)
     monkeypatch.setattr(torch.distributed, "init_process_group", join)
     monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: None)
@@ -302,7 +317,7 @@ def test_ranks_on_gpus_meet_by_nccl_and_on_the_host_by_gloo(monkeypatch):
     assert join.call_args.args == ("cpu:gloo,cuda:nccl",)
 
 
-def test_the_varlen_attn_we_know_is_that_of_the_installed_torch():
+def test_our_varlen_attn_has_the_installed_signature():
     version = ".".join(torch.__version__.split(".")[:2])
     if version not in VARLEN_ATTN:
         pytest.skip(f"torch {version} is not among those we know")
@@ -313,7 +328,7 @@ def test_the_varlen_attn_we_know_is_that_of_the_installed_torch():
     assert names[0] == names[1]
 
 
-def test_every_function_of_a_gpu_that_we_call_has_a_stand_in():
+def test_every_gpu_function_that_we_call_has_a_stand_in():
     found = set()
     for path in SHIPPED:
         for node in ast.walk(ast.parse(path.read_text())):
@@ -328,18 +343,18 @@ def test_every_function_of_a_gpu_that_we_call_has_a_stand_in():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])  # in blocks, and by the kernel
 @pytest.mark.parametrize("checkpoints", [False, True])
-def test_all_batches_of_one_shape_share_one_graph(flash_twin, monkeypatch, dtype, checkpoints):  # noqa: F811
-    """The code of a GPU is traced, forward and backward, without a break: whatever the lengths of the documents."""
+def test_all_batches_of_one_shape_share_one_graph(flash_twin, monkeypatch, dtype, checkpoints):
+    """The code for GPUs is traced, forward and backward, without a break for any document lengths."""
 
     def loss(x, weight, targets):
         return F.cross_entropy(cap(F.linear(x, weight)), targets, ignore_index=-1, reduction="sum")
 
-    model = random_model(CPU, **TOLD, n_kv_head=2, n_layer=1)
+    model = random_model(CPU, **SCHEMA_FIELDS, n_kv_head=2, n_layer=1)
     batches = []
     for lengths in ([16, 16], [5, 11, 16], [1, 2, 3, 10, 16]):
         x, y, states = torch.randint(0, 6, (3, 1, 32))
-        batches.append((x, y, Documents.of(lengths, longest=16, spare=8, states=states)))
-    expected = [model(x, y, loss_reduction="sum", documents=documents).item() for x, y, documents in batches]
+        batches.append((x, y, PackedDocuments.of(lengths, max_seqlen=16, pad_to_multiple=8, schema_positions=states)))
+    expected = [model(x, y, loss_reduction="sum", layout=documents).item() for x, y, documents in batches]
 
     monkeypatch.setattr(torch.backends.cuda, "is_flash_attention_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
@@ -351,7 +366,7 @@ def test_all_batches_of_one_shape_share_one_graph(flash_twin, monkeypatch, dtype
     compiled = torch.compile(model, backend=counter, fullgraph=True, dynamic=False)
     for (x, y, documents), wanted in zip(batches, expected):
         with autocast(CPU, dtype):
-            nats = compiled(x, y, loss_reduction="sum", documents=documents)
+            nats = compiled(x, y, loss_reduction="sum", layout=documents)
         nats.backward()
         assert nats.item() == pytest.approx(wanted, rel=1e-5 if dtype == torch.float32 else 0.02)
     assert counter.frame_count == 1

@@ -28,7 +28,7 @@ def named_groups(model, optimizers):
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_each_parameter_has_one_group_and_only_matrices_decay(name):
-    model = GPT(GPTConfig(**{**vars(CONFIG), "previous_token": True}))
+    model = GPT(GPTConfig(**{**vars(CONFIG), "previous_token": True, "n_states": 3, "state_attention": True}))
     optimizers = build_optimizers(model, name, weight_decay=0.1)
     groups = named_groups(model, optimizers)
     assert sum(len(group["params"]) for o in optimizers for group in o.param_groups) == len(groups)

@@ -36,7 +36,7 @@ def targets_of(batch):
 
 
 def as_tensors(batch):
-    return [batch[0], batch[1], batch[2].positions, batch[2].offsets]
+    return [batch[0], batch[1], batch[2].positions, batch[2].cu_seqlens]
 
 
 LENGTHS = st.lists(st.integers(1, C), min_size=1, max_size=30)

@@ -1,4 +1,4 @@
-"""The next token: drawn as often as it should be, and never one by which a sample would go into a loop."""
+"""The next token: drawn with its probability, and never one that repeats a block too often."""
 
 import math
 
@@ -8,13 +8,20 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanochat.sampling import LEAST_LOOP, Loops, leave_loops, refused_tokens, sample_tokens
+from nanochat.sampling import (
+    SHORT_REPETITION,
+    RepetitionTracker,
+    SamplingParams,
+    disallowed_mask,
+    mask_repetition,
+    sample_tokens,
+)
 
-VOCAB = 45  # no multiple of 32, so that the last word of a bitmask is a part
+VOCAB = 45  # not a multiple of 32, so that the last word of a bitmask is partly used
 
 
 def chi_square(counts: np.ndarray, probs: np.ndarray) -> float:
-    """The statistic in standard deviations from its mean, over the outcomes that are possible."""
+    """Return the statistic over possible outcomes, in standard deviations from its mean."""
     assert not counts[probs == 0].any()
     expected, degrees = probs[probs > 0] * counts.sum(), (probs > 0).sum() - 1
     statistic = ((counts[probs > 0] - expected) ** 2 / expected).sum()
@@ -22,7 +29,7 @@ def chi_square(counts: np.ndarray, probs: np.ndarray) -> float:
 
 
 def brute_force(logits, allowed, temperature, top_k, top_p, min_p=None):
-    """The distribution that the options ask for, one token at a time."""
+    """Return the distribution that the options describe, one token at a time."""
     weights = {i: math.exp(logits[i] / temperature) for i in allowed}
     ranked = sorted(weights, key=weights.get, reverse=True)[:top_k]
     total, kept, held = sum(weights[i] for i in ranked), [], 0.0
@@ -48,15 +55,16 @@ def brute_force(logits, allowed, temperature, top_k, top_p, min_p=None):
         (1.5, 12, 0.95, 0.1),
     ],
 )
-def test_frequencies_are_those_of_the_renormalised_distribution(temperature, top_k, top_p, min_p):
+def test_frequencies_follow_the_renormalized_distribution(temperature, top_k, top_p, min_p):
     random = np.random.default_rng(0)
     logits, allowed = random.normal(0, 1.5, VOCAB), random.choice(VOCAB, 20, replace=False)
     bits = np.zeros(64, dtype=np.uint8)
     bits[allowed] = 1
     rows = torch.tensor(logits, dtype=torch.float32).repeat(40_000, 1)
-    rows.masked_fill_(refused_tokens(np.packbits(bits, bitorder="little").tobytes(), VOCAB), -math.inf)
+    rows.masked_fill_(disallowed_mask(np.packbits(bits, bitorder="little").tobytes(), VOCAB), -math.inf)
     uniforms = torch.from_numpy(random.random(40_000, dtype=np.float32))
-    tokens, logprobs = sample_tokens(rows, uniforms, temperature, top_k, top_p, min_p)
+    sampling = SamplingParams(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
+    tokens, logprobs = sample_tokens(rows, uniforms, sampling)
     probs = brute_force(logits, allowed, temperature, top_k, top_p, min_p)
     assert chi_square(np.bincount(tokens, minlength=VOCAB), probs) < 4
     plain = brute_force(logits, allowed, 1.0, None, None)
@@ -65,46 +73,46 @@ def test_frequencies_are_those_of_the_renormalised_distribution(temperature, top
 
 @pytest.mark.parametrize("uniform", [0.0, 1 - 2**-24])
 @pytest.mark.parametrize("temperature", [1e-40, 1e-5, 1.0, 1e6])
-def test_extreme_draws_and_temperatures_pick_a_token_that_is_allowed(uniform, temperature):
+def test_extreme_draws_and_temperatures_pick_allowed_tokens(uniform, temperature):
     logits = torch.full((1, VOCAB), -math.inf)
     logits[0, [7, 20]] = torch.tensor([-14.9, 14.9])
-    token = sample_tokens(logits, torch.tensor([uniform]), temperature)[0].item()
+    token = sample_tokens(logits, torch.tensor([uniform]), SamplingParams(temperature=temperature))[0].item()
     assert token in (7, 20)
     if temperature < 1e-3:
         assert token == 20
 
 
 # -----------------------------------------------------------------------------
-# Loops
+# Repetition
 
 
-def test_a_loop_goes_on_where_there_is_no_other_way():
-    loops = [loops_after([5] * 30), None]
+def test_repetition_continues_if_no_other_token_is_left():
+    trackers = [tracker_after([5] * 30), None]
     logits = torch.zeros(2, 6)
-    assert leave_loops(logits, loops).tolist() == [[0, 0, 0, 0, 0, -math.inf], [0] * 6]
+    assert mask_repetition(logits, trackers).tolist() == [[0, 0, 0, 0, 0, -math.inf], [0] * 6]
     logits[0, :5] = -math.inf
-    assert leave_loops(logits, loops).equal(logits)
+    assert mask_repetition(logits, trackers).equal(logits)
 
 
 @given(st.integers(1, 30), st.integers(20, 80), st.integers(2, 5), st.lists(st.integers(0, 1), max_size=30))
-def test_what_counts_as_a_loop(length, count, times, begun):
+def test_repeating_tokens_follow_their_definition(length, count, times, begun):
     block = (begun or [0]) * length
     tokens = begun + (block[:length] * count)[:count]
     expected = {token for token in (0, 1) if in_loop([*tokens, token], times)}
-    assert set(loops_after(tokens, times).next_tokens()) == expected
+    assert set(tracker_after(tokens, times).repeating_tokens()) == expected
 
 
-def loops_after(tokens: list[int], times: int = 4) -> Loops:
-    loops = Loops(times)
+def tracker_after(tokens: list[int], times: int = 4) -> RepetitionTracker:
+    tracker = RepetitionTracker(times)
     for token in tokens:
-        loops.append(token)
-    return loops
+        tracker.append(token)
+    return tracker
 
 
 def in_loop(tokens: list[int], times: int) -> bool:
-    """The definition, in words of its own: do the last tokens repeat at some distance for longer than allowed?"""
+    """Return whether the last tokens repeat at some distance for longer than allowed: the definition, slowly."""
     for distance in range(1, len(tokens)):
-        most = max(times * distance, LEAST_LOOP)
+        most = max(times * distance, SHORT_REPETITION)
         last = tokens[-most - 1 :]
         if len(last) > most and last[distance:] == last[:-distance]:
             return True

@@ -7,7 +7,7 @@ import torch
 from prepared_data import write_prepared
 
 from nanochat.distributed import Ranks
-from nanochat.functional import Documents
+from nanochat.functional import PackedDocuments
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.optim import build_optimizers
 from nanochat.trainer import PendingStep, Trainer
@@ -57,7 +57,7 @@ def test_packed_windows_have_the_gradients_of_padded_ones(data):
     padded = next(tokenizing_distributed_data_loader(6, C, "train", data, seed=1))
     lengths = (padded[1] != -1).sum(1).tolist()
     x, y = (torch.cat([row[:n] for row, n in zip(rows, lengths)])[None] for rows in padded)
-    packed = x, y, Documents.of(lengths, C)
+    packed = x, y, PackedDocuments.of(lengths, C)
     one = gradients_of_a_step(trainer_of(), [(*padded, None)], sum(lengths))
     other = gradients_of_a_step(trainer_of(), [packed], sum(lengths))
     for name in one:

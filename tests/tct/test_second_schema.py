@@ -10,11 +10,11 @@ import pytest
 from check_jsonschema.builtin_schemas import get_builtin_schema
 from helpers import exit_code
 
+from script_tools.bitmask import allowed_tokens
 from scripts.stress import tokenizer as check_tokenizer
 from scripts.stress.mutations import Pool, mutate
 from tct import SchemaValidationError, Tokenizer
 from tct.json_text import compact
-from tct.masks import allowed_tokens
 from workflow_data import build_tokenizer
 from workflow_synth import taskfiles as sample_taskfiles
 

@@ -26,20 +26,6 @@ Mask = np.ndarray  # (words,) int32
 Part = tuple[Mask, list[tuple[Node, Outcome]]]  # a frame's own mask; the nodes within tokens where its value ends
 
 
-def unpack_bitmask(bitmask: np.ndarray) -> np.ndarray:
-    """Return the bits of a bit mask, int32 (..., words), as uint8 (..., words * 32).
-
-    >>> np.flatnonzero(unpack_bitmask(np.array([0b101, 1], np.int32)))
-    array([ 0,  2, 32])
-    """
-    return np.unpackbits(bitmask.view(np.uint8), axis=-1, bitorder="little")
-
-
-def allowed_tokens(row: Mask) -> np.ndarray:
-    """Return the token ids that one row of a bit mask allows, in ascending order."""
-    return np.flatnonzero(unpack_bitmask(row))
-
-
 class MaskCacheNode:
     """The masks of all states whose frames have the same views: by trie node. `inner` are the states within them."""
 

@@ -9,9 +9,9 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from script_tools.bitmask import allowed_tokens
 from tct.bpe import Symbols
 from tct.completion import complete
-from tct.masks import allowed_tokens
 from tct.state import DONE, State, start
 from tct.vocabulary import Vocabulary
 

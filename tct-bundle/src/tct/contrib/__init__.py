@@ -1,1 +1,1 @@
-"""Bridges to other libraries. Each module needs its library; import only those that you use."""
+"""Bridges to other libraries. Nothing else in tct imports them, because the libraries are optional."""

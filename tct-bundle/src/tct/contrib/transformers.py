@@ -9,7 +9,7 @@ Only torch is needed here, because transformers accepts any callable of this for
 import numpy as np
 import torch
 
-from tct.masks import unpack_bitmask
+from script_tools.bitmask import unpack_bitmask
 from tct.matcher import Matcher
 from tct.symbols import PAD
 from tct.tokenizer import Tokenizer
@@ -37,8 +37,8 @@ class TctLogitsProcessor:
         for index, row in enumerate(rows):
             if not self._matchers[row].fill_next_token_bitmask(bitmask, index):
                 bitmask[index, 0] = 1 << PAD
-        allowed = torch.from_numpy(unpack_bitmask(bitmask)[:, : scores.shape[1]])  # (B, V)
-        return scores.masked_fill(~allowed.to(scores.device, torch.bool), float("-inf"))
+        allowed = torch.from_numpy(unpack_bitmask(bitmask, scores.shape[1])).to(scores.device)  # (B, V)
+        return scores.masked_fill(~allowed, float("-inf"))
 
     def _matcher(self, row: tuple[int, ...]) -> Matcher:
         before = self._matchers.get(row[:-1])
