@@ -20,7 +20,7 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 import tct_github_workflow as tct
-from nanochat.device import choose_device, tune_process
+from nanochat.process import tune_process
 from script_tools.cli import ArgumentParser, cli_errors
 from script_tools.files import write_atomic, write_new_files
 from tct_github_workflow.files import load_text
@@ -40,7 +40,9 @@ def main(argv=None):
         args.output.mkdir(parents=True, exist_ok=True)
     linter = find_linter() if args.lint else None
     tune_process()
-    from workflow_generator import WorkflowGenerator  # imports torch, which --help does without
+    # torch is slow to import, and tune_process must come first
+    from nanochat.device import choose_device
+    from workflow_generator import WorkflowGenerator
 
     generator = WorkflowGenerator.load(args.checkpoint, choose_device(args.device), args.dtype)
     workflows = generator.stream(

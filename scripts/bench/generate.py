@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from statistics import median
 
-from nanochat.device import choose_device, choose_dtype, tune_process
+from nanochat.process import tune_process
 from script_tools.cli import ArgumentParser, cli_errors
 from script_tools.files import write_atomic
 from script_tools.tables import columns
@@ -24,7 +24,9 @@ from script_tools.tables import columns
 def main(argv=None):
     args = parse_arguments(argv)
     tune_process()
-    from scripts.bench import generation_variants as variants  # imports torch, which --help does without
+    # torch is slow to import, and tune_process must come first
+    from nanochat.device import choose_device, choose_dtype
+    from scripts.bench import generation_variants as variants
 
     device = choose_device(args.device)
     config = variants.load_config(args)

@@ -15,7 +15,7 @@ from itertools import islice
 import jsonschema_rs
 from tqdm import tqdm
 
-from nanochat.device import tune_process
+from nanochat.process import tune_process
 from script_tools.cli import ArgumentParser, cli_errors
 from tct_github_workflow import workflow_schema
 from tct_github_workflow.workflow_yaml import dump_workflow, load_workflow
