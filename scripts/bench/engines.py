@@ -114,10 +114,11 @@ class LLGuidance:
     name = "llguidance"
 
     def __init__(self, bpe):
-        from llguidance import LLMatcher  # optional
+        # an optional dependency
+        from llguidance import LLMatcher
         from llguidance.numpy import allocate_token_bitmask
 
-        from tct.contrib.llguidance import grammar_of, tokenizer_info  # imports llguidance
+        from tct.contrib.llguidance import grammar_of, tokenizer_info  # needs it too
 
         self._matcher_of, self._grammar_of = partial(LLMatcher, tokenizer_info(bpe, END)), grammar_of
         self._bpe = bpe

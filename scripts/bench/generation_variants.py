@@ -112,7 +112,8 @@ def hugging_face_variants(config: GPTConfig, device, new_tokens: int) -> dict[st
     if not importlib.util.find_spec("transformers"):
         print("Hugging Face is skipped: transformers is not installed")
         return {}
-    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM  # an optional dependency
+    # an optional dependency
+    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
     from transformers.utils import logging
 
     logging.set_verbosity_error()

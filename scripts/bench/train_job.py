@@ -64,9 +64,10 @@ def peak_memory() -> float:
 
 def probe(job: dict) -> dict:
     """Describe the machine, the data and the models. ValueError or OSError if the flags do not fit them."""
-    from nanochat import device as devices  # only ours has it
+    # not in the memory of the other jobs, and a checkout given by --against may lack them
+    from nanochat import device as devices
     from nanochat import packing
-    from workflow_data.loaders import open_split  # not in the memory of the other jobs
+    from workflow_data.loaders import open_split
 
     device = devices.choose_device(job["device"])
     padded_share, flops = 1.0, {}
@@ -123,7 +124,8 @@ def load_rows(job: dict):
 
 def train_this(job: dict, device, rows, pad_token: int):
     """Make updates as scripts.tct_train does. Yield (number of positions, function that checks the loss) for each."""
-    from nanochat import device as devices  # only ours has them
+    # a checkout given by --against may lack them
+    from nanochat import device as devices
     from nanochat import distributed, optim, packing, process, trainer
     from workflow_data.loaders import TrainLoader
 

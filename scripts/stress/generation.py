@@ -29,7 +29,8 @@ LONG = 2500  # tokens of a sample that outgrows the model's window again and aga
 def main(argv=None):
     args = parse_arguments(argv)
     tune_process()
-    from scripts.bench.generation_variants import untrained_generator  # imports torch, which --help does without
+    # torch is slow to import, and tune_process must come first
+    from scripts.bench.generation_variants import untrained_generator
     from workflow_generator import WorkflowGenerator
 
     trained = WorkflowGenerator.load(args.checkpoint)
