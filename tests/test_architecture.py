@@ -105,7 +105,7 @@ def test_functions_are_short():
 def lazy_imports() -> dict[str, bool]:
     """Return the places of all imports inside functions, and whether a comment gives the reason.
 
-    The comment is on the line of the import, or above the block of imports that it belongs to.
+    The comment is on the line of the import, or on the first line of its block of imports, or above that.
     """
     found = {}
     for module, path in sources().items():
@@ -116,7 +116,8 @@ def lazy_imports() -> dict[str, bool]:
                     first = node.lineno - 1
                     while lines[first - 1].lstrip().startswith(("from ", "import ")):
                         first -= 1
-                    has_reason = "#" in lines[node.end_lineno - 1] or lines[first - 1].lstrip().startswith("#")
+                    block = lines[first : node.end_lineno]
+                    has_reason = "#" in "".join(block) or lines[first - 1].lstrip().startswith("#")
                     found[f"{module}:{node.lineno}"] = has_reason
     return found
 

@@ -113,11 +113,11 @@ def matmul_flops(job: dict, device, synchronize) -> float:
 def load_rows(job: dict):
     """Return (rows, pad token): the prepared windows (R, C + 1) int16, or random ones without padding."""
     if job["data_dir"]:
-        from workflow_data.table_file import open_table  # not in the memory of jobs without data
+        from workflow_data.reader import load_table, read_metadata  # not in the memory of jobs without data
 
-        folder = Path(job["data_dir"]).expanduser()
-        metadata = json.loads((folder / "metadata.json").read_bytes())
-        return open_table(folder / "train.pt"), metadata["pad_token"]
+        metadata = read_metadata(job["data_dir"])
+        path = Path(job["data_dir"]).expanduser() / "train.pt"
+        return load_table(path, metadata["context_size"] + 1), metadata["pad_token"]
     shape = RANDOM_ROWS, job["config"]["sequence_len"] + 1
     return torch.randint(1, job["config"]["vocab_size"], shape, dtype=torch.int16), 0
 
