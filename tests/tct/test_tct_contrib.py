@@ -47,8 +47,8 @@ def test_scores_of_allowed_tokens_stay_as_they_are(tokenizer):
     assert torch.equal(left[0, allowed], scores[0, allowed])
 
 
-def test_a_prompt_that_begins_no_document_is_an_error(tokenizer):
-    with pytest.raises(ValueError, match="no beginning"):
+def test_a_prompt_that_starts_no_document_is_an_error(tokenizer):
+    with pytest.raises(ValueError, match="not the start"):
         TctLogitsProcessor(tokenizer)(torch.tensor([[3, 3]]), torch.zeros(1, tokenizer.vocab_size()))
 
 
