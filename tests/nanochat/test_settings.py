@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -54,3 +55,7 @@ def test_the_table_has_every_flag():
 def test_settings_import_nothing_slow():
     code = "import sys, nanochat.settings; sys.exit(bool({'torch', 'numpy', 'matplotlib'} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_the_readme_lists_all_flags():
+    assert flags_table().strip() in Path(__file__).parents[2].joinpath("README.md").read_text()
