@@ -324,7 +324,8 @@ def test_each_damage_has_an_error_with_a_remedy(sound, name):
 FILES = ("metadata.json", "train.pt", "val.pt", "train_states.pt", "val_states.pt", "workflows.jsonl")
 
 
-@settings(max_examples=80)
+@pytest.mark.slow
+@settings(max_examples=200)
 @given(st.data(), st.sampled_from(FILES), st.booleans())
 def test_random_damage_is_harmless_or_a_user_error(tmp_path_factory, data, name, cuts):
     folder = tmp_path_factory.mktemp("sound")
@@ -346,7 +347,8 @@ JSON_VALUES = st.recursive(
 )
 
 
-@settings(max_examples=80)
+@pytest.mark.slow
+@settings(max_examples=200)
 @given(st.data(), JSON_VALUES)
 def test_any_metadata_is_harmless_or_a_user_error(tmp_path_factory, data, value):
     folder = tmp_path_factory.mktemp("sound")

@@ -85,6 +85,7 @@ def evaluated(checkpoint, prepared, tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_an_untrained_model_scores_as_chance(evaluated, prepared):
     results = json.loads((evaluated / "eval.json").read_text())
     split = json.loads((prepared / "metadata.json").read_text())["splits"]["val"]

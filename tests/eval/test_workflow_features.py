@@ -109,6 +109,7 @@ def test_triggers_come_in_three_forms(on):
     assert features.triggers({"on": on}) == ["push"]
 
 
+@pytest.mark.slow
 @given(anything)
 def test_any_value_has_features(value):
     for workflow in (

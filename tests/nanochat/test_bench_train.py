@@ -217,12 +217,14 @@ def test_the_ceiling_is_a_speed(monkeypatch):
 # another checkout
 
 
+@pytest.mark.slow
 def test_a_broken_checkout_is_one_sentence(tmp_path):
     write_checkout(tmp_path, __init__="", gpt="import no_such_module")
     with pytest.raises(ValueError, match="does not run as .*: ModuleNotFoundError: .*no_such_module'$"):
         bench_train.run({**JOB, "mode": "against", "against": str(tmp_path)})
 
 
+@pytest.mark.slow
 def test_our_nanochat_never_replaces_the_other(tmp_path):
     write_checkout(tmp_path, gpt=OTHER)  # not a package, so Python finds ours
     with pytest.raises(ValueError, match="in its place"):

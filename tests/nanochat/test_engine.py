@@ -295,6 +295,7 @@ def test_forced_tokens_equal_sampled_tokens(model, engine, temperature):
 # Rows, seeds, threads
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("constraint", [None, Brackets, ClosableBrackets])
 def test_a_sample_depends_only_on_seed_and_index(engine, constraint):
     def tokens(num_samples, batch_size, seed=0):
@@ -318,6 +319,7 @@ def test_processes_can_share_the_samples_of_one_seed(engine):
     assert {step.index for step in stream(engine, [], 4, first=4, **options)} == {4, 5, 6, 7}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     Version(torch.__version__) < Version("2.13"),
     reason="oneDNN of older torch may add up in another order for another number of rows",
@@ -444,6 +446,7 @@ def test_a_bfloat16_model_generates():
 # Endings
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("temperature", [0.0, 1.0, 5.0])
 @pytest.mark.parametrize("max_tokens", [2, 3, 5, 17, 60, 340])
 def test_with_closing_tokens_every_sample_is_complete(engine, temperature, max_tokens):

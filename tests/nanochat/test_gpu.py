@@ -157,6 +157,7 @@ def test_a_resumed_run_equals_the_cpus(pretended_gpu, monkeypatch, data, tmp_pat
     assert pretended_gpu.stand_ins["torch.cuda.Event"].call_count == 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("with_schema", [False, True])
 @pytest.mark.parametrize("options", [{"temperature": 0}, {"top_k": 20, "top_p": 0.9, "min_p": 0.01}])
 def test_samples_equal_the_cpus(pretended_gpu, with_schema, options):
@@ -341,6 +342,7 @@ def test_every_gpu_function_that_we_call_has_a_stand_in():
 # compiled
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])  # in blocks, and by the kernel
 @pytest.mark.parametrize("checkpoints", [False, True])
 def test_all_batches_of_one_shape_share_one_graph(flash_twin, monkeypatch, dtype, checkpoints):

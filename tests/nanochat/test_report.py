@@ -219,6 +219,7 @@ def test_a_full_disk_is_reported_once_per_file(tmp_path, file_size_limit, capsys
     assert (tmp_path / "metrics.jsonl").read_text().count("\n") == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "curves.png", "README.md", "the log file"])
 def test_a_file_that_cannot_be_written_is_reported_once(folder, capsys, monkeypatch, name):
     if name != "curves.png":

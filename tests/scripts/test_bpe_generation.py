@@ -76,6 +76,7 @@ def test_a_missing_or_different_tokenizer_is_named(tmp_path):
 # the raw model
 
 
+@pytest.mark.slow
 def test_the_raw_model_generates_until_its_end_token(generator):
     samples = generator.generate(60, constrained=False, max_tokens=200, seed=1)
     assert {sample.finish_reason for sample in samples} == {"complete", "length"}

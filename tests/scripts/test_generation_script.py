@@ -231,6 +231,7 @@ def recommended(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weights", ["checkpoint", "random"])
 def test_the_benchmark_measures_recommended_models(recommended, tmp_path, monkeypatch, weights):
     monkeypatch.setattr(generation_variants, "read_rate", lambda device: 1e10)  # which reads a gigabyte
@@ -270,6 +271,7 @@ class Counting:
         return [["finding"] * (len(text) % 3) for text in texts]
 
 
+@pytest.mark.slow
 def test_with_a_linter_best_of_prefers_few_findings(tct_checkpoint):
     generator = WorkflowGenerator.load(tct_checkpoint)
     options = dict(max_tokens=60, temperature=1.5, seed=4)
@@ -294,6 +296,7 @@ def test_a_missing_linter_is_named_before_any_work(tct_checkpoint, capsys, monke
 # the stress check, on a small scale
 
 
+@pytest.mark.slow
 def test_the_stress_check_passes_and_detects_faults(recommended, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(check_generation, "LONG", 300)
     (tmp_path / "x.yml").write_text("name: X\non: push\njobs:\n  a:\n    runs-on: x\n    steps:\n      - run: make\n")

@@ -178,6 +178,7 @@ def test_the_loss_starts_at_a_uniform_guess_and_falls(train):
     assert losses[-1] < losses[0] - 0.5
 
 
+@pytest.mark.slow
 def test_a_run_writes_checkpoints_metrics_and_a_picture(train, pictures):
     folder = train("run", save_every=3)
     assert list_steps(folder) == [3, 6, 8]
@@ -190,6 +191,7 @@ def test_a_run_writes_checkpoints_metrics_and_a_picture(train, pictures):
     assert model.config.n_embd == 16
 
 
+@pytest.mark.slow
 def test_an_experiment_has_report_config_logs_and_samples(tmp_path, monkeypatch, pictures, capsys):
     vocabulary = {"vocab_size": tct.vocab_size(), "context_size": 64}
     monkeypatch.setattr(tct_train, "PRESETS", {"small": MICRO | vocabulary})
@@ -279,6 +281,7 @@ RECIPES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop_at", [1, 3, 5, 6])
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_resumed_run_has_the_same_weights(train, tmp_path, recipe, stop_at):
@@ -362,6 +365,7 @@ def torchrun(command, data, spawn):
     return run
 
 
+@pytest.mark.slow
 def test_two_ranks_equal_one_that_accumulates(train, tmp_path, torchrun, capsys):
     flags = {"schedule": "constant", "dropout": 0.2}
     one, two = train("one", num_iterations=3, gradient_accumulation=2, **flags), tmp_path / "two"
@@ -380,6 +384,7 @@ def test_two_ranks_equal_one_that_accumulates(train, tmp_path, torchrun, capsys)
     assert_equal_weights(weights(straight, 6), weights(two, 6))
 
 
+@pytest.mark.slow
 def test_torchrun_resumes_a_run_that_lost_a_rank(train, tmp_path, torchrun):
     straight = train("straight", num_iterations=9, gradient_accumulation=2, save_every=3)
     output = torchrun(tmp_path / "killed", "--num_iterations=9", "--save_every=3", restarts=1, die_at=8)
@@ -443,6 +448,7 @@ def test_a_signal_saves_and_the_run_resumes(train, tmp_path, monkeypatch, capsys
     assert_equal_weights(weights(train("straight"), 8), weights(resumed, 8))
 
 
+@pytest.mark.slow
 def test_a_killed_run_continues_from_its_last_checkpoint(train, tmp_path, endless):
     """scripts.stress.training does this more often, with a model of real size."""
     flags = ["--save_every=1"]

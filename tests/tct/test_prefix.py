@@ -149,6 +149,7 @@ def check(prefix, tokens) -> None:
 # -- JSON
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(st.sampled_from([ODD, *WORKFLOWS]), st.booleans(), st.floats(0, 1))
 def test_json_cut_anywhere_is_kept(workflow, ascii, share):
@@ -256,6 +257,7 @@ def test_a_byte_order_mark_says_nothing(text):
     assert (marked, marked.pending) == (plain, plain.pending)
 
 
+@pytest.mark.slow
 @settings(max_examples=150)
 @given(st.sampled_from([ODD, *WORKFLOWS]), st.floats(0, 1))
 def test_yaml_cut_anywhere_is_kept(workflow, share):
@@ -267,6 +269,7 @@ def test_yaml_cut_anywhere_is_kept(workflow, share):
         assert keeps_yaml(json.loads(whole), cut)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", [HAND_WRITTEN, WITH_PROPERTIES])
 def test_every_style_of_yaml_is_read_up_to_any_cut(text):
     tokens = tct.encode(compact(load_workflow(text)))
@@ -371,6 +374,7 @@ def test_any_schema_has_prefixes():
 # -- token healing
 
 
+@pytest.mark.slow
 @settings(max_examples=500)
 @given(st.data())
 def test_settled_words_stay_as_they_are(data):
@@ -501,6 +505,7 @@ def test_a_generator_goes_on_where_a_text_is_cut():
 # -- real workflows
 
 
+@pytest.mark.slow
 def test_real_workflows_cut_anywhere_are_kept(corpus):
     rng = random.Random(0)
     for name in rng.sample(find_files(corpus / "workflows"), 60):

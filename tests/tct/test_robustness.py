@@ -36,6 +36,7 @@ def large(jobs: int) -> dict:
 # the module
 
 
+@pytest.mark.slow
 def test_a_workflow_of_5_megabytes_comes_back():
     text = compact(large(5000))
     assert len(text) > 5e6
@@ -43,12 +44,14 @@ def test_a_workflow_of_5_megabytes_comes_back():
     assert tct.decode(tokens) == (text, len(tokens), len(tokens))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["a", " ", "\n", "${{ ", "/", "é🚀", "0123456789", "ab_", "echo hello\n"])
 def test_a_string_of_a_megabyte_comes_back(text):
     value = compact({"on": "push", "env": {"A": text * (1_000_000 // len(text))}, "jobs": {"a": {"runs-on": "x"}}})
     assert tct.decode(tct.encode(value))[0] == value
 
 
+@pytest.mark.slow
 def test_30_000_keys_and_as_many_items_come_back():
     env = {f"KEY_{index}": index for index in range(30_000)}
     value = compact({"on": {"push": {"branches": list(env)}}, "env": env, "jobs": {"a": {"runs-on": "x"}}})
@@ -181,6 +184,7 @@ def run(script, *flags) -> str:
     return output
 
 
+@pytest.mark.slow
 def test_preparation_names_each_of_them_with_its_reason(folder):
     output = folder.parent / "prepared"
     run("prepare_training_data", "--input", folder, "--output", output, "--num-workers", 1)

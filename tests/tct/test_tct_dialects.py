@@ -16,6 +16,7 @@ DRAFT_04, DRAFT_06, DRAFT_07, DRAFT_2019, DRAFT_2020 = DRAFTS = list(DIALECTS)
 LEAVES = st.just({}) | st.builds(lambda t: {"type": t}, TYPES)  # no booleans: draft-04 does not take them
 
 
+@pytest.mark.slow
 @settings(max_examples=150)
 @given(
     st.builds(lambda draft, schema: {"$schema": draft, **schema}, st.sampled_from(DRAFTS), referring(LEAVES)),

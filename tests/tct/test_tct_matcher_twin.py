@@ -291,6 +291,7 @@ def two_tokens(document: Symbols, symbols_of: list[Symbols], random: Random) -> 
     return random.choice(left), random.choice(right)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LANGUAGES)
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_mask_after_every_beginning_of_a_document_is_that_of_the_twin(name, seed):
@@ -406,6 +407,7 @@ class MatcherBesideTwin(RuleBasedStateMachine):
             tree = tree[symbol]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LANGUAGES)
 def test_matcher_and_twin_answer_alike_whatever_they_are_asked(name):
     beside = type("Beside", (MatcherBesideTwin,), {"name": name})

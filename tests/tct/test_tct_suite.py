@@ -39,6 +39,7 @@ def canonical(text: str) -> str:
     return json.dumps(json.loads(text, parse_float=lambda n: int(float(n)) if float(n).is_integer() else float(n)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file, index", GROUPS, ids=lambda part: str(part))
 def test_each_schema_is_refused_or_followed_on_every_instance(file, index):
     group = GROUPS[file, index]

@@ -57,6 +57,7 @@ def test_decode_gives_the_text_back_and_counts_surplus_tokens():
     assert tct.decode([*tokens, 0, 0, 0]) == (compact(LARGER), len(tokens), len(tokens) + 3)
 
 
+@pytest.mark.slow
 def test_every_valid_real_workflow_round_trips_and_every_other_is_refused(corpus):
     judge = jsonschema_rs.validator_for(tct.workflow_schema())
     refused = 0
@@ -250,6 +251,7 @@ def test_an_artifact_is_refused_where_it_does_not_fit(tmp_path):
             Tokenizer.load(path)
 
 
+@pytest.mark.slow
 def test_the_committed_artifact_is_what_the_corpus_gives(corpus, tmp_path):
     import subprocess
     import sys

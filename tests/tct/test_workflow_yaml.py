@@ -281,6 +281,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=400)
 @given(st.one_of(JSON, st.fixed_dictionaries({"on": JSON, "jobs": st.dictionaries(TEXT, JSON)})))
 def test_what_is_written_reads_back_equal_with_types_and_key_order(value):
