@@ -148,6 +148,7 @@ def test_large_numbers_keep_the_columns_apart(checkpoint, tmp_path, capsys):
     assert re.split("  +", line) == ["perplexity", "1419.4381", "1181.2107 to 98765.4321"]
 
 
+@pytest.mark.slow
 def test_sampling_flags_shape_the_samples_and_are_reported(checkpoint, prepared, evaluated, tmp_path):
     results = evaluate(checkpoint, prepared, tmp_path / "half", "--num_completions=0", "--top_p=0.5")
     texts = [
@@ -170,6 +171,7 @@ def test_two_ranks_return_the_same_figures(checkpoint, prepared, tmp_path):
     assert (tmp_path / "here/eval.json").read_text() == (tmp_path / "there/eval.json").read_text()
 
 
+@pytest.mark.slow
 def test_missing_tools_are_reported(checkpoint, prepared, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.chdir(tmp_path)

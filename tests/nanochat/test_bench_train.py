@@ -235,6 +235,7 @@ def test_our_nanochat_never_replaces_the_other(tmp_path):
 # the script
 
 
+@pytest.mark.slow
 def test_one_small_run(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(bench_train, "ROUNDS", 1)
     write_checkout(tmp_path / "other", __init__="", gpt=OTHER, parts=PARTS)

@@ -52,6 +52,7 @@ def test_a_restart_after_a_machine_fault_runs(torchrun, capsys):
     assert capsys.readouterr().err == "error: the network is gone\nerror: the disk is full\n"
 
 
+@pytest.mark.slow
 def test_torchrun_prints_an_error_once():
     command = [
         sys.executable,

@@ -64,6 +64,7 @@ def test_packed_windows_have_the_gradients_of_padded_ones(data):
         assert (other[name] - one[name]).norm() <= 2e-6 * one[name].norm(), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_the_loss_falls(data, optimizer):
     trainer, loader = trainer_of(optimizer=optimizer), packed_data_loader(4, C, "train", data)

@@ -100,6 +100,7 @@ def test_the_examples_run(example, capsys):
     assert said in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_script_runs_by_its_path_too(tct_checkpoint):
     command = [
         sys.executable,

@@ -36,16 +36,19 @@ def results(tmp_path_factory) -> Path:
     return output
 
 
+@pytest.mark.slow
 def test_the_step_before_and_after_a_failed_one_runs(tmp_path):
     statuses = run_campaign(tmp_path / "results", "fast", "trained")
     assert statuses == {"correct": "ok", "fast": FAILED, "trained": FAILED}
 
 
+@pytest.mark.slow
 def test_what_comes_back_is_small_enough(results):
     sizes = [path.stat().st_size for path in results.iterdir()]
     assert len(sizes) <= 8 and max(sizes) <= 15 << 20 and sum(sizes) <= 60 << 20
 
 
+@pytest.mark.slow
 def test_a_report_and_a_model_are_made_of_what_came_back(results, tmp_path):
     report, model = tmp_path / "report", tmp_path / "model"
     command = [sys.executable, FOLDER / "report.py", results, "--output", report, "--model", model]

@@ -77,6 +77,7 @@ def no_processes(monkeypatch):
     monkeypatch.setattr(run_study, "ThreadPoolExecutor", Here)
 
 
+@pytest.mark.slow
 def test_a_study_runs_each_arm_once_and_reports(workflows, tmp_path, monkeypatch, capsys, no_processes):
     study, work = write_study(tmp_path / "rates"), tmp_path / "work"
     (study / "conclusion.md").write_text("## What we conclude\n\nNothing.")
@@ -147,6 +148,7 @@ def test_a_failing_command_is_reported_by_its_last_line(tmp_path):
         run_study.Runner(flags, {}).call(["-c", code], tmp_path / "output.log")
 
 
+@pytest.mark.slow
 def test_a_stopped_study_saves_its_runs(workflows, tmp_path, spawn):
     study, work = write_study(tmp_path / "stopped"), tmp_path / "work"
     trained = json.loads((study / "study.json").read_text())["train"]

@@ -127,8 +127,8 @@ def nested(levels: int) -> str:
 FILES = {  # name -> (text, what prepare_training_data makes of it, what its message says)
     "good.json": (compact(large(2)), None, ""),
     "good.yml": (dump_workflow(large(3)), None, ""),
-    "large.json": (compact(large(2500)), "too_long", "--stride 64 would do"),
-    "large.yml": (dump_workflow(large(2500)), "too_long", "--stride 64 would do"),
+    "large.json": (compact(large(2500)), "too_long", "use --stride 64"),
+    "large.yml": (dump_workflow(large(2500)), "too_long", "use --stride 64"),
     "deep90.json": (nested(90), None, ""),
     "deep90.yml": (nested(89), None, ""),
     "deep500.json": (nested(500), "not_schema_valid", "nested more than 100 levels"),

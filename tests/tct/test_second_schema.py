@@ -60,6 +60,7 @@ def test_the_sample_is_valid_distinct_and_of_many_owners(taskfiles):
     assert len({name.split("__")[0] for name, _ in sample_taskfiles.compose_taskfiles(COUNT)}) >= 10
 
 
+@pytest.mark.slow
 def test_every_document_round_trips_with_its_keys_in_order(tokenizer, taskfiles):
     assert tokenizer.vocab_size() == VOCAB_SIZE
     characters = tokens = 0
@@ -86,6 +87,7 @@ def test_the_verdict_on_damaged_documents_is_that_of_jsonschema(tokenizer, taskf
     assert 200 < valid < 1300
 
 
+@pytest.mark.slow
 def test_random_walks_end_in_valid_documents(tokenizer):
     mask = np.zeros((1, (tokenizer.vocab_size() + 31) // 32), np.int32)
     for seed in range(300):
@@ -113,6 +115,7 @@ def test_a_schema_may_start_with_a_byte_order_mark(tmp_path):
     assert check_tokenizer.load_tokenizer(tmp_path / "schema.json", None).schema == SCHEMA
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "schema, corpus, vocab_size, message",
     [

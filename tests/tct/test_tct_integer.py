@@ -58,6 +58,7 @@ def is_same(one, other) -> bool:
     return not isinstance(other, bool) and exact(one) == exact(other)
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(SCHEMAS, st.lists(VALUES, min_size=1, max_size=8))
 @example({"enum": [LONG]}, [LONG, 2**55, 2**55 + 2])
@@ -82,6 +83,7 @@ def test_the_verdict_is_that_of_jsonschema_and_the_matcher_takes_what_is_valid(s
             assert matcher.accept_tokens(tokens) and matcher.is_terminated()
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(SCHEMAS, st.randoms(use_true_random=False))
 @example({"enum": [LONG]}, Random(0))

@@ -89,6 +89,7 @@ def judge_of(schema):
     return judge
 
 
+@pytest.mark.slow
 @settings(max_examples=150)
 @given(SCHEMAS, st.lists(VALUES, min_size=1, max_size=6), st.randoms(use_true_random=False))
 def test_references_mean_what_they_point_to(schema, values, random):

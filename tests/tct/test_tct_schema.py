@@ -48,12 +48,14 @@ def schemas_over(inner):
 SCHEMAS = st.recursive(st.booleans() | st.builds(lambda t: {"type": t}, TYPES), schemas_over, max_leaves=6)
 
 
+@pytest.mark.slow
 @settings(max_examples=250)
 @given(SCHEMAS, st.lists(VALUES, min_size=1, max_size=6))
 def test_the_verdict_is_that_of_jsonschema_and_valid_documents_come_back(schema, values):
     check_verdicts(schema, values, jsonschema_rs.Draft7Validator(schema))
 
 
+@pytest.mark.slow
 @settings(max_examples=120)
 @given(SCHEMAS, st.randoms(use_true_random=False))
 def test_what_the_matcher_lets_through_is_valid_and_written_in_one_way(schema, random):
