@@ -20,7 +20,6 @@ STEP = r"(?P<step>\d{6}|[1-9]\d{6,})"  # as {step:06d} writes it
 TENSOR_FILE = re.compile(rf"(?P<kind>model|optim)_{STEP}\.pt")
 TEMPORARY_FILE = re.compile(rf"\.(model|optim)_{STEP}\.pt\.tmp")
 META_FILE = re.compile(rf"meta_{STEP}\.json")
-REMOVED_FIELDS = ("resid_scalars", "x0_scalars")  # of the GPTConfig, in older meta files
 
 
 def save_checkpoint(checkpoint_dir, step: int, model_state: dict, optim_state: dict | None, meta: dict):
@@ -155,14 +154,7 @@ def load_meta(folder: Path, step: int) -> dict:
         complete = False
     if not complete:
         raise ValueError(damaged(folder, meta_path(folder, step).name, step))
-    return meta | {"model_config": supported_fields(meta["model_config"])}
-
-
-def supported_fields(model_config: dict) -> dict:
-    """Drop the fields of a GPTConfig that older versions had, all off. ValueError if the model uses one."""
-    if used := [name for name in REMOVED_FIELDS if model_config.get(name)]:
-        raise ValueError(f"the model uses {used[0]}, which is no longer supported: use the version that trained it")
-    return {name: value for name, value in model_config.items() if name not in REMOVED_FIELDS}
+    return meta
 
 
 def load_tensors(folder: Path, name: str, meta: dict, device):

@@ -6,7 +6,7 @@ field of GPTConfig that is off by default.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,6 @@ from nanochat.functional import IGNORE_INDEX, Layout, cap, capped_cross_entropy
 NORM_EPS = 1.1920929e-07  # torch.finfo(torch.float32).eps, in every dtype
 ROTARY_BASE = 10000  # RoFormer, https://arxiv.org/abs/2104.09864
 SCHEMA_FEATURES = 16  # features of a schema position in attention
-REMOVED_FIELDS = ("resid_scalars", "x0_scalars")  # old checkpoints have them, nearly always off
 
 
 @dataclass(frozen=True)
@@ -56,12 +55,15 @@ class GPTConfig:
             raise ValueError(f"GPTConfig: n_head {self.n_head} must be a multiple of n_kv_head {self.n_kv_head}")
 
     @classmethod
-    def from_dict(cls, fields: dict) -> "GPTConfig":
-        """Return the config that a checkpoint's metadata describes. ValueError if it uses a removed feature."""
-        for name in REMOVED_FIELDS:
-            if fields.get(name):
-                raise ValueError(f"the checkpoint was trained with {name}, which this version no longer has")
-        return cls(**{name: value for name, value in fields.items() if name not in REMOVED_FIELDS})
+    def from_dict(cls, values: dict) -> "GPTConfig":
+        """Return the config that a checkpoint's metadata describes. ValueError if it uses a field that is unknown here.
+
+        An unknown field that is off is ignored: older versions had some.
+        """
+        known = {field.name for field in fields(cls)}
+        if used := [name for name, value in values.items() if value and name not in known]:
+            raise ValueError(f"the model uses {used[0]}, which is not supported: use the version that trained it")
+        return cls(**{name: value for name, value in values.items() if name in known})
 
     @property
     def head_dim(self) -> int:

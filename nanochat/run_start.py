@@ -65,7 +65,8 @@ class Start:
 
     def model_config(self, fields: dict) -> GPTConfig:
         """Return the shape of the checkpoint's model; the fields are those of a new model."""
-        return GPTConfig(**(self.meta["model_config"] | {"dropout": self.settings.dropout} if self.meta else fields))
+        saved = self.meta["model_config"] | {"dropout": self.settings.dropout} if self.meta else fields
+        return GPTConfig.from_dict(saved)
 
     @property
     def record_dir(self) -> Path:

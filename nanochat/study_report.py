@@ -7,7 +7,6 @@ from statistics import fmean, stdev
 
 import torch
 
-from nanochat.checkpoint_manager import supported_fields
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.run_folder import CONFIG, METRICS, read_metrics
 from script_tools.figures import new_figure
@@ -42,14 +41,14 @@ def cost_table(names: list[str], settings: list, model_fields: list[dict]) -> st
 def weightless(model_fields: dict) -> GPT:
     """Return a model without weights in memory, to count parameters and FLOPs."""
     with torch.device("meta"):
-        return GPT(GPTConfig(**model_fields))
+        return GPT(GPTConfig.from_dict(model_fields))
 
 
 def run_figures(folder: Path) -> dict:
     """Return the figures of a training run that the report shows, from its config and its metrics."""
     config, records = json.loads((folder / CONFIG).read_bytes()), read_metrics(folder / METRICS)
     model, settings, split = (
-        weightless(supported_fields(config["model_config"])),
+        weightless(config["model_config"]),
         config["settings"],
         config["data"]["splits"]["val"],
     )

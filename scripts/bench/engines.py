@@ -148,7 +148,7 @@ class XGrammar:
     """xgrammar without `oneOf` next to `properties`. With it, its grammar rejects nearly all workflows."""
 
     name = "xgrammar"
-    dropped = "oneOf beside properties"
+    dropped = "oneOf next to properties"
 
     def __init__(self, bpe):
         import xgrammar  # optional

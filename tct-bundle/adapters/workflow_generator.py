@@ -148,7 +148,7 @@ def most_likely(workflows: list[GeneratedWorkflow]) -> GeneratedWorkflow:
 
 
 class Unconstrained:
-    """The part that all constraints share which allow every token."""
+    """Allow every token."""
 
     def fill_next_token_bitmask(self, bitmask, index: int = 0) -> bool:
         bitmask[index] = -1
@@ -218,7 +218,7 @@ class BpeLanguage:
             from tct.contrib.llguidance import LLGuidanceConstraint  # an optional dependency
         except ImportError as error:
             raise ValueError(
-                "a model of BPE tokens is constrained by llguidance: pip install -e '.[bench]', or sample "
+                "a model of BPE tokens is constrained by llguidance: pip install llguidance, or sample "
                 f"without constraint ({error})"
             ) from None
         return LLGuidanceConstraint.compile(self.tokenizer.library, tct.workflow_schema(), END)

@@ -188,7 +188,7 @@ def test_removed_fields_that_are_off_are_ignored(folder):
 
 def test_a_model_that_uses_a_removed_field_is_refused(folder):
     edit_config(folder, x0_scalars=True)
-    with pytest.raises(ValueError, match="x0_scalars, which is no longer supported"):
+    with pytest.raises(ValueError, match="x0_scalars, which is not supported"):
         load_model(folder)
 
 

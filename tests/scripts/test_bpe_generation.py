@@ -1,7 +1,6 @@
 """Generation with BPE tokens: raw until the end token, or constrained by llguidance; the text may not be JSON."""
 
 import json
-import re
 import sys
 
 import numpy as np
@@ -167,7 +166,7 @@ def test_a_prompt_outside_the_grammar_is_an_error(constrained):
 def test_without_llguidance_the_error_names_the_remedy(generator, monkeypatch):
     monkeypatch.delitem(sys.modules, "tct.contrib.llguidance", raising=False)
     monkeypatch.setitem(sys.modules, "llguidance", None)
-    with pytest.raises(ValueError, match=re.escape("pip install -e '.[bench]'")):
+    with pytest.raises(ValueError, match="pip install llguidance"):
         generator.generate(1)
     assert generator.generate(1, constrained=False, max_tokens=3)
 

@@ -134,7 +134,7 @@ def completions(prefix, count=2) -> list[str]:
 
 
 def check(prefix, tokens) -> None:
-    """The document of which these are the tokens goes on from the prefix, and is tokenised as ever."""
+    """Assert that a document's tokens continue the prefix, and are those of the whole document."""
     assert tokens[: prefix.n_stable] == prefix[: prefix.n_stable]
     rest = spelled(tokens[prefix.n_stable :])
     assert any(rest[: len(way)] == way for way in prefix.pending)

@@ -1,8 +1,8 @@
 """The JSON Schema Test Suite for draft-07, run whole: a schema is followed on every instance, or refused.
 
 json_schema_suite_refused.json is a ratchet: it lists the schemas that the compiler refuses, by file and by index
-in the file, each with the keyword. Where a change of what is supported makes the test fail,
-`python tests/test_tct_suite.py` writes the list anew.
+in the file, each with the keyword. If a change of what is supported makes the test fail,
+`python tests/tct/test_tct_suite.py` writes the list again.
 """
 
 import json
