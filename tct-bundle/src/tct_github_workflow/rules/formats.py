@@ -1,0 +1,298 @@
+"""The forms of texts that are not free: identifiers, actions, schedules, filter patterns and shells.
+
+A format checks a complete text, and proposes how a text that is cut anywhere may go on (see endings.py).
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import product
+
+from .scope import IDENTIFIER
+
+
+@dataclass(frozen=True)
+class Format:
+    """`fault` returns what is wrong with a text, or an empty string. `endings` proposes rests of a text."""
+
+    rule: str
+    fault: Callable[[str], str]
+    endings: Callable[[str], Iterator[str]]
+
+
+def _pattern(rule: str, pattern: str, message: str, *endings: str) -> Format:
+    """Return the format of the texts that a regular expression matches."""
+    match = re.compile(pattern).fullmatch
+    return Format(rule, lambda text: "" if match(text) else f"{text!r} {message}", lambda text: iter(("", *endings)))
+
+
+def _identifier_fault(text: str) -> str:
+    if IDENTIFIER.match(text):
+        return ""
+    return f"{text!r} is not an identifier: letters, digits, - and _, at most 100, not starting with a digit or __"
+
+
+IDENTIFIERS = Format("identifier", _identifier_fault, lambda text: iter(["", "a", "_a", "b"]))
+NAME = _pattern("identifier", r"[A-Za-z_][A-Za-z0-9_-]*", "is not a name of letters, digits, - and _", "a")
+VARIABLE = _pattern("environment-variable", r"[^&= \t]+", "contains a blank, & or =", "A")
+NOT_EMPTY = _pattern("empty-value", r"(?s).+", "is empty", "a")
+
+
+# ---------------------------------------------------------------------------------------------------------
+# actions and reusable workflows
+
+IMAGE = re.compile(r"docker://[A-Za-z0-9][A-Za-z0-9.:/_-]*(?:@sha256:[0-9a-f]+)?")
+
+
+def action_fault(text: str) -> str:
+    """Check `uses` of a step: owner/repository[/path]@ref, ./path or docker://image.
+
+    https://docs.github.com/en/actions/reference/workflows-and-actions/workflow-syntax#jobsjob_idstepsuses
+    """
+    if text.startswith("./"):
+        return ""
+    if text.startswith("docker://"):
+        _, _, tag = text.removeprefix("docker://").partition(":")
+        is_tag_missing = text.endswith(":") and not tag
+        return "" if IMAGE.fullmatch(text) and not is_tag_missing else f"{text!r} is not an image"
+    name, _, ref = text.partition("@")
+    owner, _, path = name.partition("/")
+    if owner and path.split("/")[0] and ref:
+        return ""
+    return f"{text!r} is not owner/repository@ref, ./path or docker://image"
+
+
+ACTION = Format(
+    "uses",
+    action_fault,
+    lambda text: iter(["", "a", "/a@v1", "a/a@v1", "@v1", "a@v1", "/", "//a", "docker://a"[len(text) :], "./"]),
+)
+
+
+def workflow_fault(text: str) -> str:
+    """Check `uses` of a job: owner/repository/path@ref, or ./path.
+
+    https://docs.github.com/en/actions/reference/workflows-and-actions/workflow-syntax#jobsjob_iduses
+    """
+    if text.startswith("./"):
+        return "" if len(text) > 2 and "@" not in text[3:] else f"{text!r} has a ref, but is in this repository"
+    owner, _, rest = text.partition("/")
+    repository, _, rest = rest.partition("/")
+    path, _, ref = rest.partition("@")
+    if owner and not text.startswith(".") and repository and path and ref:
+        return ""
+    return f"{text!r} is not owner/repository/path@ref or ./path"
+
+
+def _workflow_endings(text: str) -> Iterator[str]:
+    for path in ("", "a", "/a", "a/a", "/a/a", "a/a/a", "./a"):
+        for extension in (".yml", "yml", "ml", "l", "", "aml"):
+            for ref in ("", "@v1", "v1"):
+                yield path + extension + ref
+
+
+WORKFLOW = Format("uses", workflow_fault, _workflow_endings)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# schedules
+
+MONTHS = {name: number for number, name in enumerate("jan feb mar apr may jun jul aug sep oct nov dec".split(), 1)}
+DAYS = {name: number for number, name in enumerate("sun mon tue wed thu fri sat".split())}
+FIELDS = [  # name, least and greatest number, names
+    ("minute", 0, 59, {}),
+    ("hour", 0, 23, {}),
+    ("day of the month", 1, 31, {}),
+    ("month", 1, 12, MONTHS),
+    ("day of the week", 0, 6, DAYS),
+]
+DAYS_OF_MONTHS = [31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31]
+
+
+def cron_fault(text: str) -> str:
+    """Check a schedule: five fields; at most once in five minutes.
+
+    https://docs.github.com/en/actions/reference/workflows-and-actions/events-that-trigger-workflows#schedule
+    """
+    fields = text.split(" ")
+    fields = [field for index, field in enumerate(fields) if field or index in (0, len(fields) - 1)]
+    if len(fields) != 5:
+        return f"{text!r} is not five fields, separated by blanks"
+    try:
+        minutes, _, days, months, _ = (_cron_field(field, *of) for field, of in zip(fields, FIELDS))
+    except ValueError as error:
+        return f"{error} in the schedule {text!r}"
+    if len(minutes) > 1 and min(_gaps(sorted(minutes))) < 5:
+        return f"the schedule {text!r} is more frequent than once in five minutes"
+    if fields[4] == "*" and not any(day <= DAYS_OF_MONTHS[month - 1] for day, month in product(days, months)):
+        return f"the day of the schedule {text!r} does not exist"
+    return ""
+
+
+def _gaps(minutes: list[int]) -> Iterator[int]:
+    yield from (later - earlier for earlier, later in zip(minutes, minutes[1:]))
+    yield minutes[0] + 60 - minutes[-1]
+
+
+def _cron_field(field: str, name: str, least: int, greatest: int, names: dict[str, int]) -> set[int]:
+    """Return the numbers that a field selects. Raises ValueError."""
+
+    def number(text: str) -> int:
+        value = names.get(text.lower(), int(text) if re.fullmatch("[0-9]{1,4}", text) else -1)
+        if not least <= value <= greatest:
+            raise ValueError(f"the {name} is not {least} to {greatest}: {text!r}")
+        return value
+
+    selected: set[int] = set()
+    for item in field.split(","):
+        base, slash, step = item.partition("/")
+        first, dash, last = base.partition("-")
+        if base == "*":
+            start, end = least, greatest
+        else:
+            start = number(first)
+            end = number(last) if dash else greatest if slash else start
+        if slash and not (re.fullmatch("[0-9]{1,4}", step) and max(least, 1) <= int(step) <= greatest):
+            raise ValueError(f"the step of the {name} is not {max(least, 1)} to {greatest}: {step!r}")
+        if start > end:
+            raise ValueError(f"the {name} ends before it starts: {item!r}")
+        selected |= set(range(start, end + 1, int(step) if slash else 1))
+    return selected
+
+
+def _cron_endings(text: str) -> Iterator[str]:
+    n_fields = len(text.split())
+    rests = [
+        name[len(part) :]
+        for name in (*MONTHS, *DAYS)
+        if (part := re.search(r"[A-Za-z]*\Z", text)[0].lower()) and name.startswith(part)
+    ]
+    for rest in (
+        "",
+        *rests,
+        *map(str, range(10)),
+        "/5",
+        "/15",
+        "/30",
+        "/59",
+        "5",
+        "15",
+        "30",
+        "0/5",
+        "-1",
+        "59",
+        "23",
+        "31",
+        "12",
+    ):
+        for tail in (" 0 1 1 *", " * * * *", " 0 * * 1"):
+            missing = tail.split()[max(n_fields - 1, 0) :] if n_fields else ["0", *tail.split()]
+            yield rest + "".join(f" {field}" for field in missing)
+            yield rest + " ".join(missing)
+            yield rest + " ".join(tail.split()[max(n_fields - 1, 0) :])
+            if missing:
+                yield rest + " ".join(missing[1:])
+
+
+CRON = Format("cron", cron_fault, _cron_endings)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# filter patterns
+
+
+def glob_fault(text: str, is_ref: bool) -> str:
+    """Check a pattern of branches and tags, or of paths.
+
+    https://docs.github.com/en/actions/reference/workflows-and-actions/workflow-syntax#filter-pattern-cheat-sheet
+    """
+    if not text:
+        return "the pattern is empty"
+    if not is_ref and (text != text.strip() or re.match(r"!?\.\.?(/|\Z)", text)):
+        return f"the path {text!r} starts with ./ or has blanks around it"
+    if is_ref and (text[0] == "/" or text[-1] in "/." and not text.endswith(("\\/", "\\."))):
+        return f"the pattern {text!r} starts with / or ends with / or ."
+    at, repeats = (1, False) if text[0] == "!" else (0, False)  # repeats: may ? or + follow?
+    if text == "!":
+        return "the pattern is only '!'"
+    while at < len(text):
+        char = text[at]
+        at += 1
+        if char == "\\":
+            if at < len(text) and text[at] in "[?*" and is_ref or is_ref and text[at : at + 1] not in ("+", "\\", "!"):
+                return f"the pattern {text!r} escapes a character that a branch cannot have"
+            at += text[at : at + 1] in ("[", "?", "*", "+", "\\", "!") and at < len(text)
+        elif char in "?+" and not repeats:
+            return f"{char!r} follows no character in the pattern {text!r}"
+        elif char == "[":
+            end = _class_end(text, at)
+            if end is None:
+                return f"a bracket of the pattern {text!r} is not closed, empty, needless or in wrong order"
+            at = end
+        elif char in "\r\n" or is_ref and char in " \t~^:":
+            return f"the pattern {text!r} has the character {char!r}"
+        repeats = char not in "?+*"
+    return ""
+
+
+def _class_end(text: str, at: int) -> int | None:
+    """Return where a class of characters ends that starts at `at`, behind its bracket. Return None if it is wrong."""
+    n_chars = 0
+    while at < len(text) and text[at] != "]":
+        if text[at + 1 : at + 2] == "-":
+            if at + 2 >= len(text) or text[at + 2] == "]" or text[at] > text[at + 2]:
+                return None
+            n_chars, at = n_chars + 2, at + 3
+        else:
+            n_chars, at = n_chars + 1, at + 1
+    return at + 1 if at < len(text) and n_chars > 1 else None
+
+
+def _glob_endings(text: str) -> Iterator[str]:
+    yield from ("", "a", "]", "a]", "ab]", "*", "+", "!", "\\")
+    yield f"{text[-2:-1]}]"  # the end of a range
+    yield "-"
+    yield f"{text[-2:-1]}a]"
+
+
+REF = Format("glob", lambda text: glob_fault(text, True), _glob_endings)
+PATH = Format("glob", lambda text: glob_fault(text, False), _glob_endings)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# shells
+
+SHELLS = {
+    "any": ("bash", "pwsh", "python", "sh", "cmd", "powershell"),
+    "windows": ("bash", "pwsh", "python", "cmd", "powershell"),
+    "unix": ("bash", "pwsh", "python", "sh"),
+}
+
+
+def platform_of(labels: list[str]) -> str:
+    """Return the key of SHELLS for the labels of a runner."""
+    found = set()
+    for label in map(str.lower, labels):
+        if label.startswith("windows-") or label == "windows":
+            found.add("windows")
+        elif label.startswith(("macos-", "ubuntu-")) or label in ("macos", "linux"):
+            found.add("unix")
+    return found.pop() if len(found) == 1 else "any"
+
+
+def shell_fault(text: str, platform: str = "any") -> str:
+    """Check the name of a shell, or a command with {0} for the script.
+
+    https://docs.github.com/en/actions/reference/workflows-and-actions/workflow-syntax#jobsjob_idstepsshell
+    """
+    if "{0}" in text or text.lower() in SHELLS[platform]:
+        return ""
+    return f"there is no shell {text!r}: {', '.join(SHELLS[platform])}, or a command with {{0}}"
+
+
+def _shell_endings(text: str) -> Iterator[str]:
+    yield from (name[len(text) :] for name in SHELLS["any"] if name.startswith(text.lower()))
+    yield from ("", " {0}", "{0}", "0}", "}")
+
+
+SHELL = Format("shell", shell_fault, _shell_endings)
