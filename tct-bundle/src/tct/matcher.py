@@ -6,6 +6,7 @@ words, lowest bit first, 1 for allowed.
 """
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -31,16 +32,26 @@ class Prefix(list):
         self.n_stable, self.pending = n_stable, tuple(pending)
 
 
+class Step(NamedTuple):
+    """The state after a token, and what must come next."""
+
+    state: State
+    pending: Pending
+
+
 class Matcher:
     """Follow one document. Do not share a matcher between threads; `fork` is cheap."""
 
     def __init__(self, vocabulary: Vocabulary):
         self._vocabulary, self._bpe, self._masks = vocabulary, vocabulary.bpe, vocabulary.masks
-        self._history: list[tuple[State, Pending]] = [(start(vocabulary.machine), ())]  # after 0, 1, 2 ... tokens
+        self._history = [self._start()]  # after 0, 1, 2 ... tokens
+
+    def _start(self) -> Step:
+        return Step(start(self._vocabulary.machine), ())
 
     def accept_token(self, token: int) -> bool:
         """Accept one more token. If it is not allowed, return False and change nothing."""
-        after = self._after(*self._history[-1], token)
+        after = self._after(self._history[-1], token)
         if after is None:
             return False
         self._history.append(after)
@@ -60,25 +71,26 @@ class Matcher:
         """
         if not self.accept_tokens(prefix[: prefix.n_stable]):
             return False
-        state, _ = self._history[-1]
-        pending = tuple(symbols for symbols in prefix.pending if _run(state, symbols))
+        step = self._history[-1]
+        pending = tuple(symbols for symbols in prefix.pending if _run(step.state, symbols))
         if not pending:
             self.rollback(prefix.n_stable)
             return False
-        self._history[-1] = state, () if () in pending else pending
+        self._history[-1] = step._replace(pending=() if () in pending else pending)
         return True
 
     def validate_tokens(self, tokens: Iterable[int]) -> int:
         """Return how many of the tokens could be accepted, one after the other. Nothing changes."""
         after, count = self._history[-1], 0
         for token in tokens:
-            after = self._after(*after, token)
+            after = self._after(after, token)
             if after is None:
                 break
             count += 1
         return count
 
-    def _after(self, state: State, pending: Pending, token: int) -> tuple[State, Pending] | None:
+    def _after(self, step: Step, token: int) -> Step | None:
+        state, pending = step.state, step.pending
         if not 0 < token < self._bpe.vocab_size:
             return None
         if pending:
@@ -89,7 +101,7 @@ class Matcher:
         text, symbols = self._bpe.spelled[token]
         then = state.run(text) if text else state
         then = then and _run(then, symbols)
-        return then and (then, () if () in pending else pending)
+        return then and Step(then, () if () in pending else pending)
 
     def allocate_token_bitmask(self, batch: int = 1) -> np.ndarray:
         """Return an empty bit mask, int32 (batch, words)."""
@@ -102,12 +114,12 @@ class Matcher:
         result is False.
         """
         row = bitmask[index] if isinstance(bitmask, np.ndarray) else bitmask[index].numpy()
-        self._masks.fill(*self._history[-1], row)
+        self._masks.fill(*self._history[-1][:2], row)
         return not self.is_terminated()
 
     def is_terminated(self) -> bool:
         """Is the document complete? Then no token may follow."""
-        return self._history[-1][0] is DONE
+        return self._history[-1].state is DONE
 
     def is_completed(self) -> bool:
         """The same as `is_terminated`: a document ends when its root closes, never earlier or later."""
@@ -117,31 +129,31 @@ class Matcher:
         """Return the tokens that are forced next, up to the first choice. Nothing changes."""
         forced: list[int] = []
         after, mask = self._history[-1], self.allocate_token_bitmask()[0]
-        while after[0] is not DONE:
-            self._masks.fill(*after, mask)
+        while after.state is not DONE:
+            self._masks.fill(*after[:2], mask)
             allowed = allowed_tokens(mask)
             if len(allowed) != 1:
                 break
             forced.append(int(allowed[0]))
-            after = self._after(*after, forced[-1])
+            after = self._after(after, forced[-1])
         return forced
 
     def closing_tokens(self) -> list[int]:
         """Return tokens that complete the document with little more than the schema requires."""
-        state, pending = self._history[-1]
-        symbols = min(pending, key=len, default=())
-        return self._bpe.tokens_of_symbols([*symbols, *complete(_run(state, symbols))])
+        step = self._history[-1]
+        symbols = min(step.pending, key=len, default=())
+        return self._bpe.tokens_of_symbols([*symbols, *complete(_run(step.state, symbols))])
 
     def state_id(self) -> int:
         """Return the schema position: what is being read, and the path to it in the schema.
 
         It is the same for every document at that position, and below the tokenizer's n_states().
         """
-        return self._vocabulary.positions.position(self._history[-1][0])
+        return self._vocabulary.positions.position(self._history[-1].state)
 
     def state_ids(self) -> list[int]:
         """Return `state_id` after 0, 1, 2 ... tokens: one more than there are tokens."""
-        return [self._vocabulary.positions.position(state) for state, _ in self._history]
+        return [self._vocabulary.positions.position(step.state) for step in self._history]
 
     def rollback(self, count: int) -> None:
         """Take back the last `count` tokens. Raises ValueError if there are fewer."""
@@ -151,13 +163,13 @@ class Matcher:
 
     def fork(self) -> "Matcher":
         """Return an independent matcher in the same state."""
-        copy = Matcher(self._vocabulary)
+        copy = type(self)(self._vocabulary)
         copy._history = list(self._history)
         return copy
 
     def reset(self) -> None:
         """Go back to the start of a document."""
-        self._history = [(start(self._vocabulary.machine), ())]
+        self._history = [self._start()]
 
 
 def _run(state: State, symbols: Symbols) -> State | None:

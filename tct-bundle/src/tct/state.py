@@ -281,20 +281,20 @@ class ArrayFrame(Frame):
 
     @property
     def text(self) -> tuple[TextMachine, int] | None:
-        item = self._enter(None)
+        item = self.enter_item(None)
         return item.frame.text if item else None
 
     def step(self, symbol: int, outer: State | None) -> State | None:
         if symbol == END_ARRAY:
             return finish(self.node.end, outer) if self.node.end is not None else None
-        item = self._enter(outer)
+        item = self.enter_item(outer)
         return item.step(symbol) if item else None
 
     def run(self, text: bytes, outer: State | None) -> State | None:
-        item = self._enter(outer)
+        item = self.enter_item(outer)
         return item.run(text) if item else None
 
-    def _enter(self, outer: State | None) -> State | None:
+    def enter_item(self, outer: State | None) -> State | None:
         """Return the state before the next item."""
         member = self.node.item(self.depth_left)
         if member is None:

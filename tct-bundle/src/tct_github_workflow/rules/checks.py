@@ -14,9 +14,9 @@ from tct.json_text import compact
 
 from .formats import VARIABLE, platform_of, shell_fault
 from .places import Place
-from .scope import FLOAT, OpenArray, OpenObject, Path, Workflow, is_complete, may_come, members
+from .scope import FLOAT, OpenArray, OpenObject, Path, Workflow, is_complete, items, may_come, members
 from .templates import OPEN, check_text
-from .types import Fault
+from .types import Fault, Promise
 
 MAX_INPUTS = 10  # of workflow_dispatch; GitHub has raised it to 25, but actionlint 1.7.7 refuses more than 10
 STEPS_KEYS = frozenset(
@@ -37,7 +37,7 @@ CALL_KEYS = frozenset(["uses", "with", "secrets"])
 RUN_KEYS = frozenset(["run", "shell", "working-directory"])
 USES_KEYS = frozenset(["uses", "with"])
 
-Promises = set[tuple[str, str]]
+Promises = set[Promise]
 
 
 class Spot(NamedTuple):
@@ -100,14 +100,16 @@ def check_string(spot: Spot, value: str) -> Promises:
     if place.format and not (OPEN in value and template.contexts):
         if fault := place.format.fault(value):
             raise Fault(place.format.rule, fault)
-    promises = check_text(value, template, spot.contexts, is_script=place.is_script or _is_script(spot))
+    promises = check_text(value, template, spot.contexts, is_script=is_script(spot))
     for check in SCALAR_CHECKS.get(place.name, ()):
         check(spot, value)
     return promises
 
 
-def _is_script(spot: Spot) -> bool:
-    """Is a text the script of actions/github-script?"""
+def is_script(spot: Spot) -> bool:
+    """Is a text run: as a script of a shell, or by actions/github-script?"""
+    if spot.place.is_script:
+        return True
     if spot.place.name != "jobs.*.steps.*.with.*" or spot.path[-1].lower() != "script":
         return False
     uses = members(spot.job["steps"][spot.path[3]]).get("uses")
@@ -298,24 +300,15 @@ def _labels(runs_on: Any) -> list[str]:
     )
 
 
-@scalar_at("jobs.*.steps.*.shell", "jobs.*.defaults.run.shell")
-def shell_of_platform(spot: Spot, value: str) -> None:
-    runs_on = spot.job.get("runs-on")
-    labels = runs_on.get("labels") if isinstance(runs_on, dict) else runs_on
-    if OPEN not in value and is_complete(runs_on) and is_complete(labels):
-        if fault := shell_fault(value, platform_of(_labels(runs_on))):
-            raise Fault("shell", fault)
-
-
 @container_at("jobs.*")
 def shells_of_job(spot: Spot, value: dict) -> None:
-    """Check the shells that came before `runs-on`."""
+    """Check that the runner has the shells of the job."""
     runs_on = value.get("runs-on")
-    if runs_on is None or not is_complete(runs_on) or list(value)[-1] != "runs-on" and is_complete(value):
+    if runs_on is None or not is_complete(runs_on):
         return
     platform = platform_of(_labels(runs_on))
     shells = [members(members(value.get("defaults")).get("run")).get("shell")]
-    shells += [members(step).get("shell") for step in value.get("steps", ()) if isinstance(step, dict)]
+    shells += [members(step).get("shell") for step in items(value.get("steps"))]
     for shell in shells:
         if isinstance(shell, str) and OPEN not in shell and (fault := shell_fault(shell, platform)):
             raise Fault("shell", fault)
@@ -344,7 +337,7 @@ def dispatch_input(spot: Spot, value: dict) -> None:
     type, options, default = value.get("type"), value.get("options"), value.get("default")
     if options is not None and not may_come(value, "type") and type != "choice":
         raise Fault("inputs", f"'options' are for inputs of type 'choice', not {type!r}")
-    if type == "choice" and not may_come(value, "options") and not options:
+    if type == "choice" and not may_come(value, "options") and options is None:
         raise Fault("inputs", "an input of type 'choice' needs 'options'")
     if isinstance(options, list):
         texts = [option for option in options if isinstance(option, str)]

@@ -44,13 +44,12 @@ def text_endings(text: str, template: Template, contexts: Contexts) -> Iterator[
     yield f"{opening} {ANYTHING} {CLOSE}"
 
 
-def open_expression(text: str) -> int | None:
-    """Return where the expression starts in which a text is cut, or None.
+def open_expression(text: str, at: int = 0) -> int | None:
+    """Return where the expression starts in which a text is cut, or None. Expressions before `at` are complete.
 
     >>> open_expression("a ${{ b }} ${{ '}}"), open_expression("a ${{ b }}")
     (11, None)
     """
-    at = 0
     while (start := text.find(OPEN, at)) >= 0:
         match = EMBEDDED.match(text, start)
         if match is None:

@@ -337,7 +337,7 @@ WORKFLOW_PLACE = object_of(
         "run-name": text(TRIGGER, empty=False),
         "on": ON,
         "permissions": PERMISSION,
-        "env": env(TRIGGER | {"secrets"}),
+        "env": env(TRIGGER | {"secrets"}) | expression(TRIGGER | {"secrets"}, "object"),
         "defaults": defaults(NOTHING),
         "concurrency": concurrency(TRIGGER),
         "jobs": map_of(object_of({**ANY_JOB, **STEPS_JOB, **CALL_JOB}), key=IDENTIFIERS),

@@ -25,6 +25,7 @@ from .types import (
     Object,
     Type,
     Typing,
+    Undecided,
     merge,
 )
 
@@ -75,6 +76,11 @@ def members(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def items(value: Any) -> list[Any]:
+    """Return the items of an array; no items of anything else."""
+    return value if isinstance(value, list) else []
+
+
 def lower(value: Mapping[str, Any]) -> dict[str, Any]:
     """Return an object with its keys in lower case. GitHub compares names so."""
     return {key.lower(): member for key, member in value.items()}
@@ -84,10 +90,11 @@ class Workflow:
     """A workflow, complete or not, and what its parts promise.
 
     `promised` has the jobs that each job must need, because an expression uses their results: lower-case ids by id.
+    `assumed` has the types of inputs that are used before they are declared.
     """
 
-    def __init__(self, root: Any, promised: Mapping[str, frozenset[str]] = {}):
-        self.root, self.promised = members(root), promised
+    def __init__(self, root: Any, promised: Mapping[str, frozenset[str]] = {}, assumed: Mapping[str, Type] = {}):
+        self.root, self.promised, self.assumed = members(root), promised, assumed
         self.is_open = not is_complete(root)
         self._contexts: dict[tuple[str, str | None], Type] = {}
 
@@ -159,11 +166,13 @@ class Workflow:
         github, event = STATIC_CONTEXTS["github"], "workflow_dispatch"
         if event in self.events:
             inputs, grows = self._inputs_of(event)
-        elif self.events_may_come:
-            inputs, grows = {}, True
+            type: Type = Object(
+                dict.fromkeys(inputs, STRING), grows=is_input_name if grows else None, owner=("inputs",), unknown=STRING
+            )
+        elif self.events_may_come or isinstance(self.root.get("on"), OpenArray):
+            type = Undecided(owner=("inputs",))
         else:
             return github
-        type = Object(dict.fromkeys(inputs, STRING), grows=(lambda name: True) if grows else None, promised_to="inputs")
         return Object({**github.properties, "event": Object({"inputs": type}, others=ANY)})
 
     def _inputs(self, job: str | None) -> Type:
@@ -174,7 +183,12 @@ class Workflow:
                 found.append(Object({name: self._input_type(event, value) for name, value in inputs.items()}))
                 may_grow |= grows
         properties = reduce(merge, found).properties if found else {}
-        return Object(properties, grows=is_input_name if may_grow else None, promised_to="inputs")
+        return Object(
+            properties,
+            grows=is_input_name if may_grow else None,
+            owner=("inputs",),
+            unknown=lambda name: self.assumed.get(name, STRING),
+        )
 
     def _inputs_of(self, event: str) -> tuple[dict[str, Any], bool]:
         """Return the inputs of an event in lower case, and whether more may come."""
@@ -218,40 +232,32 @@ class Workflow:
 
     @staticmethod
     def _growing_secrets(properties: dict[str, Type]) -> Type:
-        return Object(properties, grows=is_input_name, promised_to="secrets", unknown=STRING)
+        return Object(properties, grows=is_input_name, owner=("secrets",), unknown=STRING)
 
     # -- jobs
 
     def _jobs(self, job: str | None) -> Type:
         properties = {key: Object({"outputs": self._outputs_of(key)}) for key in lower(self.jobs)}
+        grows = is_new_name if self.jobs_may_come else None
         return Object(
-            properties,
-            grows=is_identifier if self.jobs_may_come else None,
-            promised_to="jobs",
-            unknown=Object({"outputs": Object(grows=is_identifier, promised_to="jobs", unknown=STRING)}),
+            properties, grows=grows, owner=("jobs",), unknown=lambda name: Object({"outputs": _growing_outputs(name)})
         )
 
     def _needs(self, job: str) -> Type:
         holder = members(self.jobs.get(job))
         needs = holder.get("needs")
         may_grow = may_come(holder, "needs") or isinstance(needs, OpenArray)
-        properties = {}
-        for need in map(str.lower, self.needs_of(job)):
-            if need in self.job_ids:
-                properties[need] = Object({"outputs": self._outputs_of(need), "result": STRING})
-            elif self.jobs_may_come:
-                properties[need] = _future_job("needs")
+        known = [need for need in map(str.lower, self.needs_of(job)) if need in self.job_ids or self.jobs_may_come]
         return Object(
-            properties,
-            grows=(lambda name: self.can_need(job, name)) if may_grow else None,
-            promised_to="needs",
+            {need: self._needed(need) for need in known},
+            grows=(lambda name: name == "*" or self.can_need(job, name)) if may_grow else None,
+            owner=("needs", job),
             unknown=self._needed,
         )
 
     def _needed(self, name: str) -> Type:
-        if name in self.job_ids:
-            return Object({"outputs": self._outputs_of(name), "result": STRING})
-        return _future_job("needs")
+        outputs = self._outputs_of(name) if name in self.job_ids else _growing_outputs(name)
+        return Object({"outputs": outputs, "result": STRING})
 
     def can_need(self, job: str, need: str) -> bool:
         """May a job need another one, now or when that one is written?"""
@@ -262,22 +268,21 @@ class Workflow:
 
     def _outputs_of(self, job: str) -> Type:
         """Return the type of the outputs of a job, given its id in lower case."""
-        job = self.jobs[self.job_ids[job]]
-        if "uses" in members(job):
+        holder = self.jobs[self.job_ids[job]]
+        if "uses" in members(holder):
             return STRINGS
-        outputs = members(job).get("outputs")
-        if may_come(job, "outputs") or isinstance(outputs, OpenObject):
-            names = dict.fromkeys(lower(members(outputs)), STRING)
-            return Object(names, grows=is_identifier, promised_to="outputs", unknown=STRING)
-        return Object(dict.fromkeys(lower(members(outputs)), STRING))
+        outputs = members(holder).get("outputs")
+        names = dict.fromkeys(lower(members(outputs)), STRING)
+        may_grow = may_come(holder, "outputs") or isinstance(outputs, OpenObject)
+        return _growing_outputs(job, names) if may_grow else Object(names)
 
     def _steps(self, job: str) -> Type:
         holder = members(self.jobs.get(job))
         may_grow = may_come(holder, "steps") or isinstance(holder.get("steps"), OpenArray)
         return Object(
             {name: type for name, (_, type) in self._step_types(job).items()},
-            grows=is_identifier if may_grow else None,
-            promised_to="steps",
+            grows=is_new_name if may_grow else None,
+            owner=("steps", job),
             unknown=STEP,
         )
 
@@ -285,7 +290,7 @@ class Workflow:
         """Return the index and the type of each step with an id, by id in lower case."""
         if ("step types", job) not in self._contexts:
             steps, found = members(self.jobs.get(job)).get("steps"), {}
-            for index, step in enumerate(steps if isinstance(steps, list) else ()):
+            for index, step in enumerate(items(steps)):
                 if isinstance(id := members(step).get("id"), str):
                     uses = step.get("uses")
                     is_script = isinstance(uses, str) and uses.startswith("actions/github-script@")
@@ -299,7 +304,7 @@ class Workflow:
         holder = members(self.jobs.get(job))
         strategy = holder.get("strategy")
         if may_come(holder, "strategy") or may_come(strategy, "matrix"):
-            return Object(grows=lambda name: True, promised_to="matrix")
+            return Object(grows=lambda name: True, owner=("matrix", job))
         matrix = members(strategy).get("matrix")
         if isinstance(matrix, str):
             return self._dynamic_matrix(matrix, job)
@@ -322,7 +327,7 @@ class Workflow:
         if isinstance(include, str):
             return self._dynamic_include(matrix, include, job)
         type = Object({name: self._row_type(row, job) for name, row in self._rows(matrix)})
-        for combination in include if isinstance(include, list) else ():
+        for combination in items(include):
             if isinstance(combination, dict):
                 added = {name: self._value_type(value, job) for name, value in lower(combination).items()}
                 properties = dict(type.properties)
@@ -333,7 +338,7 @@ class Workflow:
             return type
         may_include = "include" not in matrix or not is_complete(include)
         fixed = {} if may_include else {name: type.properties[name] for name, _ in self._rows(matrix)}
-        return Object(fixed, grows=lambda name: name not in ("include", "exclude"), promised_to="matrix")
+        return Object(fixed, grows=lambda name: name not in ("include", "exclude"), owner=("matrix", job))
 
     @staticmethod
     def _rows(matrix: dict[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -400,9 +405,13 @@ class EarlierSteps(Mapping):
         return sum(1 for _ in self)
 
 
-def _future_job(context: str) -> Type:
-    outputs = Object(grows=is_identifier, promised_to=context, unknown=STRING)
-    return Object({"outputs": outputs, "result": STRING})
+def _growing_outputs(job: str, known: Mapping[str, Type] = {}) -> Object:
+    return Object(known, grows=is_identifier, owner=("outputs", job), unknown=STRING)
+
+
+def is_new_name(name: str) -> bool:
+    """May a job or step that is still to come have this name? "*" stands for any."""
+    return name == "*" or is_identifier(name)
 
 
 def is_identifier(name: str) -> bool:

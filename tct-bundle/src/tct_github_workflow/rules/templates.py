@@ -18,6 +18,7 @@ from .types import (
     Array,
     Fault,
     Object,
+    Promise,
     Type,
     Typing,
 )
@@ -54,7 +55,7 @@ EXPECTED = {
 }
 
 
-def check_text(text: str, template: Template, contexts: Contexts, is_script: bool = False) -> set[tuple[str, str]]:
+def check_text(text: str, template: Template, contexts: Contexts, is_script: bool = False) -> set[Promise]:
     """Return what a text promises (see `Typing.promises`). Raises Fault with the first rule that it breaks."""
     if not template.may_be_empty and not text:
         raise Fault("empty-value", "the text is empty")
@@ -110,7 +111,7 @@ def _fits(type: Type, gives: str) -> bool:
 
 def _check_expression(
     source: str, template: Template, contexts: Contexts, is_script: bool = False
-) -> tuple[set[tuple[str, str]], Type]:
+) -> tuple[set[Promise], Type]:
     if not (template.contexts or template.functions):
         raise Fault("expression-place", "expressions are not evaluated here")
     try:

@@ -13,6 +13,8 @@ from typing import Any
 
 from .expressions import Call, Compare, Context, Filter, Index, Literal, Logical, Node, Not, Property
 
+Owner = tuple[str, ...]  # what must get a property: ("needs", job), ("outputs", job), ("inputs",) ...
+Promise = tuple[Owner, str]  # of a property that does not exist yet; "*" is any property
 PLACEHOLDER = re.compile(r"\{\{|\{(\d+)\}(\}*)")
 
 
@@ -26,6 +28,14 @@ class Type:
         return self.name
 
 
+@dataclass(frozen=True, eq=False)
+class Undecided(Type):
+    """The type of a property that depends on what is still to come. Until then it is ANY."""
+
+    name: str = field(default="any", init=False)
+    owner: Owner = ()
+
+
 ANY, STRING, NUMBER, BOOL, NULL = map(Type, ("any", "string", "number", "bool", "null"))
 
 
@@ -37,7 +47,7 @@ class Object(Type):
     properties: Mapping[str, Type] = field(default_factory=dict)  # by name in lower case
     others: Type | None = None
     grows: Callable[[str], bool] | None = None  # may a property of this name still come?
-    promised_to: str = ""  # the context that must keep the promise
+    owner: Owner = ()  # of what is promised
     unknown: "Type | Callable[[str], Type]" = ANY  # the type of a property that may still come
 
 
@@ -232,13 +242,13 @@ class Fault(ValueError):
 class Typing:
     """The type of one expression in one place.
 
-    `contexts` returns the type of a context by name. `promises` collects the contexts of which a property that does not
-    exist yet is used.
+    `contexts` returns the type of a context by name. `promises` collects the properties that are used, but do not exist
+    yet.
     """
 
     def __init__(self, contexts: Callable[[str], Type], available: frozenset[str], functions: frozenset[str]):
         self._contexts, self._available, self._functions = contexts, available, functions
-        self.promises: set[tuple[str, str]] = set()
+        self.promises: set[Promise] = set()
 
     def type_of(self, node: Node) -> Type:
         """Return the type of an expression. Raises Fault."""
@@ -250,7 +260,7 @@ class Typing:
             case Property(of, name):
                 return self._property(self.type_of(of), name, of)
             case Filter(of):
-                return _filtered(self.type_of(of))
+                return self._filtered(self.type_of(of))
             case Index(of, index):
                 return self._index(node, self.type_of(index), self.type_of(of))
             case Call():
@@ -300,14 +310,34 @@ class Typing:
 
     def _member(self, type: Object, name: str) -> Type:
         if name in type.properties:
-            return type.properties[name]
+            found = type.properties[name]
+            if isinstance(found, Undecided):
+                self.promises.add((found.owner, name))
+                return ANY
+            return found
         if type.others is not None:
             return type.others
         if type.grows and type.grows(name):
-            self.promises.add((type.promised_to, name))
+            self.promises.add((type.owner, name))
             return type.unknown if isinstance(type.unknown, Type) else type.unknown(name)
         known = f": it has {', '.join(sorted(type.properties))}" if type.properties else ""
         raise Fault("undefined-property", f"there is no property {name!r}{known}")
+
+    def _filtered(self, type: Type) -> Type:
+        """Return the type of `.*` of a value."""
+        if type is ANY:
+            return Array(ANY, is_filter=True)
+        if isinstance(type, Array):
+            return Array(type.element, is_filter=True)
+        if isinstance(type, Object):
+            if type.others is ANY or isinstance(type.others, Object):
+                return Array(type.others, is_filter=True)
+            if type.others is None and any(isinstance(part, Object) for part in type.properties.values()):
+                return Array(ANY, is_filter=True)
+            if type.grows and type.grows("*"):
+                self.promises.add((type.owner, "*"))
+                return Array(ANY, is_filter=True)
+        raise Fault("expression-type", f"`.*` needs an array, or an object of objects, not {type}")
 
     def _index(self, node: Index, index: Type, type: Type) -> Type:
         if type is ANY:
@@ -343,20 +373,6 @@ class Typing:
             except ValueError:
                 raise Fault("function-arguments", f"fromJSON() needs JSON, not {first!r}") from None
         return function.returns
-
-
-def _filtered(type: Type) -> Type:
-    """Return the type of `.*` of a value."""
-    if type is ANY:
-        return Array(ANY, is_filter=True)
-    if isinstance(type, Array):
-        return Array(type.element, is_filter=True)
-    if isinstance(type, Object):
-        if type.others is ANY or isinstance(type.others, Object):
-            return Array(type.others, is_filter=True)
-        if type.grows or type.others is None and any(isinstance(part, Object) for part in type.properties.values()):
-            return Array(ANY, is_filter=True)
-    raise Fault("expression-type", f"`.*` needs an array, or an object of objects, not {type}")
 
 
 def check_variable(name: str) -> None:

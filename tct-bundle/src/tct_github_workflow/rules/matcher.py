@@ -1,0 +1,112 @@
+"""A matcher that also follows the rules of GitHub."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from script_tools.bitmask import allowed_tokens
+from tct.matcher import Matcher, Pending, Prefix
+from tct.state import State
+from tct.symbols import END_NUMBER, END_STRING
+
+from .closing import closing_symbols
+from .following import implied, write_symbol, write_text
+from .state import RulesState
+from .types import Fault
+
+
+class RulesStep(NamedTuple):
+    """The state after a token: of the schema, of what must come next, and of the rules."""
+
+    state: State
+    pending: Pending
+    rules: RulesState
+
+
+class RulesMatcher(Matcher):
+    """Follow one workflow: a token is allowed only if the workflow can still become one without findings.
+
+    A mask of the whole vocabulary needs a check of each token. It is cheaper to draw a token from the mask of the
+    schema (`fill_schema_bitmask`), to accept it, and to draw again without it if it is refused. The distribution is the
+    same.
+    """
+
+    def _start(self) -> RulesStep:
+        step = super()._start()
+        return RulesStep(*step, implied(RulesState(), step.state))
+
+    def _after(self, step: RulesStep, token: int) -> RulesStep | None:
+        then = super()._after(step, token)
+        if then is None:
+            return None
+        try:
+            return RulesStep(*then, self._rules_after(step, token))
+        except Fault:
+            return None
+
+    def _rules_after(self, step: RulesStep, token: int) -> RulesState:
+        text, symbols = self._bpe.spelled[token]
+        return self._write(step.state, step.rules, text, symbols)
+
+    def _write(self, state: State, rules: RulesState, text: bytes, symbols: tuple[int, ...]) -> RulesState:
+        if text:
+            after = state.run(text)
+            ends = bool(symbols) and symbols[0] in (END_STRING, END_NUMBER)
+            rules, state = write_text(rules, state, text, after, ends), after
+        for symbol in symbols:
+            after = state.step(symbol)
+            rules, state = write_symbol(rules, state, symbol, after, self._vocabulary.machine.symbols), after
+        return rules
+
+    def why_not(self, token: int) -> str:
+        """Return the rule that a token breaks, or an empty string if it breaks none."""
+        try:
+            self._rules_after(self._history[-1], token)
+        except Fault as fault:
+            return f"{fault} [{fault.rule}]"
+        return ""
+
+    def fill_schema_bitmask(self, bitmask, index: int = 0) -> bool:
+        """Write the tokens that the schema allows next to row `index` of a mask (see `fill_next_token_bitmask`)."""
+        return super().fill_next_token_bitmask(bitmask, index)
+
+    def fill_next_token_bitmask(self, bitmask, index: int = 0) -> bool:
+        row = bitmask[index] if isinstance(bitmask, np.ndarray) else bitmask[index].numpy()
+        may_follow = self.fill_schema_bitmask(bitmask, index)
+        for token in map(int, allowed_tokens(row)):
+            if self._after(self._history[-1], token) is None:
+                row[token >> 5] &= ~np.int32(np.uint32(1 << (token & 31)).view(np.int32))
+        return may_follow
+
+    def closing_tokens(self) -> list[int]:
+        """Return tokens that complete the workflow in a short way, without findings."""
+        step = self._history[-1]
+        symbols = min(step.pending, key=len, default=())
+        state, rules = self._run_pending(step, symbols)
+        return self._bpe.tokens_of_symbols([*symbols, *closing_symbols(state, rules, self._vocabulary.machine.symbols)])
+
+    def _run_pending(self, step: RulesStep, symbols: tuple[int, ...]) -> tuple[State, RulesState]:
+        n_text = next((index for index, symbol in enumerate(symbols) if symbol >= END_STRING), len(symbols))
+        text = bytes(symbol - 1 for symbol in symbols[:n_text])
+        rules, state = self._write(step.state, step.rules, text, symbols[n_text:]), step.state
+        for symbol in symbols:
+            state = state.step(symbol)
+        return state, rules
+
+    def accept_prefix(self, prefix: Prefix) -> bool:
+        """Accept the start of a workflow (see `Matcher.accept_prefix`). Return False if it breaks a rule already."""
+        if not super().accept_prefix(prefix):
+            return False
+        step = self._history[-1]
+        pending = []
+        for symbols in step.pending:
+            try:
+                self._run_pending(step, symbols)
+                pending.append(symbols)
+            except Fault:
+                continue
+        if step.pending and not pending:
+            self.rollback(prefix.n_stable)
+            return False
+        self._history[-1] = step._replace(pending=tuple(pending))
+        return True
