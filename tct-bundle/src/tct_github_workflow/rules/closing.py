@@ -81,7 +81,7 @@ class Closer:
             if isinstance(frame.members, dict):
                 yield from ((self._member, key, value) for key, value in self._additions(frame))
             else:
-                yield from ((self._value, value) for value in self._values(frame.place.item))
+                yield from ((self._value, value, True) for value in self._values(frame.place.item))
 
     # -- symbols
 
@@ -123,9 +123,9 @@ class Closer:
             raise Fault("schema", "the key is not allowed")
         self._value(value)
 
-    def _value(self, value: Any) -> None:
+    def _value(self, value: Any, is_item: bool = False) -> None:
         frame = self.schema.frame
-        if isinstance(frame, ArrayFrame) and self.rules.frames[-1].key is None:
+        if is_item:
             item = frame.enter_item(self.schema.outer)
             if item is None:
                 raise Fault("schema", "no item is allowed")
@@ -140,7 +140,7 @@ class Closer:
         for key, member in value.items() if is_object else ():
             self._member(key, member)
         for item in [] if is_object else value:
-            self._value(item)
+            self._value(item, is_item=True)
         self._symbols([END_OBJECT if is_object else END_ARRAY])
 
     def _scalar(self, value: Any) -> Iterator[list[int]]:

@@ -170,9 +170,9 @@ def word_endings(source: str, contexts: Contexts) -> Iterator[str]:
     elif cut.of is not None:
         yield from property_endings(cut.of, word.lower(), contexts)
     elif kind == "string":
-        yield from string_endings(word, cut.within, contexts)
-        if word.endswith("'") and len(word) > 1:
+        if word.endswith("'") and len(word) > 1 and word.count("'") % 2 == 0:
             yield ""
+        yield from string_endings(word, cut.within, contexts)
     elif kind == "number":
         yield "1" if PARTIAL_NUMBER.match(word) else ""
     elif word:
