@@ -8,6 +8,7 @@ one.
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import count
 from typing import Protocol
 
 import numpy as np
@@ -17,15 +18,17 @@ from nanochat.gpt import GPT, GPTConfig
 from nanochat.kv_cache import KVCache, NewTokens, window_start
 from nanochat.sampling import RepetitionTracker, SamplingParams, disallowed_mask, mask_repetition, sample_tokens
 
+MAX_DRAWS = 64  # refused tokens before the exact mask of a constraint is computed, which may be slow
 CLOSING_HORIZON = 256  # with fewer tokens left, a sample checks that it can still be completed
 
 
 class Constraint(Protocol):
     """Which tokens may come next in one sequence.
 
-    Two things are optional. `closing_tokens() -> list[int]` is a shortest ending from here: with it, samples that
-    reach max_tokens are complete too. A model that takes schema positions as input needs `state_id() -> int`, the
-    current one, and `state_ids() -> list[int]`, those after 0, 1, 2 ... tokens of the sequence.
+    Three things are optional. `closing_tokens() -> list[int]` is a shortest ending from here: with it, samples that
+    reach max_tokens are complete too. `fill_candidate_bitmask` is like `fill_next_token_bitmask`, but may write tokens
+    that `accept_token` refuses, if that is cheaper: they are drawn again. A model that takes schema positions as input
+    needs `state_id() -> int`, the current one, and `state_ids() -> list[int]`, those after 0, 1, 2 ... tokens.
     """
 
     def accept_token(self, token: int) -> bool:
@@ -44,8 +47,11 @@ class Sample:
 
     tokens: list[int]
     finish_reason: str  # "complete": by itself; "closed": by the constraint's shortest ending; "length": cut
-    logprob: float  # nats, of the sampled tokens, under the model renormalized over the allowed ones
-    allowed: float | None = None  # mean probability that the model gave to the allowed tokens, if measured
+    logprob: float  # nats, of the sampled tokens, under the model renormalized over those that were not excluded
+    allowed: float | None = (
+        None  # mean probability that the model gave to the candidates of the constraint, if measured
+    )
+    accepted: float | None = None  # share of the first draws that the constraint accepted
 
 
 @dataclass(frozen=True)
@@ -110,7 +116,7 @@ class Engine:
             if not samples:
                 return
             logits = self._next_logits(samples, cache)
-            self._append_tokens(logits, samples, sampling, measure_allowed)
+            self._append_tokens(self._constrain(logits, samples, measure_allowed), samples, sampling)
             yield from self._retire(samples, cache)
 
     def _check(self, prompt, num_samples, sampling, constraint_factory, batch_size, first):
@@ -156,21 +162,52 @@ class Engine:
         ends = np.cumsum([len(part.tokens) for part in new.values()])
         return self.model.logits(hidden[0, ends - 1])
 
-    def _append_tokens(self, logits, samples: list["SampleInProgress"], sampling: SamplingParams, measure_allowed):
-        """Draw the next token of each sample from the logits (B, V)."""
-        if samples[0].constraint:
-            masks = [disallowed_mask(sample.bitmask, logits.size(-1)) for sample in samples]
-            disallowed = torch.stack(masks).to(logits.device)
-            if measure_allowed:
-                allowed_probs = (logits.softmax(dim=-1) * ~disallowed).sum(dim=-1)
-                for sample, prob in zip(samples, allowed_probs.tolist()):
-                    sample.allowed_probs.append(prob)
-            logits = logits.masked_fill(disallowed, -math.inf)
-        logits = mask_repetition(logits, [sample.repetition for sample in samples])
-        uniforms = torch.tensor([sample.draw() for sample in samples], device=logits.device)
-        tokens, logprobs = sample_tokens(logits, uniforms, sampling)
-        for sample, token, logprob in zip(samples, tokens.tolist(), logprobs.tolist()):
-            sample.append(token, logprob)
+    @staticmethod
+    def _constrain(logits, samples: list["SampleInProgress"], measure_allowed: bool):
+        """Set the logits (B, V) of tokens that the constraints exclude to -inf."""
+        if not samples[0].constraint:
+            return logits
+        masks = [disallowed_mask(sample.bitmask, logits.size(-1)) for sample in samples]
+        disallowed = torch.stack(masks).to(logits.device)
+        if measure_allowed:
+            allowed_probs = (logits.softmax(dim=-1) * ~disallowed).sum(dim=-1)
+            for sample, prob in zip(samples, allowed_probs.tolist()):
+                sample.allowed_probs.append(prob)
+        return logits.masked_fill(disallowed, -math.inf)
+
+    @staticmethod
+    def _append_tokens(candidates, samples: list["SampleInProgress"], sampling: SamplingParams):
+        """Draw the next token of each sample from the logits (B, V) of its candidates.
+
+        A token that the constraint refuses is drawn again without it. The first token of such draws that is allowed has
+        the same distribution as one draw from all allowed tokens.
+        """
+        preferred = mask_repetition(candidates, [sample.repetition for sample in samples])
+        rows = list(range(len(samples)))
+        for attempt in count():
+            uniforms = torch.tensor([samples[row].draw() for row in rows], device=candidates.device)
+            logits = preferred if len(rows) == len(samples) else preferred[rows]
+            tokens, logprobs = sample_tokens(logits, uniforms, sampling)
+            drawn = list(zip(rows, tokens.tolist(), logprobs.tolist()))
+            refused = [(row, token) for row, token, logprob in drawn if not samples[row].try_append(token, logprob)]
+            if not attempt:
+                for row in rows:
+                    samples[row].n_draws += 1
+                    samples[row].n_refused += any(row == other for other, _ in refused)
+            if not refused:
+                return
+            if not attempt:
+                candidates, preferred = candidates.clone(), preferred.clone()
+            rows = [row for row, _ in refused]
+            for row, token in refused:
+                if attempt == MAX_DRAWS:
+                    excluded = disallowed_mask(samples[row].exact_bitmask(), candidates.size(-1)).to(candidates.device)
+                    candidates[row, excluded] = preferred[row, excluded] = -math.inf
+                candidates[row, token] = preferred[row, token] = -math.inf
+                if preferred[row].isneginf().all():  # only tokens that repeat the text are allowed
+                    preferred[row] = candidates[row]
+                if preferred[row].isneginf().all():
+                    raise RuntimeError(f"the constraint refuses token {token}, and all others that it had allowed")
 
     @staticmethod
     def _retire(samples: list["SampleInProgress"], cache: KVCache):
@@ -210,6 +247,10 @@ class SampleInProgress:
         self.index = index
         self.tokens = list(prompt)
         self.constraint = constraint
+        self._fill = getattr(constraint, "fill_candidate_bitmask", None) or getattr(
+            constraint, "fill_next_token_bitmask", None
+        )
+        self.n_draws = self.n_refused = 0  # tokens drawn, and those of them whose first draw was refused
         self.bitmask = b""  # which tokens may come next: a bit for each, lowest first
         self.allowed_probs = []  # of all allowed tokens together at each step, if measured
         self.repetition = RepetitionTracker(sampling.max_repeats) if sampling.max_repeats else None
@@ -246,32 +287,42 @@ class SampleInProgress:
         """Return the sample's next random number, uniform in [0, 1). As float32 it never rounds to 1."""
         return float(self._random.random(dtype=np.float32))
 
-    def append(self, token: int, logprob: float):
+    def try_append(self, token: int, logprob: float) -> bool:
+        """Append a token. Return False if the constraint refuses it."""
         if self.constraint and not self.constraint.accept_token(token):
-            raise RuntimeError(f"the constraint refuses token {token}, which it had allowed")
+            return False
         self.tokens.append(token)
         if self.repetition:
             self.repetition.append(token)
         if self._has_schema_positions:
             self._schema_positions.append(self.constraint.state_id())
         self._logprob += logprob
+        return True
+
+    def exact_bitmask(self) -> bytes:
+        """Return which tokens the constraint allows next."""
+        self.constraint.fill_next_token_bitmask(self._words)
+        return self._words.astype("<i4", copy=False).tobytes()
 
     def advance_forced(self) -> Step:
         """Append forced tokens, check for the end, and return what is new since the last call."""
         while self.constraint and not self.constraint.is_terminated() and len(self.tokens) < self._end:
-            self.constraint.fill_next_token_bitmask(self._words)
+            self._fill(self._words)
             self.bitmask = self._words.astype("<i4", copy=False).tobytes()
             bits = int.from_bytes(self.bitmask, "little")
             if bits.bit_count() != 1:
                 break
-            self.append(bits.bit_length() - 1, 0.0)  # the only allowed token: its probability is 1
+            token = bits.bit_length() - 1  # the only allowed token: its probability is 1
+            if not self.try_append(token, 0.0):
+                raise RuntimeError(f"the constraint refuses token {token}, the only one that it had allowed")
         reason = self._finish_reason()
         new_tokens = self.tokens[self._n_emitted :]
         self._n_emitted = len(self.tokens)
         sample = None
         if reason:
             allowed = float(np.mean(self.allowed_probs)) if self.allowed_probs else None
-            sample = Sample(self.tokens[self._begin :], reason, self._logprob, allowed)
+            accepted = 1 - self.n_refused / self.n_draws if self.constraint and self.n_draws else None
+            sample = Sample(self.tokens[self._begin :], reason, self._logprob, allowed, accepted)
         return Step(self.index, new_tokens, sample)
 
     def _finish_reason(self) -> str | None:

@@ -1,4 +1,4 @@
-"""Generate GitHub Actions workflows from a checkpoint. With TCT tokens each is complete and schema-valid.
+"""Generate GitHub Actions workflows from a checkpoint. With TCT tokens, GitHub accepts each: it is complete and valid.
 
 python -m scripts.generate_workflow --checkpoint out/tiny --num_samples 3
 python -m scripts.generate_workflow --checkpoint out/tiny --prompt begun.yml --output samples/
@@ -36,6 +36,7 @@ KEY, COMMENT, RESET = "\033[36m", "\033[2m", "\033[0m"  # cyan and faint, for a 
 def main(argv=None):
     args = parse_arguments(argv)
     prompt = build_prompt(args)
+    rules = choose_rules(args, prompt)
     if args.output and args.format != "jsonl":
         args.output.mkdir(parents=True, exist_ok=True)
     linter = find_linter() if args.lint else None
@@ -49,6 +50,7 @@ def main(argv=None):
         args.num_samples,
         prompt,
         constrained=not args.no_constraint,
+        rules=rules,
         best_of=args.best_of,
         choose=partial(cleanest, linter) if linter else None,
         batch_size=args.batch_size,
@@ -100,6 +102,9 @@ def parse_arguments(argv):
     add("--best_of", type=int, default=1, metavar="N", help=best_of)
     max_tokens = "maximum new tokens; an unfinished sample gets the shortest ending, or with BPE is cut (default 1024)"
     add("--max_tokens", type=int, default=1024, metavar="N", help=max_tokens)
+    rules = "github: without findings of GitHub's parser and actionlint; schema: only schema-valid (default github)"
+    add("--rules", choices=tct.RULES, default="github", help=rules)
+    add("--strict", action="store_true", help="refuse a prompt that breaks a rule (default: continue by the schema)")
     add(
         "--no_constraint", action="store_true", help="sample from the raw model, valid or not (BPE: without llguidance)"
     )
@@ -180,6 +185,19 @@ def check_prompt(prompt: str | dict, what: str):
         tct.encode_prefix(prompt)
     except ValueError as error:
         raise ValueError(f"{what}: {error}") from None
+
+
+def choose_rules(args, prompt: str | dict | None) -> str:
+    """Return --rules, or "schema" if the prompt breaks a rule of GitHub already. ValueError if --strict is given."""
+    if args.rules == "schema" or args.no_constraint or not prompt:
+        return args.rules
+    fault = tct.matcher("github").fault(tct.encode_prefix(prompt))
+    if not fault:
+        return args.rules
+    if args.strict:
+        raise ValueError(f"the prompt breaks a rule of GitHub: {fault}")
+    print(f"the prompt breaks a rule of GitHub: {fault}; continuing by the schema alone", file=sys.stderr)
+    return "schema"
 
 
 def is_complete(text: str) -> bool:
@@ -264,6 +282,7 @@ def describe(sample: LintedSample) -> dict:
         "logprob": workflow.logprob,
         "mean_logprob": workflow.mean_logprob,
         "allowed": workflow.allowed,
+        "accepted": workflow.accepted,
         "seconds": round(workflow.seconds, 3),
     }
     if sample.value is None:

@@ -17,6 +17,7 @@ from script_tools.cli import ArgumentParser, cli_errors, print0
 from script_tools.files import refuse_to_replace, write_atomic
 from script_tools.tables import columns
 from scripts.generate_workflow import add_sampling_flags
+from tct_github_workflow import RULES
 from workflow_eval.report import FIGURES, completion_rows, held_out_rows, metric_rows, write_report
 
 FILES = ("eval.json", "timing.json", "report.md", "report.html", *FIGURES)
@@ -34,20 +35,20 @@ def main(argv=None):
     from model_evaluation import open_evaluation  # imports torch, which is slow and which --help does not need
 
     with open_evaluation(checkpoint, args.data_dir, args.device, args.dtype) as evaluation:
-        results, samples, seconds = evaluate(args, evaluation)
+        results, samples, by_schema, seconds = evaluate(args, evaluation)
     if evaluation.ranks.rank > 0:
         return
     sets = {}
     if samples:
-        figures, sets = evaluation.judge(samples, args.seed)
+        figures, sets = evaluation.judge(samples, by_schema, args.seed)
         results |= figures
     else:
         results["left_out"] = ["samples: --num_samples is 0"]
     publish(output, {"checkpoint": str(checkpoint), **results}, sets, seconds)
 
 
-def evaluate(args, evaluation) -> tuple[dict, list[dict], float]:
-    """Return the figures of the model, its samples, and the seconds that these took."""
+def evaluate(args, evaluation) -> tuple[dict, list[dict], list[dict], float]:
+    """Return the figures of the model, its samples, those under the schema alone, and the seconds of the former."""
     constrained, sampling = not args.no_constraint, {name: getattr(args, name) for name in SAMPLING}
     results = {
         "step": evaluation.meta["step"],
@@ -55,6 +56,7 @@ def evaluate(args, evaluation) -> tuple[dict, list[dict], float]:
         "dtype": str(evaluation.dtype).removeprefix("torch."),
         "num_samples": args.num_samples,
         "constrained": constrained,
+        "rules": args.rules if constrained else None,
         "seed": args.seed,
         **sampling,
         "held_out": evaluation.score(args.device_batch_size),
@@ -62,12 +64,15 @@ def evaluate(args, evaluation) -> tuple[dict, list[dict], float]:
     generator, samples = evaluation.generator(), []
     started = time.perf_counter()
     if args.num_samples:
-        options = {"seed": args.seed, "constrained": constrained, "batch_size": args.device_batch_size}
-        samples = evaluation.generate(generator, args.num_samples, **options, **sampling)
+        options = {"seed": args.seed, "constrained": constrained, "batch_size": args.device_batch_size, **sampling}
+        samples = evaluation.generate(generator, args.num_samples, rules=args.rules, **options)
     seconds = time.perf_counter() - started
+    by_schema = []
+    if samples and constrained and args.rules == "github":
+        by_schema = evaluation.generate(generator, args.num_samples, rules="schema", **options)
     if args.num_completions:
         results["completion"] = evaluation.complete(generator, args.num_completions, args.seed, constrained)
-    return results, samples, seconds
+    return results, samples, by_schema, seconds
 
 
 def parse_arguments(argv):
@@ -84,6 +89,8 @@ def parse_arguments(argv):
     count("--max_tokens", 1024, "maximum tokens of a sample (default 1024)")
     add_sampling_flags(add, temperature=1.0)
     add("--no_constraint", action="store_true", help="generate without the schema's constraint; samples may be invalid")
+    rules = "github also samples by the schema alone, and compares the two (default github)"
+    add("--rules", choices=RULES, default="github", help=rules)
     count("--device_batch_size", 16, "contexts scored, and samples generated, at a time (default 16)")
     add("--seed", type=int, default=0, help="random seed; equal seeds give equal results (default 0)")
     add("--device", default="auto", help="cpu, cuda, mps (default: the best available)")

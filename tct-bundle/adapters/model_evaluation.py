@@ -18,7 +18,7 @@ from nanochat.loss_eval import TokenScores, bootstrap_interval, perplexity, scor
 from tct_packing import packed_data_loader
 from workflow_data.reader import check_metadata, iter_workflows, load_rows, open_tokenizer, read_metadata
 from workflow_eval.completions import compare_continuations, summarize_completions
-from workflow_eval.samples import SampleSet, TrainingIndex, compare_with_real, find_tools
+from workflow_eval.samples import SampleSet, TrainingIndex, compare_with_real, evaluate_samples, find_tools
 from workflow_eval.token_kinds import KINDS, MaskInterner, annotate_tokens
 from workflow_generator import TokenLanguage, WorkflowGenerator, find_language
 
@@ -180,7 +180,8 @@ class Evaluation:
         first, last = self._part_of(count)
         stream = generator.stream(last - first, first=first, **options) if last > first else ()
         samples = tqdm(stream, "sample", last - first, unit="workflow", disable=None)
-        return gather([{"text": s.json, "tokens": s.tokens, "finish_reason": s.finish_reason} for s in samples])
+        fields = ("tokens", "finish_reason", "accepted")
+        return gather([{"text": s.json, **{name: getattr(s, name) for name in fields}} for s in samples])
 
     def complete(self, generator: WorkflowGenerator, count: int, seed: int, constrained: bool) -> dict:
         """Return the figures of completions of `count` held-out workflows, cut after half of their tokens."""
@@ -197,9 +198,9 @@ class Evaluation:
             compared.append(compare_continuations(text, completion.json, cut))
         return summarize_completions(gather(compared))
 
-    def judge(self, samples: list[dict], seed: int) -> tuple[dict, dict[str, SampleSet]]:
-        """Return the figures of samples and of as many real workflows, and the two sets. "left_out" of the figures has
-        the reason for each part that is missing."""
+    def judge(self, samples: list[dict], by_schema: list[dict], seed: int) -> tuple[dict, dict[str, SampleSet]]:
+        """Return the figures of samples, of those by the schema alone, if any, and of as many real workflows, and the
+        sets "samples" and "real". "left_out" of the figures has the reason for each part that is missing."""
         linter, parser, left_out = find_tools()
         training = None
         try:
@@ -208,15 +209,16 @@ class Evaluation:
                 left_out.append(f"copies of {training.left_out:,} further training workflows: they were not looked at")
         except ValueError as error:  # thinned windows, which do not have all tokens
             left_out.append(f"copies of training workflows: {error}")
-        texts, tokens, reasons = ([sample[key] for sample in samples] for key in ("text", "tokens", "finish_reason"))
-        tokens = [np.array(ids, np.int32) for ids in tokens]
+        tools = training, linter, parser
         chosen = self.choose(len(samples), seed)
         real = [self.held_out.texts[i] for i in chosen], [self.held_out.tokens[i] for i in chosen], None
         sets = {
-            "samples": SampleSet(texts, tokens, reasons, training, linter, parser),
-            "real": SampleSet(*real, training, linter, parser),
+            "samples": sample_set(samples, *tools),
+            "real": SampleSet(*real, None, *tools),
         }
         figures = compare_with_real(*sets.values(), [json.loads(text) for text in self.held_out.texts], seed)
+        if by_schema:
+            figures["by_schema"] = evaluate_samples(sample_set(by_schema, *tools))
         if "fields" not in figures:
             left_out.append("how close samples are to real workflows: there are too few of either")
         return figures | {"left_out": left_out}, sets
@@ -230,6 +232,14 @@ class Evaluation:
         """Return the first and the last + 1 of this rank's share of `count` things."""
         rank, world_size = self.ranks.rank, self.ranks.world_size
         return count * rank // world_size, count * (rank + 1) // world_size
+
+
+def sample_set(samples: list[dict], *tools) -> SampleSet:
+    """Return the set of some samples of `Evaluation.generate`."""
+    texts, tokens, reasons, accepted = (
+        [sample[key] for sample in samples] for key in ("text", "tokens", "finish_reason", "accepted")
+    )
+    return SampleSet(texts, [np.array(ids, np.int32) for ids in tokens], reasons, accepted, *tools)
 
 
 @contextmanager

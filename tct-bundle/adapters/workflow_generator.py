@@ -28,7 +28,7 @@ FILE = "tokenizer.json"
 
 @dataclass(frozen=True)
 class GeneratedWorkflow:
-    """One sample. With TCT tokens and the constraint it is a complete, schema-valid workflow.
+    """One sample. With TCT tokens and the constraint it is a complete, schema-valid workflow that fulfils the rules.
 
     The finish_reason is "complete" (the model ended it), "closed" (it reached max_tokens and got the shortest
     ending), "length" (cut at max_tokens) or "invalid" (ended by a token that is not allowed). With TCT tokens, the
@@ -40,7 +40,8 @@ class GeneratedWorkflow:
     finish_reason: str
     logprob: float  # nats, of the sampled tokens among the allowed ones
     mean_logprob: float  # per token
-    allowed: float | None  # mean probability that the model gave to the allowed tokens, if measured
+    allowed: float | None  # mean probability that the model gave to the tokens that the schema allows, if measured
+    accepted: float | None  # share of the tokens drawn among those that the rules accept
     seconds: float  # from its first step to its last; samples of a batch run at the same time
 
     @cached_property
@@ -58,10 +59,10 @@ class TokenLanguage(Protocol):
     """What the tokens of a model mean."""
 
     def start(
-        self, prompt: str | dict | None, tokens: list[int] | None, constrained: bool
+        self, prompt: str | dict | None, tokens: list[int] | None, constrained: bool, rules: str
     ) -> tuple[list[int], Callable[[], Constraint]]:
         """Return (tokens, a factory of constraints that stand right after them) for samples that begin as the prompt
-        does, or with exactly the tokens given. ValueError if no workflow begins so."""
+        does, or with exactly the tokens given. ValueError if no workflow begins so, or none that fulfils the rules."""
 
     def read(self, tokens: list[int], reason: str, constrained: bool) -> tuple[list[int], str, str]:
         """Return (tokens, text, finish_reason) of a sample with its prompt that the engine ended for a reason."""
@@ -94,6 +95,7 @@ class WorkflowGenerator:
         *,
         tokens: list[int] | None = None,
         constrained: bool = True,
+        rules: str = "github",
         best_of: int = 1,
         choose: Callable[[list[GeneratedWorkflow]], GeneratedWorkflow] | None = None,
         first: int = 0,
@@ -108,6 +110,9 @@ class WorkflowGenerator:
         merge with what follows. With BPE tokens the text must parse, and is left open at its end. Alternatively,
         samples continue exactly the `tokens` given, those of a workflow cut after any of them.
 
+        With TCT tokens, workflows are schema-valid, and with `rules` "github" they have no findings of
+        tct_github_workflow.rules either.
+
         If `best_of` is above 1, each workflow is the one that `choose` (default: most_likely) takes from that many
         candidates. Without the constraint the raw model generates, until its workflow is complete or, with TCT
         tokens, no longer valid. Samples are numbered from `first`, so that several processes can share those of one
@@ -118,7 +123,7 @@ class WorkflowGenerator:
             raise ValueError(f"best_of must be at least 1, not {best_of}")
         if prompt and tokens is not None:
             raise ValueError("a prompt and tokens both say how samples begin: give one of them")
-        start, factory = self.language.start(prompt, tokens, constrained)
+        start, factory = self.language.start(prompt, tokens, constrained, rules)
         steps = self.engine.stream(
             start,
             num_samples * best_of,
@@ -135,7 +140,9 @@ class WorkflowGenerator:
                 seconds = time.perf_counter() - begun.pop(step.index)
                 read = self.language.read(start + sample.tokens, sample.finish_reason, constrained)
                 mean = sample.logprob / max(1, len(sample.tokens))
-                finished[step.index] = GeneratedWorkflow(*read, sample.logprob, mean, sample.allowed, seconds)
+                finished[step.index] = GeneratedWorkflow(
+                    *read, sample.logprob, mean, sample.allowed, sample.accepted, seconds
+                )
             while all(index in finished for index in range(turn, turn + best_of)):
                 candidates = [finished.pop(index) for index in range(turn, turn + best_of)]
                 yield (choose or most_likely)(candidates)
@@ -162,12 +169,13 @@ class Unconstrained:
 class TctLanguage:
     """Our tokens. The matcher decides which may come next, and when a workflow is complete."""
 
-    def start(self, prompt, tokens, constrained):
-        started = tct.matcher()
+    def start(self, prompt, tokens, constrained, rules):
+        started = tct.matcher(rules if constrained else "schema")
         if tokens is None:
             prefix = tct.encode_prefix(prompt or "")
             tokens = prefix[: prefix.n_stable]
-            assert started.accept_prefix(prefix)
+            if not started.accept_prefix(prefix):
+                raise ValueError(f"the prompt breaks a rule of GitHub: {started.fault(prefix)}")
         else:
             accept_all(started, tokens)
         return list(tokens), started.fork if constrained else lambda: ValidityMonitor(started.fork())
@@ -223,7 +231,7 @@ class BpeLanguage:
             ) from None
         return LLGuidanceConstraint.compile(self.tokenizer.library, tct.workflow_schema(), END)
 
-    def start(self, prompt, tokens, constrained):
+    def start(self, prompt, tokens, constrained, rules):
         if tokens is None:
             tokens = self.tokenizer.encode_prefix(left_open(prompt)) if prompt else []
         tokens = list(tokens)

@@ -1,20 +1,16 @@
-"""Workflow features: their values, the distance of two sets, and broken references."""
+"""Workflow features: their values, and the distance of two sets."""
 
-import copy
 import random
 from collections import Counter
 
-import jsonschema_rs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tct.json_text import canonical
-from tct_github_workflow import workflow_schema
 from tct_github_workflow.workflow_yaml import load_workflow
-from workflow_eval import features, references
+from workflow_eval import features
 from workflow_eval.features import compare_features, kolmogorov_smirnov, total_variation
-from workflow_eval.references import broken_references
 
 WORKFLOW = load_workflow("""
 on:
@@ -80,11 +76,6 @@ anything = st.recursive(
 )
 
 
-def broken(**job) -> list[str]:
-    """Return the broken references of a workflow with this job a and a correct job b."""
-    return broken_references({"on": "push", "jobs": {"a": {"runs-on": "x", **job}, "b": {"runs-on": "x"}}})
-
-
 # -----------------------------------------------------------------------------
 # features
 
@@ -119,7 +110,6 @@ def test_any_value_has_features(value):
     ):
         for say in (features.FIELDS | features.COUNTS).values():
             assert isinstance(say(workflow), list)
-        assert all(isinstance(fault, str) for fault in broken_references(workflow))
         assert set(compare_features([workflow], [workflow, WORKFLOW])) == {*features.FIELDS, *features.COUNTS}
 
 
@@ -186,107 +176,3 @@ def test_a_category_counts_once_per_workflow():
 def test_too_few_to_compare_are_refused(samples, real):
     with pytest.raises(ValueError, match="too few to compare"):
         compare_features(samples, real)
-
-
-# -----------------------------------------------------------------------------
-# references
-
-
-def test_a_correct_workflow_has_no_broken_references():
-    assert broken_references(WORKFLOW) == []
-
-
-@pytest.mark.parametrize(
-    "job, faults",
-    [
-        ({"needs": "c"}, ["job a: needs an undefined job: c"]),
-        ({"needs": ["b", "a"]}, ["job a: needs itself"]),
-        ({"if": "needs.b.result == 'success'"}, ["job a: needs.b is not among its needs"]),
-        ({"env": {"X": "${{ needs['c'].outputs.x }}"}}, ["job a: needs.c is not among its needs"]),
-        (
-            {"steps": [{"run": "${{ steps.x.outputs.y }}"}, {"id": "x"}]},
-            ["job a: step 1: steps.x does not come earlier"],
-        ),
-        ({"steps": [{"id": "x", "if": "steps.x.outputs.y"}]}, ["job a: step 1: steps.x does not come earlier"]),
-        (
-            {"steps": [{"with": {"a": ["${{ fromJSON(steps['x y'].outputs.z) }}"]}}]},
-            ["job a: step 1: steps.x y is not a step"],
-        ),
-        (
-            {"outputs": {"o": "${{ steps.x.outputs.y }}"}, "steps": [{"id": "y"}]},
-            ["job a: steps.x is not a step"],
-        ),
-        ({"runs-on": "${{ matrix.os }}"}, ["job a: matrix.os is not a key of its matrix"]),
-        (
-            {"name": "${{ matrix.os }}", "strategy": {"matrix": {"o": [1], "include": [{"s": 1}]}}},
-            ["job a: matrix.os is not a key of its matrix"],
-        ),
-        ({"env": {"X": "${{ inputs.x }}${{ INPUTS.x }}"}}, ["inputs.x is not an input"]),
-    ],
-)
-def test_undefined_names_are_reported(job, faults):
-    assert broken(**job) == faults
-
-
-@pytest.mark.parametrize(
-    "job",
-    [
-        {"needs": "B", "if": "NEEDS.b.result"},  # capitals make no difference
-        {"steps": [{"id": "X"}, {"run": "${{ Steps.x.outputs.y }}"}]},
-        {
-            "steps": [
-                {"run": "steps.x, needs.c and $matrix.os are text"},
-                {"if": "contains('steps.x', 'needs.c')"},
-            ]
-        },
-        {"steps": [{"run": "${{ toJSON(steps) }}${{ steps.*.outcome }}${{ steps[env.ID] }}${{ needs.*.result }}"}]},
-        {"steps": [{"run": "${{ github.event.inputs.x }}${{ github['inputs'].x }}${{ env.my-matrix.os }}"}]},
-        {
-            "strategy": {"matrix": "${{ fromJSON(needs.b.outputs.m) }}"},
-            "needs": "b",
-            "name": "${{ matrix.os }}",
-        },
-        {"strategy": {"matrix": {"include": "${{ fromJSON('[]') }}"}}, "name": "${{ matrix.os }}"},
-        {"strategy": {"matrix": {"include": ["${{ fromJSON('{}') }}"]}}, "name": "${{ matrix.os }}"},
-        {"strategy": {"matrix": {"os": "${{ fromJSON('[1]') }}"}}, "name": "${{ matrix.os }}"},
-        {"strategy": "${{ fromJSON('{}') }}", "name": "${{ matrix.os }}"},
-        {"if": "${{ github.ref }} == steps.x"},  # with braces, only their contents are an expression
-    ],
-)
-def test_names_that_may_exist_are_not_reported(job):
-    assert broken(**job) == []
-
-
-def test_a_cycle_of_jobs_is_reported_once():
-    jobs = {"a": {"needs": "b"}, "b": {"needs": ["c"]}, "c": {"needs": "a"}, "d": {"needs": "a"}}
-    assert broken_references({"jobs": jobs}) == ["jobs need each other: a and b and c"]
-
-
-def test_both_triggers_define_inputs():
-    on = {"workflow_call": {"inputs": {"x": {}}}, "workflow_dispatch": {"inputs": {"y": {}}}}
-    workflow = {"on": on, "run-name": "${{ inputs.x }}${{ inputs.Y }}", "env": {"z": "${{ inputs.z }}"}}
-    assert broken_references(workflow) == ["inputs.z is not an input"]
-
-
-def test_unclosed_quotes_are_fast():
-    assert broken(name="${{ " + "'a''" * 20_000, env={"X": "${{ '" * 1000}) == []
-
-
-def test_real_workflows_are_broken_only_after_their_ids_are_removed(corpus):
-    valid = jsonschema_rs.validator_for(workflow_schema()).is_valid
-    real, renamed = [], []
-    for path in sorted((corpus / "workflows").rglob("*.y*ml"))[:400]:
-        try:
-            workflow = load_workflow(path.read_text())
-        except ValueError:
-            continue
-        if valid(workflow):
-            real.append(workflow)
-            used = {name for job in features.jobs(workflow).values() for name in references.references(job, "steps")}
-            if used:
-                renamed.append(copy.deepcopy(workflow))
-                for step in features.steps(renamed[-1]):
-                    step.pop("id", None)
-    assert len(real) > 300 and len(renamed) > 30
-    assert sum(map(bool, map(broken_references, real))) < 0.03 * len(real)
-    assert all(map(broken_references, renamed))

@@ -19,8 +19,10 @@ from tct.prefix import prefix_of
 from tct.tokenizer import Tokenizer
 
 from .partial_yaml import read_partial_yaml
+from .rules.matcher import RulesMatcher
 
 NAME = "tct_github_workflow"
+RULES = ("github", "schema")  # what a workflow has to fulfil
 # Studies of the vocabulary use an artifact of the same schema with other merges (see build_tokenizer.py).
 ARTIFACT = Path(os.environ.get("TCT_ARTIFACT") or Path(__file__).with_name("github_workflow.json"))
 
@@ -124,6 +126,12 @@ def fingerprint() -> str:
     return tokenizer().fingerprint
 
 
-def matcher() -> Matcher:
-    """Return a new matcher. It computes the tokens that can still lead to a schema-valid workflow."""
-    return tokenizer().matcher()
+def matcher(rules: str = "schema") -> Matcher:
+    """Return a new matcher. It computes the tokens that can still lead to a workflow without faults.
+
+    With `rules` "schema" the workflow becomes schema-valid; with "github", GitHub's own parser and actionlint find no
+    fault in it either (see the package rules).
+    """
+    if rules not in RULES:
+        raise ValueError(f"rules must be {' or '.join(RULES)}, not {rules!r}")
+    return tokenizer().matcher() if rules == "schema" else RulesMatcher(tokenizer().vocabulary)

@@ -18,15 +18,18 @@ table { border-collapse: collapse; margin: 1rem 0; } th, td { padding: .2rem .8r
 text-align: left; font-variant-numeric: tabular-nums; } img { max-width: 100%; }
 pre { background: #f6f6f6; padding: .8rem; overflow-x: auto; font-size: 13px; line-height: 1.35; }
 """
+SETS = {"samples": "samples", "by_schema": "by the schema alone", "real": "real"}  # name in eval.json -> column
 SHARES = {  # name in eval.json -> row of the table
     "json_valid": "valid JSON",
     "schema_valid": "valid under the schema",
     "required_fields": "has `on` and `jobs`",
     "lint_clean": "no findings of actionlint (except on runner labels and actions)",
     "github_parser_clean": "no errors of GitHub's own parser",
+    "rules_clean": "no findings of our own linter",
     "references_intact": "all jobs, steps, inputs and matrix keys that it refers to exist",
     "distinct": "distinct",
     "copies": "equal to a training workflow",
+    "accepted_tokens": "tokens drawn that the rules accept",
     "novel_steps": "steps that are in no training workflow",
     "known_actions": "actions that are in the training workflows",
     "known_versions": "actions that are there in this version",
@@ -36,6 +39,7 @@ LENGTHS = {
     "characters": "characters",
     "longest_common_run": "longest span of tokens copied from a training workflow",
 }
+LENGTH_NAMES = {key: f"{name}: median (10%, 90%)" for key, name in LENGTHS.items()}
 LOSSES = {
     "val_loss": "nats per token",
     "val_perplexity": "perplexity",
@@ -119,7 +123,7 @@ def sample_parts(results: dict, figures: dict[str, str]) -> list[str]:
         "## Samples from scratch",
         f"{results['num_samples']} samples of at most {results['max_tokens']:,} tokens, {sampling(results)}, seed "
         f"{results['seed']}, compared with {results['real']['count']} real held-out workflows.",
-        table(("", "samples", "real"), metric_rows(results)),
+        table(("", *set_names(results)), metric_rows(results)),
         figures["lengths.png"],
     ]
     if results.get("findings"):
@@ -148,16 +152,21 @@ def sampling(results: dict) -> str:
     return ", ".join(f"{word} {results[name]}" for name, word in names.items() if results[name] is not None)
 
 
+def set_names(results: dict) -> list[str]:
+    """Return the names of the sets of workflows that are compared."""
+    return [name for key, name in SETS.items() if key in results]
+
+
 def metric_rows(results: dict) -> list[tuple]:
-    """Return a row (name, samples, real) for each metric; no rows if there are no samples."""
+    """Return a row for each metric: its name, and its value for each of `set_names`. Without samples there are none."""
     if "samples" not in results:
         return []
-    samples, real = results["samples"], results["real"]
-    rows = [(name, percent(samples[key]), percent(real[key])) for key, name in SHARES.items() if key in samples]
-    return rows + [
-        (f"{name}: median (10%, 90%)", quantiles(samples[key]), quantiles(real[key]))
-        for key, name in LENGTHS.items()
-        if key in samples
+    sets = [results[name] for name in SETS if name in results]
+    return [
+        (name, *(show(each.get(key)) for each in sets))
+        for names, show in ((SHARES, percent), (LENGTH_NAMES, quantiles))
+        for key, name in names.items()
+        if key in sets[0]
     ]
 
 
@@ -192,8 +201,8 @@ def percent(share: float | None) -> str:
     return "" if share is None else f"{share:.1%}"
 
 
-def quantiles(values: dict) -> str:
-    return f"{values['median']:,.0f} ({values['low']:,.0f}, {values['high']:,.0f})"
+def quantiles(values: dict | None) -> str:
+    return "" if values is None else f"{values['median']:,.0f} ({values['low']:,.0f}, {values['high']:,.0f})"
 
 
 def render_html(text: str, folder: Path) -> str:

@@ -12,13 +12,13 @@ from tqdm import tqdm
 
 from tct.json_text import canonical, read_json
 from tct_github_workflow import workflow_schema
+from tct_github_workflow.rules import check
 from tct_github_workflow.workflow_yaml import dump_workflow
 from workflow_data.reader import iter_workflows
 from workflow_eval.actionlint import Linter, find_linter
 from workflow_eval.features import action_name, actions, compare_features
 from workflow_eval.github_parser import GitHubParser, find_parser
 from workflow_eval.memorization import known_steps, longest_copied_spans, novel_step_shares
-from workflow_eval.references import broken_references
 
 REQUIRED = {"on", "jobs"}
 IGNORED_KINDS = {"runner-label", "action"}  # of findings: labels and actions that the linter does not know
@@ -64,6 +64,7 @@ class SampleSet:
     texts: list[str]
     tokens: list[np.ndarray]
     finish_reasons: list[str] | None = None  # if a model generated the texts
+    accepted: list[float | None] | None = None  # of each text, the share of the draws that the rules accepted
     training: TrainingIndex | None = None
     linter: Linter | None = None
     parser: GitHubParser | None = None
@@ -108,7 +109,8 @@ METRICS: dict[str, dict[str, Callable[[SampleSet], object]]] = {
         "json_valid": lambda s: s.share(value is not None for value in s.values),
         "schema_valid": lambda s: s.share(map(jsonschema_rs.validator_for(workflow_schema()).is_valid, s.objects)),
         "required_fields": lambda s: s.share(value.keys() >= REQUIRED for value in s.objects),
-        "references_intact": lambda s: s.share(not broken_references(value) for value in s.objects),
+        "rules_clean": lambda s: s.share(not check(value) for value in s.objects),
+        "references_intact": lambda s: s.share(map(has_intact_references, s.objects)),
         "distinct": lambda s: len(set(s.texts)) / len(s.texts),
         "tokens": lambda s: quantiles(list(map(len, s.tokens))),
         "characters": lambda s: quantiles(list(map(len, s.texts))),
@@ -122,6 +124,7 @@ METRICS: dict[str, dict[str, Callable[[SampleSet], object]]] = {
     },
     "linter": {"lint_clean": lambda s: s.share(kinds <= IGNORED_KINDS for kinds in s.findings)},
     "parser": {"github_parser_clean": lambda s: s.share(not errors for errors in s.parser(s.yamls_of_objects))},
+    "accepted": {"accepted_tokens": lambda s: mean(share for share in s.accepted if share is not None)},
     "finish_reasons": {"ended_by_model": lambda s: s.share(reason == "complete" for reason in s.finish_reasons)},
 }
 
@@ -146,6 +149,11 @@ def compare_with_real(samples: SampleSet, real: SampleSet, all_real: list[dict],
     if samples.objects and len(all_real) > 1:
         figures["fields"] = compare_features(samples.objects, all_real, seed=seed)
     return figures
+
+
+def has_intact_references(workflow: dict) -> bool:
+    """Does everything exist that a workflow refers to: jobs, steps, outputs, inputs, matrix keys and properties?"""
+    return not any(finding.rule in ("needs", "undefined-property") for finding in check(workflow))
 
 
 def find_tools() -> tuple[Linter | None, GitHubParser | None, list[str]]:

@@ -26,9 +26,8 @@ class RulesStep(NamedTuple):
 class RulesMatcher(Matcher):
     """Follow one workflow: a token is allowed only if the workflow can still become one without findings.
 
-    A mask of the whole vocabulary needs a check of each token. It is cheaper to draw a token from the mask of the
-    schema (`fill_schema_bitmask`), to accept it, and to draw again without it if it is refused. The distribution is the
-    same.
+    A mask of the whole vocabulary needs a check of each token. It is cheaper to draw from what the schema allows
+    (`fill_candidate_bitmask`), and to draw again without the token if it is refused. The distribution is the same.
     """
 
     def _start(self) -> RulesStep:
@@ -58,21 +57,30 @@ class RulesMatcher(Matcher):
             rules, state = write_symbol(rules, state, symbol, after, self._vocabulary.machine.symbols), after
         return rules
 
-    def why_not(self, token: int) -> str:
-        """Return the rule that a token breaks, or an empty string if it breaks none."""
-        try:
-            self._rules_after(self._history[-1], token)
-        except Fault as fault:
-            return f"{fault} [{fault.rule}]"
-        return ""
+    def fault(self, prefix: Prefix) -> str:
+        """Return what is wrong with the start of a workflow and where, or an empty string if it breaks no rule."""
+        step = self._history[-1]
+        for token in prefix[: prefix.n_stable]:
+            try:
+                step = RulesStep(*Matcher._after(self, step, token), self._rules_after(step, token))
+            except Fault as fault:
+                return f"{'.'.join(map(str, step.rules.path)) or 'workflow'}: {fault} [{fault.rule}]"
+        faults = []
+        for symbols in prefix.pending:
+            try:
+                self._run_pending(step, symbols)
+                return ""
+            except Fault as fault:
+                faults.append(f"{'.'.join(map(str, step.rules.path)) or 'workflow'}: {fault} [{fault.rule}]")
+        return faults[0] if faults else ""
 
-    def fill_schema_bitmask(self, bitmask, index: int = 0) -> bool:
-        """Write the tokens that the schema allows next to row `index` of a mask (see `fill_next_token_bitmask`)."""
+    def fill_candidate_bitmask(self, bitmask, index: int = 0) -> bool:
+        """Write the tokens that the schema allows next: all that the rules allow, and more."""
         return super().fill_next_token_bitmask(bitmask, index)
 
     def fill_next_token_bitmask(self, bitmask, index: int = 0) -> bool:
         row = bitmask[index] if isinstance(bitmask, np.ndarray) else bitmask[index].numpy()
-        may_follow = self.fill_schema_bitmask(bitmask, index)
+        may_follow = self.fill_candidate_bitmask(bitmask, index)
         for token in map(int, allowed_tokens(row)):
             if self._after(self._history[-1], token) is None:
                 row[token >> 5] &= ~np.int32(np.uint32(1 << (token & 31)).view(np.int32))
