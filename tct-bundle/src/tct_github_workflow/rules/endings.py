@@ -21,7 +21,7 @@ AN_ELEMENT = f"[{ANYTHING}]"
 ADAPTERS = ["", f" && {ANYTHING}", AN_ELEMENT, f"{AN_ELEMENT}{AN_ELEMENT}", f"{AN_ELEMENT} && {ANYTHING}"]
 OPERANDS = ["''", ANYTHING]
 ARGUMENTS = {"join": ANYTHING, "format": "'{0}', 0", "tojson": "0", "fromjson": "toJSON(0)"}
-PARTIAL_NUMBER = re.compile(r"-?(?:|0x|(?:0|[1-9][0-9]*)(?:\.|(?:\.[0-9]+)?[eE]-?))\Z")
+PARTIAL_NUMBER = re.compile(r"0x\Z|-?(?:|(?:0|[1-9][0-9]*)(?:\.|(?:\.[0-9]+)?[eE]-?))\Z")
 
 
 def text_endings(text: str, template: Template, contexts: Contexts) -> Iterator[str]:

@@ -25,7 +25,7 @@ MAX_DEPTH = 50  # of nested operators, calls and brackets
 TOKEN = re.compile(
     r"""(?P<blank>[ \t\r\n]+)
     |(?P<name>[A-Za-z_][A-Za-z0-9_-]*)
-    |(?P<number>-?(?:0x(?:0|[1-9A-Fa-f][0-9A-Fa-f]*)|(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE]-?(?:0|[1-9][0-9]*))?))
+    |(?P<number>0x(?:0|[1-9A-Fa-f][0-9A-Fa-f]*)|-?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE]-?(?:0|[1-9][0-9]*))?))
     |(?P<string>'(?:[^']|'')*'(?!'))
     |(?P<operator>&&|\|\||==|!=|<=|>=|[!<>()\[\].,*])""",
     re.VERBOSE,

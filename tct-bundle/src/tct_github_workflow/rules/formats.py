@@ -6,18 +6,22 @@ A format checks a complete text, and proposes how a text that is cut anywhere ma
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import product
+from datetime import date, timedelta
 
 from .scope import IDENTIFIER
 
 
 @dataclass(frozen=True)
 class Format:
-    """`fault` returns what is wrong with a text, or an empty string. `endings` proposes rests of a text."""
+    """`fault` returns what is wrong with a text, or an empty string. `endings` proposes rests of a text.
+
+    No text of the form starts in a way that `start` does not match.
+    """
 
     rule: str
     fault: Callable[[str], str]
     endings: Callable[[str], Iterator[str]]
+    start: re.Pattern = re.compile(r"(?s).*\Z")
 
 
 def _pattern(rule: str, pattern: str, message: str, *endings: str) -> Format:
@@ -32,7 +36,9 @@ def _identifier_fault(text: str) -> str:
     return f"{text!r} is not an identifier: letters, digits, - and _, at most 100, not starting with a digit or __"
 
 
-IDENTIFIERS = Format("identifier", _identifier_fault, lambda text: iter(["", "a", "_a", "b"]))
+IDENTIFIERS = Format(
+    "identifier", _identifier_fault, lambda text: iter(["", "a", "_a", "b"]), re.compile(r"[A-Za-z_][A-Za-z0-9_-]*\Z")
+)
 NAME = _pattern("identifier", r"[A-Za-z_][A-Za-z0-9_-]*", "is not a name of letters, digits, - and _", "a")
 VARIABLE = _pattern("environment-variable", r"[^&= \t]+", "contains a blank, & or =", "A")
 NOT_EMPTY = _pattern("empty-value", r"(?s).+", "is empty", "a")
@@ -106,7 +112,7 @@ FIELDS = [  # name, least and greatest number, names
     ("month", 1, 12, MONTHS),
     ("day of the week", 0, 6, DAYS),
 ]
-DAYS_OF_MONTHS = [31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31]
+START = date(1970, 1, 1)
 
 
 def cron_fault(text: str) -> str:
@@ -119,19 +125,32 @@ def cron_fault(text: str) -> str:
     if len(fields) != 5:
         return f"{text!r} is not five fields, separated by blanks"
     try:
-        minutes, _, days, months, _ = (_cron_field(field, *of) for field, of in zip(fields, FIELDS))
+        schedule = [_cron_field(field, *of) for field, of in zip(fields, FIELDS)]
     except ValueError as error:
         return f"{error} in the schedule {text!r}"
-    if len(minutes) > 1 and min(_gaps(sorted(minutes))) < 5:
-        return f"the schedule {text!r} is more frequent than once in five minutes"
-    if fields[4] == "*" and not any(day <= DAYS_OF_MONTHS[month - 1] for day, month in product(days, months)):
+    first, second = _first_two_minutes(*schedule, is_any_day="*" in (fields[2][0], fields[4][0]))
+    if second is None:
         return f"the day of the schedule {text!r} does not exist"
-    return ""
+    return f"the schedule {text!r} is more frequent than once in five minutes" if second - first < 5 else ""
 
 
-def _gaps(minutes: list[int]) -> Iterator[int]:
-    yield from (later - earlier for earlier, later in zip(minutes, minutes[1:]))
-    yield minutes[0] + 60 - minutes[-1]
+def _first_two_minutes(
+    minutes: set[int], hours: set[int], days: set[int], months: set[int], weekdays: set[int], is_any_day: bool
+) -> tuple[int | None, int | None]:
+    """Return when a schedule fires for the first and second time after the start of 1970, in minutes since then.
+
+    actionlint compares only these two. If day and weekday are both restricted, one of them is enough.
+    """
+    of_day = sorted(60 * hour + minute for hour in hours for minute in minutes)
+    found = []
+    for number in range(10 * 366):
+        day = START + timedelta(days=number)
+        fits = [day.day in days, day.isoweekday() % 7 in weekdays]
+        if day.month in months and (all(fits) if is_any_day else any(fits)):
+            found += [24 * 60 * number + minute for minute in of_day if number or minute]
+        if len(found) > 1:
+            return found[0], found[1]
+    return None, None
 
 
 def _cron_field(field: str, name: str, least: int, greatest: int, names: dict[str, int]) -> set[int]:
@@ -194,7 +213,7 @@ def _cron_endings(text: str) -> Iterator[str]:
                 yield rest + " ".join(missing[1:])
 
 
-CRON = Format("cron", cron_fault, _cron_endings)
+CRON = Format("cron", cron_fault, _cron_endings, re.compile(r"[0-9*A-Za-z][0-9A-Za-z*/, -]*\Z"))
 
 
 # ---------------------------------------------------------------------------------------------------------

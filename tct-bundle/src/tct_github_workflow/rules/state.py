@@ -316,21 +316,23 @@ class RulesState:
             yield from NUMBER_ENDINGS
             yield from (text[len(self.text) :] for text in self._known_texts() if text.startswith(self.text))
         else:
-            place = self.place
-            yield from (text[len(self.text) :] for text in self._known_texts() if text.startswith(self.text))
-            if place.format and not (OPEN in self.text and place.template.contexts):
-                yield from place.format.endings(self.text)
-            if not place.format or place.template.contexts:
-                yield from text_endings(self.text, place.template, self.spot().contexts)
+            yield from self._text_endings()
+
+    def _text_endings(self) -> Iterator[str]:
+        place = self.place
+        yield from (text[len(self.text) :] for text in self._known_texts() if text.startswith(self.text))
+        if place.format and not (OPEN in self.text and place.template.contexts) and place.format.start.match(self.text):
+            yield from place.format.endings(self.text)
+        if not place.format or place.template.contexts:
+            yield from text_endings(self.text, place.template, self.spot().contexts)
+        if not place.format:
             yield from ("b", "aa", "ab", "a1", "1", "true", "0")
 
     def _key_endings(self) -> Iterator[str]:
         place = self.frames[-1].place
         yield from (key[len(self.text) :] for key in place.members or () if key.startswith(self.text))
-        if place.others:
+        if place.others and (place.key is None or place.key.start.match(self.text)):
             yield from KEY_ENDINGS
-            if place.key:
-                yield from place.key.endings(self.text)
             if OPEN[:1] in self.text and place.others.template:
                 path = self.path
                 yield from text_endings(

@@ -87,6 +87,8 @@ def _check_whole(text: str, template: Template, types: list[Type], sources: list
     if template.gives == "condition":
         if not is_one or whole != text or text.index(CLOSE) + len(CLOSE) < len(text):
             raise Fault("constant-condition", "text around `${{ }}` makes the condition always true")
+        if sources[0].startswith("'") and types[0] is STRING and "'" not in sources[0][1:-1].replace("''", ""):
+            raise Fault("constant-condition", f"the condition is the text {sources[0]}, not an expression")
     elif template.gives == "any":
         pass
     elif template.gives == "text" or template.gives == "labels" and not is_one:
