@@ -87,9 +87,7 @@ def check_scalar(spot: Spot, value: Any) -> Promises:
     check_kind(place, kind_of(value))
     if isinstance(value, str):
         return check_string(spot, value)
-    for check in SCALAR_CHECKS.get(place.name, ()):
-        check(spot, value)
-    return set()
+    return _special_checks(spot, value)
 
 
 def check_string(spot: Spot, value: str) -> Promises:
@@ -101,9 +99,11 @@ def check_string(spot: Spot, value: str) -> Promises:
         if fault := place.format.fault(value):
             raise Fault(place.format.rule, fault)
     promises = check_text(value, template, spot.contexts, is_script=is_script(spot))
-    for check in SCALAR_CHECKS.get(place.name, ()):
-        check(spot, value)
-    return promises
+    return promises | _special_checks(spot, value)
+
+
+def _special_checks(spot: Spot, value: Any) -> Promises:
+    return set().union(*(check(spot, value) or () for check in SCALAR_CHECKS.get(spot.place.name, ())))
 
 
 def is_script(spot: Spot) -> bool:
@@ -159,7 +159,7 @@ def check_container(spot: Spot, value: dict | list) -> None:
 # ---------------------------------------------------------------------------------------------------------
 # scalars
 
-SCALAR_CHECKS: dict[str, list[Callable[[Spot, Any], None]]] = {}
+SCALAR_CHECKS: dict[str, list[Callable[[Spot, Any], Promises | None]]] = {}
 CONTAINER_CHECKS: dict[str, list[Callable[[Spot, Any], None]]] = {}
 
 
@@ -216,8 +216,8 @@ def runner_group(spot: Spot, value: str) -> None:
 
 
 @scalar_at("jobs.*.needs", "jobs.*.needs.*")
-def needed_job(spot: Spot, value: str) -> None:
-    """Check that a job can need another one."""
+def needed_job(spot: Spot, value: str) -> Promises:
+    """Check that a job can need another one, which may still come."""
     workflow, job = spot.workflow, spot.path[1]
     known = workflow.job_ids.get(value.lower())
     if known is not None and known != value:
@@ -226,6 +226,7 @@ def needed_job(spot: Spot, value: str) -> None:
         raise Fault("needs", f"there is no job {value!r}")
     if workflow.depends(value.lower(), job.lower()):
         raise Fault("needs", f"the jobs {job!r} and {value!r} need each other")
+    return set() if known else {(("jobs",), value.lower())}
 
 
 @container_at("jobs.*.needs")

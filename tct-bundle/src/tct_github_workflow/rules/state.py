@@ -258,7 +258,7 @@ class RulesState:
         text = data.decode("utf-8", "ignore")
         state = replace(self, text=self.text + text, rest=data[len(text.encode()) :])
         if self.kind == "string" and state._is_free():
-            return state._with_free_text()
+            return state._with_free_text() if not state.rest else state._with_cut_character()
         if state.ending(schema) is None:
             state.refuse()
         return state
@@ -276,6 +276,16 @@ class RulesState:
             and not (place.format or place.is_value or self.frames[0].key == "on")
             and (not checks or checks == [deprecated_command])
         )
+
+    def _with_cut_character(self) -> "RulesState":
+        """Check that a text may go on with one of the characters that start as its last bytes do."""
+        for rest in rests_of_character(self.rest):
+            try:
+                whole = replace(self, text=self.text + (self.rest + rest).decode(), rest=b"")._with_free_text()
+            except Fault:
+                continue
+            return replace(self, checked=min(whole.checked, len(self.text)))
+        self.refuse()
 
     def _with_free_text(self) -> "RulesState":
         """Check the expressions that are new in a text, and that the last one can be completed."""
