@@ -26,13 +26,11 @@ SHARDS = 4
 @cli_errors
 def main(argv=None):
     parser = ArgumentParser(prog="python -m scripts.stress.prepare", description=__doc__.split("\n")[0])
-    parser.add_argument("--input", required=True, metavar="PATH", help="workflows to prepare")
-    parser.add_argument("--count", type=int, default=20, metavar="N", help="kills (default: %(default)s)")
-    parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="seed of the moments of the kills (default: 0)"
-    )
-    parser.add_argument("--work", type=Path, metavar="DIR", help="folder for the data (default: a temporary folder)")
-    parser.add_argument("flags", nargs="*", metavar="-- FLAG", help="more flags for the preparation")
+    parser.add("--input", "workflows to prepare", required=True, metavar="PATH")
+    parser.add("--count", "kills", 20)
+    parser.add("--seed", "seed of the moments of the kills", 0)
+    parser.add("--work", "folder for the data (default: a temporary folder)", type=Path, metavar="DIR")
+    parser.add("flags", "more flags for the preparation", nargs="*", metavar="-- FLAG")
     flags = parser.parse_args(argv)
 
     with tempfile.TemporaryDirectory(dir=flags.work) as folder:
@@ -61,9 +59,8 @@ def kill_and_resume(flags: list, output: Path, count: int, seconds: float, chanc
     """Kill `count` runs at random moments. Each next run resumes the last one, or starts again if that has finished."""
     kills, ends, moments = 0, 0, Counter()
     while kills < count:
-        process = subprocess.Popen(
-            command(*flags), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-        )
+        silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        process = subprocess.Popen(command(*flags), start_new_session=True, **silent)
         try:
             process.wait(chance.uniform(0.3, seconds / 2))
         except subprocess.TimeoutExpired:

@@ -1,5 +1,6 @@
 """Write files atomically, and never replace a file that the command did not write."""
 
+import json
 import os
 from pathlib import Path
 
@@ -28,6 +29,11 @@ def write_atomic(path, content):
         raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_json(path, value, indent: int | None = 2):
+    """Write a value as JSON, as write_atomic does."""
+    write_atomic(path, json.dumps(value, indent=indent).encode() + b"\n")
 
 
 def write_new_files(folder, files: dict[str, bytes]):

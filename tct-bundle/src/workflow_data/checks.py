@@ -49,10 +49,8 @@ def fault_of_splits(splits) -> str | None:
     for name, split in splits.items():
         counts = [split.get(key) for key in SPLIT_COUNTS] if isinstance(split, dict) else [None]
         if not all(is_count(count, 0) for count in counts) or len({count > 0 for count in counts}) > 1:
-            return (
-                f"has a split {name} in which {', '.join(SPLIT_COUNTS)} are not whole numbers, either all 0 or all "
-                "more than 0"
-            )
+            rule = "are not whole numbers, either all 0 or all more than 0"
+            return f"has a split {name} in which {', '.join(SPLIT_COUNTS)} {rule}"
     return None
 
 
