@@ -28,8 +28,7 @@ def causal_argument(kernel) -> dict:
 CAUSAL = causal_argument(varlen_attn)
 
 
-# -----------------------------------------------------------------------------
-# layouts: which tokens attend to which
+# -- layouts: which tokens attend to which
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -111,8 +110,7 @@ def move_tensor(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     return tensor.to(device, non_blocking=True)
 
 
-# -----------------------------------------------------------------------------
-# attention over packed documents
+# -- attention over packed documents
 
 
 def attend_documents(q, k, v, documents: PackedDocuments):
@@ -196,8 +194,7 @@ def causal_bias(length: int, dtype, device):
     return torch.full((length, length), -math.inf, dtype=dtype, device=device).triu(1)
 
 
-# -----------------------------------------------------------------------------
-# capped logits and their loss
+# -- capped logits and their loss
 
 
 def cap(logits):
