@@ -95,7 +95,6 @@ class PackedDocuments(Layout):
         return self._map(torch.Tensor.pin_memory)
 
     def _map(self, change) -> "PackedDocuments":
-        """Apply a function to every tensor."""
         tensors = {name: value for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
         return replace(self, **{name: change(tensor) for name, tensor in tensors.items()})
 

@@ -72,7 +72,6 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self):
-        """Update all matrices."""
         for group in self.param_groups:
             matrices, lr, momentum = group["params"], group["lr"], group["momentum"]
             for p in matrices:

@@ -54,7 +54,6 @@ class Start:
 
     @property
     def meta(self) -> dict | None:
-        """The meta file of the checkpoint."""
         return self.checkpoint and self.checkpoint[2]
 
     def model_config(self, fields: dict) -> GPTConfig:

@@ -97,7 +97,6 @@ class TrainingRun:
         self.log = self._open_log(start.record_dir, command, compiles) if self.ranks.rank == 0 else NullLog()
 
     def _restore(self, model_state, optim_state, meta):
-        """Continue from a checkpoint."""
         self.model.load_state_dict(model_state)
         # Only the state of each tensor: learning rates and weight decay follow from the settings.
         for optimizer, saved in zip(self.optimizers, optim_state["optimizers"], strict=True):
@@ -128,7 +127,6 @@ class TrainingRun:
         return log
 
     def _description(self, compiles: bool) -> dict:
-        """Return what a run prints first."""
         settings, config = self.settings, self.model.config
         world_size, per_epoch = self.ranks.world_size, self.data.train.epoch_targets
         return {

@@ -230,11 +230,9 @@ class Runner:
         self.pool.shutdown()
 
     def run_dir(self, run: Run) -> Path:
-        """Return the folder of a run's checkpoints."""
         return self.work / "runs" / self.study_dir.name / run.name
 
     def iterations_done(self) -> int:
-        """Return the number of iterations of all runs together."""
         records = [read_metrics(self.run_dir(run) / METRICS) for run in self.runs]
         return sum(found[-1]["step"] for found in records if found)
 

@@ -67,7 +67,6 @@ def main(argv=None):
 
 
 def parse_arguments(argv):
-    """Return the flags. ValueError for wrong ones."""
     parser = ArgumentParser(
         prog="python -m scripts.bench.train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -141,7 +140,6 @@ def run(job: dict) -> dict:
 
 
 def figures(job: dict, rounds: list[dict], machine: dict, ceiling: float) -> dict:
-    """Return a row of the table from the results of its rounds."""
     positions, seconds = mean(r["positions"] for r in rounds), median(r["seconds"] for r in rounds)
     targets = job["device_batch_size"] * job["config"]["sequence_len"]
     share = targets / positions if job["mode"] == "packed" else machine["padded_share"]

@@ -94,7 +94,6 @@ def _copy(value: Any) -> Any:
 
 
 def drop(document, node, pool, rng):
-    """Remove a member or an item."""
     del node[_random_key(node, rng)]
 
 
@@ -110,13 +109,11 @@ def add(document, node, pool, rng):
 
 
 def rename(document, node, pool, rng):
-    """Give a member another key."""
     old, new = _random_key(node, rng), pool.key(node, rng)
     _refill(node, [(new if key == old else key, child) for key, child in node.items()])
 
 
 def replace(document, node, pool, rng):
-    """Replace a value."""
     key = _random_key(node, rng)
     node[key] = pool.value(key, rng)
 
@@ -164,7 +161,6 @@ def truncate(document, node, pool, rng):
 
 
 def repeat_item(document, node, pool, rng):
-    """Repeat an item."""
     node.append(_copy(rng.choice(node)))
 
 

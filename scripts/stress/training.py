@@ -66,7 +66,6 @@ def main(argv=None):
 
 
 def command_of(flags) -> list[str]:
-    """Return the command of all runs."""
     start = [sys.executable, "-m"]
     if flags.ranks > 1:
         start += ["torch.distributed.run", "--standalone", f"--nproc_per_node={flags.ranks}", "-m"]

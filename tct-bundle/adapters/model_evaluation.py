@@ -119,7 +119,6 @@ def summarize_scores(held_out: HeldOut, scores: TokenScores) -> dict:
 
 
 def summarize_kinds(held_out: HeldOut, scores: TokenScores) -> dict:
-    """Return the figures for each kind of token."""
     results = {}
     for number, kind in enumerate(KINDS):
         chosen = held_out.kinds == number

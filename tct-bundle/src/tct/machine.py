@@ -298,9 +298,8 @@ class ObjectNode:
 
     def _can_end(self, residuals: Residuals, used: frozenset[str], depth_left: int) -> bool:
         reach = self.machine.reach
-        if reach.end(residuals) in self.accepted:  # at once: there is no need to search
-            return True
-        return _may_end(reach.object(residuals, used), self.accepted, depth_left)
+        ends_at_once = reach.end(residuals) in self.accepted  # then there is no need to search
+        return ends_at_once or _may_end(reach.object(residuals, used), self.accepted, depth_left)
 
     @cached_property
     def _patterns(self) -> tuple[str, ...]:

@@ -76,7 +76,6 @@ def build(schema_path: Path | None, corpus: Path, vocab_size: int, output: Path)
 
 
 def read_schema(path: Path):
-    """Return the JSON Schema in a file."""
     try:
         return load_json(path.read_bytes())
     except WorkflowSyntaxError as error:

@@ -15,7 +15,6 @@ ROWS_AT_A_TIME = 65_536
 
 
 def fault_of_metadata(metadata) -> str | None:
-    """Check the value of metadata.json."""
     if not isinstance(metadata, dict):
         return "is not a JSON object"
     if missing := KEYS - metadata.keys():
@@ -24,7 +23,6 @@ def fault_of_metadata(metadata) -> str | None:
 
 
 def fault_of_sizes(metadata: dict) -> str | None:
-    """Check the numbers in metadata.json."""
     least = {"context_size": 1, "stride": 1, "window_step": 1, "vocab_size": 1, "pad_token": 0}
     least |= {name: 0 for name in ("n_states", "max_windows_per_workflow") if metadata.get(name) is not None}
     for name, minimum in least.items():

@@ -114,8 +114,6 @@ def check_workflows(folder: Path, split: str, entries: list[dict]):
 
 
 class Fault(Exception):
-    """A check that fails."""
-
     def __init__(self, check: str, text: str):
         super().__init__(text)
         self.check = check

@@ -52,7 +52,6 @@ def resumable_folder(
 
 
 def work_folder(output: Path) -> Path:
-    """Return the work folder of an output."""
     return output.with_name(f".{output.name}.unfinished")
 
 

@@ -111,7 +111,9 @@ def index_workflows(settings, chunks: list[Path], plan: WindowPlan, work: Path, 
                 else:
                     why = duplicates.find(entry["file"], entry["digest"], signature)
                 kept.append(why is None)
-                fractions.append(hash_fraction(group_of(entry), settings.seed))
+                group = entry["group"]  # what must stay in one split, or else the value of the workflow
+                key = bytes.fromhex(entry["digest"]) if group is None else group.encode(errors="surrogateescape")
+                fractions.append(hash_fraction(key, settings.seed))
                 lengths.append(entry["tokens"])
             if why:
                 skipped.add(entry, why)
@@ -120,13 +122,6 @@ def index_workflows(settings, chunks: list[Path], plan: WindowPlan, work: Path, 
     splits = np.full(len(kept), -1, np.int8)
     splits[kept] = assign_splits(np.array(fractions)[kept], settings.train_split, settings.test_split)
     return WorkflowIndex(chunks, kept, splits, np.array(lengths))
-
-
-def group_of(entry: dict) -> bytes:
-    """Return what must stay in one split: the folder, owner or column of a workflow, or else its own value."""
-    if entry["group"] is None:
-        return bytes.fromhex(entry["digest"])
-    return entry["group"].encode(errors="surrogateescape")
 
 
 # -- baseline tokenizers, which are learned from the training split

@@ -66,12 +66,10 @@ def shells(workflow) -> list[str]:
 
 
 def jobs(workflow) -> dict[str, dict]:
-    """Return the jobs by their ids."""
     return {name: job for name, job in as_dict(as_dict(workflow).get("jobs")).items() if isinstance(job, dict)}
 
 
 def steps(workflow) -> list[dict]:
-    """Return all steps, job by job."""
     return [step for job in jobs(workflow).values() for step in steps_of(job)]
 
 
