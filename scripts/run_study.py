@@ -320,9 +320,8 @@ def refuse_other_flags(folder: Path, run: Run, data: Path):
     known = {name: value for name, value in now.items() if value is not None and name in before}
     changed = [f"{name} {before[name]} -> {value}" for name, value in known.items() if before[name] != value]
     if changed:
-        raise ValueError(
-            f"{folder} was trained with other flags ({', '.join(changed)}): remove it, or give the arm another name"
-        )
+        fault = f"{folder} was trained with other flags ({', '.join(changed)})"
+        raise ValueError(f"{fault}: remove it, or give the arm another name")
 
 
 if __name__ == "__main__":

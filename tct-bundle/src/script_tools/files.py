@@ -57,6 +57,5 @@ def refuse_to_replace(folder, names):
     """
     for path in (Path(folder, name) for name in names):
         if path.exists():
-            raise FileExistsError(
-                f"{path} exists and is not an earlier result of this command: move it away, or name another folder"
-            )
+            fault = f"{path} exists and is not an earlier result of this command"
+            raise FileExistsError(f"{fault}: move it away, or name another folder")

@@ -26,19 +26,7 @@ from tct.assertions import (
 )
 from tct.dialects import DRAFT_07, dialect_of
 from tct.errors import UnsupportedSchemaError
-from tct.formula import (
-    ALL,
-    CONSTANT,
-    FALSE,
-    TRUE,
-    Formula,
-    all_of,
-    any_of,
-    atom,
-    constant,
-    negation,
-    one_of,
-)
+from tct.formula import ALL, CONSTANT, FALSE, TRUE, Formula, all_of, any_of, atom, constant, negation, one_of
 from tct.numbers import exact
 from tct.regex import PatternError, compile_pattern, finite_language
 

@@ -19,7 +19,10 @@ def fault_of_metadata(metadata) -> str | None:
         return "is not a JSON object"
     if missing := KEYS - metadata.keys():
         return f"lacks {', '.join(sorted(missing))}"
-    return fault_of_sizes(metadata) or fault_of_tokenizer(metadata["tokenizer"]) or fault_of_splits(metadata["splits"])
+    tokenizer = metadata["tokenizer"] if isinstance(metadata["tokenizer"], dict) else {}
+    is_named = all(isinstance(tokenizer.get(key), str) for key in ("name", "fingerprint"))
+    nameless = None if is_named else "has a tokenizer without name and fingerprint"
+    return fault_of_sizes(metadata) or nameless or fault_of_splits(metadata["splits"])
 
 
 def fault_of_sizes(metadata: dict) -> str | None:
@@ -34,11 +37,6 @@ def fault_of_sizes(metadata: dict) -> str | None:
     if metadata["window_step"] % metadata["stride"] or metadata["window_step"] > metadata["context_size"]:
         return "has a window_step that is not a multiple of stride, or is more than context_size"
     return None
-
-
-def fault_of_tokenizer(tokenizer) -> str | None:
-    names = [tokenizer.get(key) for key in ("name", "fingerprint")] if isinstance(tokenizer, dict) else [None]
-    return None if all(isinstance(name, str) for name in names) else "has a tokenizer without name and fingerprint"
 
 
 def fault_of_splits(splits) -> str | None:

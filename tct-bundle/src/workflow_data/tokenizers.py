@@ -19,9 +19,7 @@ PAD_TEXT, END_TEXT = "<pad>", "<end>"  # tokens 0 and 1; in a document these tex
 END = 1
 MAX_TOKENS = 2**15  # windows are int16
 # The pattern of GPT-4's tokenizer (cl100k_base of tiktoken).
-SPLIT = (
-    r"""'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"""
-)
+SPLIT = r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
 PIECE_BYTES = 1000  # "bpe-unsplit" learns from pieces of this size, because the library is slow on long ones
 
 
