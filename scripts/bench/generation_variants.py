@@ -64,7 +64,7 @@ def our_variants(generator: WorkflowGenerator, new_tokens: int, dtype) -> dict[s
 
 
 def with_cache(generator: WorkflowGenerator, new_tokens: int, seeds, constrained: bool) -> Variant:
-    prompt, factory = generator.language.start(None, None, constrained)
+    prompt, factory = generator.language.start(None, None, constrained, rules="schema")
     # The raw model needs no monitor, unless it takes schema positions as input.
     factory = factory if constrained or generator.engine.model.config.n_states else None
 
