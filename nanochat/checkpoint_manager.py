@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import re
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -34,16 +35,17 @@ def save_checkpoint(checkpoint_dir, step: int, model_state: dict, optim_state: d
     checksums = {}
     try:
         for name, state in ((f"model_{step:06d}.pt", model_state), (f"optim_{step:06d}.pt", optim_state)):
-            if state is None:
-                continue
-            save_tensors(folder / name, state)
-            checksums[name] = sha256_of(folder / name)
+            if state is not None:
+                write_atomic(folder / name, partial(torch.save, state))
+                checksums[name] = sha256_of(folder / name)
         text = json.dumps({"step": step, **meta, "sha256": checksums}, indent=2)
         write_atomic(meta_path(folder, step), text.encode() + b"\n")
-    except OSError:
-        for name in checksums:  # useless, and the next save may need the space
-            (folder / name).unlink(missing_ok=True)
-        raise
+    except (OSError, RuntimeError) as error:  # torch raises RuntimeError if a write fails
+        for saved in checksums:  # useless, and the next save may need the space
+            (folder / saved).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise
+        raise OSError(f"{folder / name} could not be written; is the disk full?") from error
 
 
 def save_best(checkpoint_dir, step: int, model_state: dict, meta: dict):
@@ -59,7 +61,6 @@ def best_val_loss(checkpoint_dir) -> float:
 
 
 def best_dir(checkpoint_dir) -> Path:
-    """Return the folder of the best model."""
     return Path(checkpoint_dir) / "best"
 
 
@@ -166,14 +167,6 @@ def load_tensors(folder: Path, name: str, meta: dict, device):
     return torch.load(folder / name, map_location=device, weights_only=True)
 
 
-def save_tensors(path: Path, state: dict):
-    """Write tensors. OSError if that fails."""
-    try:
-        write_atomic(path, lambda file: torch.save(state, file))
-    except RuntimeError as error:  # torch raises it if a write fails
-        raise OSError(f"{path} could not be written; is the disk full?") from error
-
-
 def damaged(folder: Path, name: str, step: int) -> str:
     """Return the error message for a file that is not as it was written."""
     others = [other for other in list_steps(folder) if other != step]
@@ -182,11 +175,9 @@ def damaged(folder: Path, name: str, step: int) -> str:
 
 
 def meta_path(folder: Path, step: int) -> Path:
-    """Return the path of the meta file of a step."""
     return folder / f"meta_{step:06d}.json"
 
 
 def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

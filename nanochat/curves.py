@@ -17,12 +17,8 @@ def plot_metrics(metrics_jsonl_path, png_path):
         return
     figure, ((loss, lr), (norm, speed)) = new_figure(11, 6.5, 2, 2, sharex=True)
     figure.suptitle(Path(metrics_jsonl_path).resolve().parent.name, fontweight="bold")
-    for axes, title in (
-        (loss, "loss (nats per token)"),
-        (lr, "learning rate"),
-        (norm, "gradient norm"),
-        (speed, "speed (tokens per second)"),
-    ):
+    titles = "loss (nats per token)", "learning rate", "gradient norm", "speed (tokens per second)"
+    for axes, title in zip((loss, lr, norm, speed), titles):
         axes.set_title(title, loc="left", fontsize=11)
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)

@@ -4,26 +4,17 @@ import importlib.util
 import os
 import shutil
 import sysconfig
-import time
+import timeit
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 
 # Dense bfloat16 FLOPs per second from NVIDIA's data sheets, by a part of torch's device name. The first match counts.
-PEAK_BF16_FLOPS = (
-    ("B200", 2250e12),
-    ("H200", 989e12),
-    ("H100 NVL", 835e12),
-    ("H100 PCIe", 756e12),
-    ("H100", 989e12),
-    ("A100", 312e12),
-    ("L40S", 362e12),
-    ("L4", 121e12),
-    ("RTX 5090", 209e12),
-    ("RTX 4090", 165e12),
-    ("RTX 3090", 71e12),
-)
+PEAK_BF16_FLOPS = {
+    **{"B200": 2250e12, "H200": 989e12, "H100 NVL": 835e12, "H100 PCIe": 756e12, "H100": 989e12, "A100": 312e12},
+    **{"L40S": 362e12, "L4": 121e12, "RTX 5090": 209e12, "RTX 4090": 165e12, "RTX 3090": 71e12},
+}
 
 
 def choose_device(name: str = "auto"):
@@ -42,9 +33,8 @@ def choose_device(name: str = "auto"):
         else:
             torch.empty(0, device=device)
     except Exception:  # each backend has its own kind of error
-        raise ValueError(
-            f"--device {name} is not available here: choose cpu, cuda or mps, or leave the flag out"
-        ) from None
+        remedy = "choose cpu, cuda or mps, or leave the flag out"
+        raise ValueError(f"--device {name} is not available here: {remedy}") from None
     return device
 
 
@@ -78,12 +68,7 @@ def cpu_gains_from_bfloat16() -> bool:
 def matmul_seconds(dtype) -> float:
     """Return the shortest time of a few products on the CPU, in the size of a small model."""
     a, b = torch.ones(1024, 384, dtype=dtype), torch.ones(384, 1536, dtype=dtype)
-    seconds = []
-    for _ in range(5):
-        started = time.perf_counter()
-        a @ b
-        seconds.append(time.perf_counter() - started)
-    return min(seconds)
+    return min(timeit.repeat(lambda: a @ b, number=1, repeat=5))
 
 
 def choose_compile(name: str, device) -> bool:
@@ -125,4 +110,4 @@ def peak_flops(device) -> float | None:
     if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name(device)
-    return next((peak for part, peak in PEAK_BF16_FLOPS if part in name), None)
+    return next((peak for part, peak in PEAK_BF16_FLOPS.items() if part in name), None)

@@ -29,12 +29,8 @@ def process_group(device):
     if ranks.world_size == 1:
         yield ranks
         return
-    dist.init_process_group(
-        "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
-        store=rendezvous_store(ranks),
-        rank=ranks.rank,
-        world_size=ranks.world_size,
-    )
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=rendezvous_store(ranks), **vars(ranks))
     try:
         yield ranks
     finally:

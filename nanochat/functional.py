@@ -28,8 +28,7 @@ def causal_argument(kernel) -> dict:
 CAUSAL = causal_argument(varlen_attn)
 
 
-# -----------------------------------------------------------------------------
-# layouts: which tokens attend to which
+# -- layouts: which tokens attend to which
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -96,7 +95,6 @@ class PackedDocuments(Layout):
         return self._map(torch.Tensor.pin_memory)
 
     def _map(self, change) -> "PackedDocuments":
-        """Apply a function to every tensor."""
         tensors = {name: value for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
         return replace(self, **{name: change(tensor) for name, tensor in tensors.items()})
 
@@ -111,8 +109,7 @@ def move_tensor(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     return tensor.to(device, non_blocking=True)
 
 
-# -----------------------------------------------------------------------------
-# attention over packed documents
+# -- attention over packed documents
 
 
 def attend_documents(q, k, v, documents: PackedDocuments):
@@ -196,8 +193,7 @@ def causal_bias(length: int, dtype, device):
     return torch.full((length, length), -math.inf, dtype=dtype, device=device).triu(1)
 
 
-# -----------------------------------------------------------------------------
-# capped logits and their loss
+# -- capped logits and their loss
 
 
 def cap(logits):

@@ -47,10 +47,9 @@ class GPTConfig:
         if not 0 <= self.dropout < 1:
             raise ValueError(f"GPTConfig: dropout must be at least 0 and below 1, not {self.dropout!r}")
         if self.n_embd % (2 * self.n_head):
-            raise ValueError(
-                f"GPTConfig: n_embd {self.n_embd} must be divisible by 2 * n_head = {2 * self.n_head}, because rotary "
-                "embeddings rotate pairs of channels"
-            )
+            why = "because rotary embeddings rotate pairs of channels"
+            rule = f"must be divisible by 2 * n_head = {2 * self.n_head}, {why}"
+            raise ValueError(f"GPTConfig: n_embd {self.n_embd} {rule}")
         if self.n_head % self.n_kv_head:
             raise ValueError(f"GPTConfig: n_head {self.n_head} must be a multiple of n_kv_head {self.n_kv_head}")
 
@@ -158,12 +157,9 @@ class GPT(nn.Module):
         super().__init__()
         self.config = config
         self.gradient_checkpointing = False
-        self.transformer = nn.ModuleDict(
-            {
-                "wte": nn.Embedding(config.vocab_size, config.n_embd),
-                "h": nn.ModuleList(Block(config, layer) for layer in range(config.n_layer)),
-            }
-        )
+        wte = nn.Embedding(config.vocab_size, config.n_embd)
+        blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
+        self.transformer = nn.ModuleDict({"wte": wte, "h": blocks})
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
         if config.n_states:
             self.state_embedding = nn.Embedding(config.n_states, config.n_embd)
@@ -233,9 +229,8 @@ class GPT(nn.Module):
         if targets is None:
             return self.logits(x)
         if loss_reduction == "none":
-            each = F.cross_entropy(
-                self.logits(x).flatten(0, -2), targets.flatten(), ignore_index=IGNORE_INDEX, reduction="none"
-            )
+            logits = self.logits(x).flatten(0, -2)
+            each = F.cross_entropy(logits, targets.flatten(), ignore_index=IGNORE_INDEX, reduction="none")
             return each.view_as(targets)
         loss = capped_cross_entropy(x.flatten(0, -2), self.lm_head.weight, targets.flatten())
         return loss / (targets != IGNORE_INDEX).sum() if loss_reduction == "mean" else loss

@@ -54,8 +54,7 @@ def set_lrs(optimizers, lr: float, step: int):
                 group["momentum"] = momentum_at(step)
 
 
-# -----------------------------------------------------------------------------
-# Muon
+# -- Muon
 
 
 class Muon(torch.optim.Optimizer):
@@ -73,7 +72,6 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self):
-        """Update all matrices."""
         for group in self.param_groups:
             matrices, lr, momentum = group["params"], group["lr"], group["momentum"]
             for p in matrices:
@@ -104,8 +102,7 @@ def momentum_at(step: int) -> float:
     return 0.85 + 0.10 * min(1.0, step / 300)
 
 
-# -----------------------------------------------------------------------------
-# the schedule
+# -- the schedule
 
 
 def lr_multiplier(step: int, schedule: str, warmup_iters: int, num_iterations: int, warmdown_ratio: float) -> float:

@@ -65,11 +65,10 @@ class PackedTrainLoader:
     def load_state_dict(self, state: dict):
         """Continue from a saved position, on any number of ranks. ValueError if the data differs."""
         if state["targets"] != self.epoch_targets:
-            raise ValueError(
-                f"the data has {self.epoch_targets:,} training targets, but had "
-                f"{state['targets']:,} when the checkpoint was written: give the same --data_dir "
-                "and --max_files"
+            had = (
+                f"{self.epoch_targets:,} training targets, but had {state['targets']:,} when the checkpoint was written"
             )
+            raise ValueError(f"the data has {had}: give the same --data_dir and --max_files")
         self.seed = state["seed"]
         self.drawn = state["epoch"] * self.epoch_targets + state["position"]
 
@@ -78,12 +77,9 @@ class PackedTrainLoader:
         first = drawn + self.rank * self.targets
         segments = list(self._segments(first, first + self.targets))
         # A GPU needs constant shapes: one length for nearly all batches, and one for those that repeat a window.
-        length = None
-        if self.device.type == "cuda":
-            length = self.targets
-            if sum(stop for _, _, stop in segments) > length:
-                length += self.context_size
-        return pack(self.rows, segments, self.pad_token, length, pin=self.device.type == "cuda", states=self.states)
+        on_gpu, repeats = self.device.type == "cuda", sum(stop for _, _, stop in segments) > self.targets
+        length = self.targets + repeats * self.context_size if on_gpu else None
+        return pack(self.rows, segments, self.pad_token, length, pin=on_gpu, states=self.states)
 
     def _segments(self, first: int, last: int):
         """Yield (row, start, stop) of each piece of the line from target first to target last of the whole run."""

@@ -22,10 +22,9 @@ MAX_ROWS = 20  # of the table of validations
 
 @cli_errors
 def main(argv=None):
-    parser = ArgumentParser(
-        prog="python -m nanochat.report", description="Draw the curves and write the report of a training run again."
-    )
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder with the config.json of the run")
+    description = "Draw the curves and write the report of a training run again."
+    parser = ArgumentParser(prog="python -m nanochat.report", description=description)
+    parser.add("folder", "folder with the config.json of the run", type=Path, metavar="FOLDER")
     folder = parser.parse_args(argv).folder
     read_config(folder)
     try:
@@ -55,21 +54,14 @@ def render_report(folder) -> str:
     if (folder / CURVES).is_file():
         parts.append(f"![Loss, learning rate, gradient norm and speed over the iterations]({CURVES})")
     if best:
-        parts += [
-            "## Validation",
-            table(
-                ("iteration", "loss", "perplexity", "bits per byte"),
-                [validation_row(record) for record in subsample(validations, best)],
-            ),
-        ]
+        rows = [validation_row(record) for record in subsample(validations, best)]
+        parts += ["## Validation", table(("iteration", "loss", "perplexity", "bits per byte"), rows)]
     parts += samples(folder)
     parts += ["## Command", fenced(config["command"])]
     if config["history"]:
         parts.append(f"The run was resumed after iteration {config['first_step']:,}. Earlier commands:")
-        parts += [
-            f"{before['date']}, after iteration {before['first_step']:,}\n\n{fenced(before['command'])}"
-            for before in config["history"]
-        ]
+    for before in config["history"]:
+        parts += [f"{before['date']}, after iteration {before['first_step']:,}", fenced(before["command"])]
     versions = ", ".join(f"{name} {version}" for name, version in config["versions"].items())
     made = (("date", config["date"]), ("device", config["device"]), ("versions", versions))
     rest = {key: config[key] for key in ("model_config", "data")}
@@ -124,17 +116,12 @@ def samples(folder: Path) -> list[str]:
         steps.setdefault(file.parent.name, []).append(file.relative_to(folder))
     if not steps:
         return []
-    lines = [
-        f"- {step}: " + ", ".join(f"[{file.name}]({quote(file.as_posix())})" for file in files)
-        for step, files in steps.items()
-    ]
+    lines = []
+    for step, files in steps.items():
+        lines.append(f"- {step}: " + ", ".join(f"[{file.name}]({quote(file.as_posix())})" for file in files))
     newest = steps[max(steps)][0]
-    return [
-        "## Samples",
-        "\n".join(lines),
-        f"`{newest.as_posix()}`:",
-        fenced((folder / newest).read_text("utf-8", errors="replace"), "yaml"),
-    ]
+    text = (folder / newest).read_text("utf-8", errors="replace")
+    return ["## Samples", "\n".join(lines), f"`{newest.as_posix()}`:", fenced(text, "yaml")]
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from nanochat.report import write_report
 from nanochat.run_folder import CONFIG, CURVES, METRICS, REPORTS, append, finite_only, read_config, read_metrics
 from script_tools.cli import format_error
-from script_tools.files import write_atomic
+from script_tools.files import write_atomic, write_json
 
 
 class RunLog:
@@ -36,13 +36,8 @@ class RunLog:
         if first_step and (self.folder / CONFIG).is_file():
             earlier = read_config(self.folder)
             history = earlier["history"] + [{key: earlier[key] for key in ("command", "date", "first_step")}]
-        self.config = {
-            **config,
-            "first_step": first_step,
-            "history": history,
-            "status": "running",
-            "report": REPORTS[is_experiment],
-        }
+        state = {"first_step": first_step, "history": history, "status": "running", "report": REPORTS[is_experiment]}
+        self.config = config | state
         self.wandb_run = start_wandb(wandb_name, self.config) if wandb_name else None
 
         self._save_config()
@@ -109,7 +104,7 @@ class RunLog:
 
     def _save_config(self):
         with self._best_effort(CONFIG):
-            write_atomic(self.folder / CONFIG, json.dumps(self.config, indent=2).encode() + b"\n")
+            write_json(self.folder / CONFIG, self.config)
 
     @contextmanager
     def _best_effort(self, name):

@@ -34,18 +34,12 @@ def training_process(device_name: str):
         try:
             yield Process(device, ranks, stop)
         except RuntimeError as error:
-            if not is_out_of_memory(error):
+            if not any(words in str(error) for words in ("out of memory", "can't allocate memory")):  # of a GPU, a CPU
                 raise
             raise ValueError(
-                f"out of memory on {device.type}: lower --device_batch_size and raise "
-                "--gradient_accumulation to match, which trains the same; or give "
-                "--gradient_checkpointing, or a smaller --model_size"
+                f"out of memory on {device.type}: lower --device_batch_size and raise --gradient_accumulation to "
+                "match, which trains the same; or give --gradient_checkpointing, or a smaller --model_size"
             ) from None
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Return whether this is torch's error for exhausted memory, of a GPU or the CPU."""
-    return any(words in str(error) for words in ("out of memory", "can't allocate memory"))
 
 
 @dataclass
@@ -60,7 +54,6 @@ class Start:
 
     @property
     def meta(self) -> dict | None:
-        """The meta file of the checkpoint."""
         return self.checkpoint and self.checkpoint[2]
 
     def model_config(self, fields: dict) -> GPTConfig:
@@ -80,11 +73,15 @@ def find_start(given: dict, presets: dict, process: Process) -> Start:
     folder = Path(given.get("checkpoint_dir") or f"out/{name}").expanduser()
     step, checkpoint, saved = 0, None, None
     resume = given.get("resume_from_iteration")
-    if restarted_by_torchrun() and list_steps(folder):
+    steps = list_steps(folder)
+    if steps and int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0:  # torchrun restarts it after a failure
         resume = "latest"
-    if resume is None:
-        refuse_used_folder(folder)
-    else:
+    if resume is None and steps:
+        raise ValueError(
+            f"{folder} already holds checkpoints, the last of iteration {steps[-1]}: "
+            f"continue with --resume_from_iteration {steps[-1]}, or give another --checkpoint_dir"
+        )
+    if resume is not None:
         step = find_last_step(folder) if resume == "latest" else resume
         checkpoint = load_checkpoint(folder, step, process.device)
         saved = checkpoint[2]["settings"]
@@ -99,20 +96,6 @@ def find_start(given: dict, presets: dict, process: Process) -> Start:
     # A trial may choose another dtype next time, so a resumed run keeps the choice.
     settings.dtype = str(choose_dtype(settings.dtype, process.device)).removeprefix("torch.")
     return start
-
-
-def restarted_by_torchrun() -> bool:
-    """Return whether torchrun has started this process again after a failure (--max-restarts)."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
-
-
-def refuse_used_folder(checkpoint_dir: Path):
-    """ValueError if a new run would mix its checkpoints with those of another."""
-    if steps := list_steps(checkpoint_dir):
-        raise ValueError(
-            f"{checkpoint_dir} already holds checkpoints, the last of iteration {steps[-1]}: "
-            f"continue with --resume_from_iteration {steps[-1]}, or give another --checkpoint_dir"
-        )
 
 
 def refuse_foreign_files(record_dir: Path, checkpoint_dir: Path, report: str, is_new: bool):

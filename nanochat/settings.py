@@ -144,15 +144,11 @@ class TrainSettings:
 
         changed = settings.changes_since(saved)
         if fixed := [changed[name] for name in changed if name in FLAGS and FLAGS[name].fixed]:
-            raise ValueError(
-                f"a resumed run cannot change {', '.join(fixed)}: leave the flag out, or begin a new run in another "
-                "--checkpoint_dir"
-            )
+            remedy = "leave the flag out, or begin a new run in another --checkpoint_dir"
+            raise ValueError(f"a resumed run cannot change {', '.join(fixed)}: {remedy}")
         if settings.num_iterations < first_step:
-            raise ValueError(
-                f"the checkpoint is at iteration {first_step}, past --num_iterations {settings.num_iterations}: "
-                "raise it, or resume from an earlier iteration"
-            )
+            past = f"iteration {first_step}, past --num_iterations {settings.num_iterations}"
+            raise ValueError(f"the checkpoint is at {past}: raise it, or resume from an earlier iteration")
         if settings.state_attention and not settings.state_embedding:
             raise ValueError("--state_attention also needs --state_embedding")
         return settings
@@ -163,11 +159,8 @@ class TrainSettings:
 
     def changes_since(self, saved: dict) -> dict[str, str]:
         """Return {name: "name OLD -> NEW"} of the settings that differ from those of a checkpoint."""
-        return {
-            name: f"{name} {saved[name]} -> {value}"
-            for name, value in self.remembered().items()
-            if name in saved and value != saved[name]
-        }
+        changed = {name: value for name, value in self.remembered().items() if saved.get(name, value) != value}
+        return {name: f"{name} {saved[name]} -> {value}" for name, value in changed.items()}
 
     def model_fields(self, n_states: int) -> dict:
         """Return the fields of the GPTConfig that flags decide; n_states is the number of schema positions."""

@@ -23,10 +23,6 @@ OWN_MERGES = (
 )
 
 
-# -----------------------------------------------------------------------------
-# the runs
-
-
 def cost_table(names: list[str], settings: list, model_fields: list[dict]) -> str:
     """Return a line for each run: iterations, training tokens, FLOPs of training."""
     rows = [("run", "iterations", "tokens", "PFLOPs")]
@@ -47,11 +43,8 @@ def weightless(model_fields: dict) -> GPT:
 def run_figures(folder: Path) -> dict:
     """Return the figures of a training run that the report shows, from its config and its metrics."""
     config, records = json.loads((folder / CONFIG).read_bytes()), read_metrics(folder / METRICS)
-    model, settings, split = (
-        weightless(config["model_config"]),
-        config["settings"],
-        config["data"]["splits"]["val"],
-    )
+    settings, split = config["settings"], config["data"]["splits"]["val"]
+    model = weightless(config["model_config"])
     last = [record for record in records if "loss" in record][-1]
     return {
         "iterations": settings["num_iterations"],
@@ -74,8 +67,7 @@ def read_results(folder: Path) -> dict:
     return json.loads(path.read_bytes()) if path.is_file() else {}
 
 
-# -----------------------------------------------------------------------------
-# the report
+# -- the report
 
 
 def write_report(folder: Path, study: dict, done: list[dict]):
@@ -83,6 +75,7 @@ def write_report(folder: Path, study: dict, done: list[dict]):
     if not done:
         raise ValueError(f"{folder}: there are no results yet")
     draw(folder / "study.png", study, done)
+    conclusion = folder / "conclusion.md"  # written by hand
     parts = [
         f"# {study['title']}",
         study["question"],
@@ -91,17 +84,11 @@ def write_report(folder: Path, study: dict, done: list[dict]):
         *held_out_parts(study, done),
         *sample_parts(study, done),
         "\n".join(f"- *{arm}*: {found['note']}" for arm, found in study["arms"].items() if "note" in found),
-        conclusion_of(folder),
+        conclusion.read_text("utf-8").strip() if conclusion.is_file() else "",
         "## Method",
         *method_parts(folder, study, done[0]),
     ]
     (folder / "README.md").write_text("\n\n".join(part for part in parts if part) + "\n", "utf-8")
-
-
-def conclusion_of(folder: Path) -> str:
-    """Return the text of conclusion.md, which is written by hand; empty if it is missing."""
-    path = folder / "conclusion.md"
-    return path.read_text("utf-8").strip() if path.is_file() else ""
 
 
 def arms_table(study: dict, done: list[dict]) -> str:
@@ -114,20 +101,15 @@ def arms_table(study: dict, done: list[dict]) -> str:
             continue
         first = runs[0]
         tokens = first["iterations"] * first["targets"]
-        rows.append(
-            (
-                arm,
-                len(runs),
-                f"{first['parameters']:,}",
-                f"{tokens:,}",
-                f"{first['epochs']:.2f}",
-                f"{tokens * first['flops_per_target'] / 1e15:.3f}",
-                f"{fmean(run['val_loss'] for run in runs):.3f}",
-                f"{fmean(run['val_bpb'] for run in runs):.4f}",
-                difference(arm, study, done),
-            )
-        )
+        sizes = f"{first['parameters']:,}", f"{tokens:,}", f"{first['epochs']:.2f}"
+        flops = f"{tokens * first['flops_per_target'] / 1e15:.3f}"
+        losses = f"{mean_of('val_loss', runs):.3f}", f"{mean_of('val_bpb', runs):.4f}"
+        rows.append((arm, len(runs), *sizes, flops, *losses, difference(arm, study, done)))
     return table((*header, f"minus {name_of_references(study)}"), rows)
+
+
+def mean_of(key: str, records: list[dict]) -> float:
+    return fmean(record[key] for record in records)
 
 
 def method_parts(folder: Path, study: dict, run: dict) -> list[str]:
@@ -155,29 +137,20 @@ def held_out_parts(study: dict, done: list[dict]) -> list[str]:
     rows, kinds = [], []
     for arm in dict.fromkeys(run["arm"] for run in scored):
         figures = [run["held_out"]["held_out"] for run in scored if run["arm"] == arm]
-        renormalised = [
+        bits = [f"{mean_of(key, figures):.4f}" for key in ("val_bits_per_byte", "val_bits_per_byte_renormalised")]
+        of_arm = [
             run | {"val_bpb": run["held_out"]["held_out"]["val_bits_per_byte_renormalised"]}
-            if run["arm"] == arm and run in scored
-            else run
-            for run in done
+            for run in scored
+            if run["arm"] == arm
         ]
-        rows.append(
-            (
-                arm,
-                f"{fmean(found['val_bits_per_byte'] for found in figures):.4f}",
-                f"{fmean(found['val_bits_per_byte_renormalised'] for found in figures):.4f}",
-                difference(arm, study, renormalised),
-                f"{fmean(found['allowed_probability'] for found in figures):.2%}",
-            )
-        )
-        shares = [fmean(found["kinds"][kind]["share_of_bits"] for found in figures) for kind in figures[0]["kinds"]]
+        others = [run for run in done if run["arm"] != arm]
+        probability = f"{mean_of('allowed_probability', figures):.2%}"
+        rows.append((arm, *bits, difference(arm, study, of_arm + others), probability))
+        shares = [mean_of("share_of_bits", [found["kinds"][kind] for found in figures]) for kind in figures[0]["kinds"]]
         kinds.append((arm, *(f"{share:.1%}" for share in shares)))
     minus = f"renormalised minus {name_of_references(study)}"
     header = ("over allowed tokens", "as it is", "renormalised", minus, "probability of allowed tokens")
-    return [
-        table(header, rows),
-        table(("share of the bits", *scored[0]["held_out"]["held_out"]["kinds"]), kinds),
-    ]
+    return [table(header, rows), table(("share of the bits", *scored[0]["held_out"]["held_out"]["kinds"]), kinds)]
 
 
 SAMPLE_COLUMNS = {
@@ -193,9 +166,7 @@ def sample_parts(study: dict, done: list[dict]) -> list[str]:
     """Return the table of the samples of each arm, if there are any."""
     rows = []
     for run in done:
-        for label in study["arms"][run["arm"]].get("samples", {}):
-            if label not in run:
-                continue
+        for label in filter(run.get, study["arms"][run["arm"]].get("samples", {})):
             samples, seconds = run[label]["samples"], run[label]["seconds_of_sampling"]
             valid = samples["schema_valid"] * samples["count"]
             shares = [f"{samples[key]:.0%}" if key in samples else "" for key in SAMPLE_COLUMNS]
@@ -204,8 +175,7 @@ def sample_parts(study: dict, done: list[dict]) -> list[str]:
     return [table(("samples", "number", *SAMPLE_COLUMNS.values(), "seconds a valid one"), rows)] if rows else []
 
 
-# -----------------------------------------------------------------------------
-# differences
+# -- differences
 
 
 def name_of_references(study: dict) -> str:
@@ -237,8 +207,7 @@ def half_interval(values: list[float]) -> float:
     return quantiles[min(len(values), 10) - 2] * stdev(values) / len(values) ** 0.5
 
 
-# -----------------------------------------------------------------------------
-# the picture
+# -- the picture
 
 
 def draw(path: Path, study: dict, done: list[dict]):
@@ -257,13 +226,8 @@ def draw(path: Path, study: dict, done: list[dict]):
         error = half_interval(bits) if len(bits) > 1 else 0
         ends.errorbar(fmean(bits), -row, xerr=error, fmt="|", color=color, capsize=4, markersize=16)
     best = min(bits for run in done for _, bits in run["curve"])
-    curves.set(
-        xlabel="million tokens" if study["x"] == "tokens" else "PFLOPs",
-        xscale="log",
-        ylabel="bits per byte, owners held out",
-        title="Learning curves",
-        ylim=(0.97 * best, 1.6 * best),
-    )
+    curves.set(xlabel="million tokens" if study["x"] == "tokens" else "PFLOPs", xscale="log")
+    curves.set(ylabel="bits per byte, owners held out", title="Learning curves", ylim=(0.97 * best, 1.6 * best))
     ends.set_yticks([-row for row in range(len(arms))], arms)
     ends.set(xlabel="bits per byte at the end: runs, mean, 95% interval", title="At the end")
     curves.legend(frameon=False, fontsize=8)

@@ -38,9 +38,9 @@ class PendingStep:
         loss, stop, save, grad_norm = self.numbers.tolist()
         if not math.isfinite(loss + grad_norm):
             raise ValueError(
-                f"the loss is {loss} and the gradient norm {grad_norm} at iteration {self.step}, "
-                f"learning rate {self.lr:.2e}; this update is not kept. Continue from an earlier "
-                "checkpoint with a lower --learning_rate or --grad_clip, or more --warmup_iters"
+                f"the loss is {loss} and the gradient norm {grad_norm} at iteration {self.step}, learning rate "
+                f"{self.lr:.2e}; this update is not kept. Continue from an earlier checkpoint with a lower "
+                "--learning_rate or --grad_clip, or more --warmup_iters"
             )
         return StepResult(loss, grad_norm, stop > 0, save > 0)
 
@@ -85,17 +85,11 @@ class Trainer:
         Each step is part of one result only. On a GPU the last step stays pending, unless `wait`, or a rank requests
         to stop or save. ValueError as in `step`.
         """
-        result = None
-        while self.pending and (
-            wait
-            or len(self.pending) > 1
-            or not self.pending[0].ready_event
-            or (result and (result.stop or result.save))
-        ):
-            latest = self.pending.popleft().wait()
-            stop, save = (result.stop, result.save) if result else (False, False)
-            result = latest._replace(stop=stop or latest.stop, save=save or latest.save)
-        return result
+        result, stop, save = None, False, False
+        while self.pending and (wait or stop or save or len(self.pending) > 1 or not self.pending[0].ready_event):
+            result = self.pending.popleft().wait()
+            stop, save = stop or result.stop, save or result.save
+        return result and result._replace(stop=stop, save=save)
 
     def _backward(self, step: int, batches, targets: int):
         """Add up the gradients of the batches; return this rank's part of the loss."""

@@ -97,7 +97,6 @@ class TrainingRun:
         self.log = self._open_log(start.record_dir, command, compiles) if self.ranks.rank == 0 else NullLog()
 
     def _restore(self, model_state, optim_state, meta):
-        """Continue from a checkpoint."""
         self.model.load_state_dict(model_state)
         # Only the state of each tensor: learning rates and weight decay follow from the settings.
         for optimizer, saved in zip(self.optimizers, optim_state["optimizers"], strict=True):
@@ -121,16 +120,13 @@ class TrainingRun:
             "parameters": self.model.num_parameters(),
             "checkpoint_dir": str(self.checkpoint_dir),
         }
-        is_experiment = bool(settings.experiment)
-        log = RunLog(
-            record_dir, config=config, first_step=self.step, wandb_name=settings.run, is_experiment=is_experiment
-        )
+        options = {"first_step": self.step, "wandb_name": settings.run, "is_experiment": bool(settings.experiment)}
+        log = RunLog(record_dir, config=config, **options)
         for name, value in self._description(compiles).items():
             log.log(f"{name:<23} {value}")
         return log
 
     def _description(self, compiles: bool) -> dict:
-        """Return what a run prints first."""
         settings, config = self.settings, self.model.config
         world_size, per_epoch = self.ranks.world_size, self.data.train.epoch_targets
         return {
@@ -164,7 +160,9 @@ class TrainingRun:
                     self.pause(due, result)
                 if self.is_stopping:
                     break
-            self.finish()
+            if self.is_stopping:
+                self.log.log(f"Stopped after iteration {self.step}; --resume_from_iteration {self.step} continues")
+            self.log.finish(f"stopped after iteration {self.step}" if self.is_stopping else "finished")
 
     def due(self) -> Due:
         """Return what follows the update of this iteration."""
@@ -179,9 +177,8 @@ class TrainingRun:
     def update(self, wait: bool) -> StepResult | None:
         """Make the update of this iteration; return the result if it is known."""
         settings = self.settings
-        self.lr = settings.learning_rate * lr_multiplier(
-            self.step, settings.schedule, settings.warmup_iters, settings.num_iterations, settings.warmdown_ratio
-        )
+        schedule = settings.schedule, settings.warmup_iters, settings.num_iterations, settings.warmdown_ratio
+        self.lr = settings.learning_rate * lr_multiplier(self.step, *schedule)
         batches = [next(self.data.train) for _ in range(settings.gradient_accumulation)]
         return self.trainer.step(self.step, self.lr, batches, self.targets, self.requests, wait)
 
@@ -198,15 +195,8 @@ class TrainingRun:
         self.logged = self.step, seconds
         speed = (self.step - logged_step) * self.targets / (seconds - logged_seconds)
         eta = (self.settings.num_iterations - self.step) * self.targets / speed
-        record = {
-            "step": self.step,
-            "loss": result.loss,
-            "grad_norm": result.grad_norm,
-            "lr": self.lr,
-            "tokens_per_second": speed,
-            "epoch": self.data.train.epoch,
-            "seconds": seconds,
-        }
+        record = {"step": self.step, "loss": result.loss, "grad_norm": result.grad_norm, "lr": self.lr}
+        record |= {"tokens_per_second": speed, "epoch": self.data.train.epoch, "seconds": seconds}
         line = (
             f"step {self.step:06d}/{self.settings.num_iterations:06d} | loss {result.loss:.4f} | "
             f"grad_norm {result.grad_norm:.3f} | lr {self.lr:.2e} | tok/s {speed:,.0f}"
@@ -255,10 +245,8 @@ class TrainingRun:
         if self.ranks.rank > 0:
             return
         settings, folder, step = self.settings, self.checkpoint_dir, self.step
-        optim_state = {
-            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-            "data": self.data.train.state_dict(),
-        }
+        optimizers = [optimizer.state_dict() for optimizer in self.optimizers]
+        optim_state = {"optimizers": optimizers, "data": self.data.train.state_dict()}
         meta = {**self.meta, "val_loss": val_loss, "seconds": self.stopwatch.seconds}
         try:
             save_checkpoint(folder, step, self.model.state_dict(), optim_state, meta)
@@ -272,12 +260,6 @@ class TrainingRun:
             if must:
                 raise
             self.log.log(f"Not saved, training continues and saves again in {settings.save_every} iterations: {error}")
-
-    def finish(self):
-        """Close the log."""
-        if self.is_stopping:
-            self.log.log(f"Stopped after iteration {self.step}; --resume_from_iteration {self.step} continues")
-        self.log.finish(f"stopped after iteration {self.step}" if self.is_stopping else "finished")
 
 
 def duration(seconds: float) -> str:

@@ -16,18 +16,16 @@ from workflow_synth.compose import compose_workflows
 @cli_errors
 def main(argv=None):
     parser = ArgumentParser(description="Write the embedded sample of workflows as .yml files.")
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for this sample alone")
-    parser.add_argument("--count", type=int, default=400, help="number of workflows (default 400)")
-    parser.add_argument("--seed", type=int, default=0, help="random seed (default 0)")
+    parser.add("--output", "folder for this sample alone", type=Path, required=True, metavar="DIR")
+    parser.add("--count", "number of workflows", 400)
+    parser.add("--seed", "random seed", 0)
     args = parser.parse_args(argv)
     files = {name: dump_workflow(workflow).encode() for name, workflow in compose_workflows(args.count, args.seed)}
     args.output.mkdir(parents=True, exist_ok=True)
     names = {path.name for path in args.output.iterdir() if not path.name.startswith(".")}
     if foreign := names - files.keys():
-        raise ValueError(
-            f"{args.output} holds {len(foreign)} files that do not belong to this sample, "
-            f"such as {min(foreign)}: choose an empty folder, or one with the same sample"
-        )
+        fault = f"{args.output} holds {len(foreign)} files that do not belong to this sample, such as {min(foreign)}"
+        raise ValueError(f"{fault}: choose an empty folder, or one with the same sample")
     write_new_files(args.output, files)
     print(f"{len(files)} workflows in {args.output}")
 

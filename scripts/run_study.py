@@ -31,7 +31,7 @@ from model_config import PRESETS, gpt_fields
 from nanochat.run_folder import CONFIG, METRICS, read_metrics
 from nanochat.settings import TrainSettings, parse_flags
 from script_tools.cli import ArgumentParser, StopSignals, cli_errors
-from script_tools.files import refuse_to_replace, write_atomic
+from script_tools.files import refuse_to_replace, write_json
 
 PREPARE = "tct-bundle/scripts/prepare_training_data.py"
 BUILD = "tct-bundle/scripts/build_tokenizer.py"
@@ -47,14 +47,14 @@ POLL_SECONDS = 2
 @cli_errors
 def main(argv=None):
     parser = ArgumentParser(prog="python -m scripts.run_study", description=__doc__.split("\n")[0])
-    add = parser.add_argument
-    add("study", type=Path, metavar="FOLDER", help="folder with study.json, such as experiments/exp004-schedule")
-    add("--workflows", type=Path, metavar="DIR", help="workflows in folders OWNER__REPOSITORY; needed for training")
-    add("--work", type=Path, default=Path("out/studies"), metavar="DIR", help="for data and checkpoints (%(default)s)")
-    add("--jobs", type=int, default=2, metavar="N", help="parallel runs, each on one core (default 2)")
-    add("--device", default="cpu", help="cpu, or cuda, where runs are sequential (default cpu)")
-    add("--report-only", action="store_true", help="draw the report again from results.json")
-    add("--dry-run", action="store_true", help="list the runs and their cost, and do nothing")
+    add, folder = parser.add, {"type": Path, "metavar": "DIR"}
+    add("study", "folder with study.json, such as experiments/exp004-schedule", type=Path, metavar="FOLDER")
+    add("--workflows", "workflows in folders OWNER__REPOSITORY; needed for training", **folder)
+    add("--work", "for data and checkpoints", Path("out/studies"), **folder)
+    add("--jobs", "parallel runs, each on one core", 2)
+    add("--device", "cpu, or cuda, where runs are sequential", "cpu")
+    add("--report-only", "draw the report again from results.json", False)
+    add("--dry-run", "list the runs and their cost, and do nothing", False)
     flags = parser.parse_args(argv)
     from nanochat.study_report import cost_table, read_results, write_report  # torch is slow to import
 
@@ -65,11 +65,9 @@ def main(argv=None):
         models = [gpt_fields(PRESETS[found.model_size]) | found.model_fields(n_states=1) for found in settings.values()]
         print(cost_table([run.name for run in runs], list(settings.values()), models))
         return
-    results = {
-        run.name: result
-        for run in runs
-        if (result := read_results(flags.study).get(run.name)) and result.get("flags", run.flags) == run.flags
-    }  # other results are of an earlier study.json
+    found = read_results(flags.study)
+    current = [run for run in runs if found.get(run.name, {}).get("flags", run.flags) == run.flags]
+    results = {run.name: found[run.name] for run in current if run.name in found}  # others: of an earlier study.json
     if not (flags.study / "results.json").is_file():
         refuse_to_replace(flags.study, ["README.md", "study.png"])
     if not flags.report_only:
@@ -80,8 +78,7 @@ def main(argv=None):
     print(f"written to {flags.study}: README.md, results.json, study.png")
 
 
-# -----------------------------------------------------------------------------
-# the study
+# -- the study
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,10 +109,8 @@ def read_study(folder: Path) -> dict:
         study = json.loads(path.read_bytes())
     except ValueError as error:
         raise ValueError(f"{path} is not JSON: {error}") from None
-    for where, found, known in [
-        ("", study, KEYS),
-        *((f"arms.{arm}.", value, ARM_KEYS) for arm, value in study.get("arms", {}).items()),
-    ]:
+    arms = [(f"arms.{arm}.", value, ARM_KEYS) for arm, value in study.get("arms", {}).items()]
+    for where, found, known in [("", study, KEYS), *arms]:
         if unknown := found.keys() - known:
             raise ValueError(f"{path}: unknown key {where}{min(unknown)}; known are {', '.join(sorted(known))}")
     if missing := NEEDED_KEYS - study.keys():
@@ -154,15 +149,11 @@ def resolved_settings(folder: Path, run: Run) -> TrainSettings:
 
 def as_flags(flags: dict) -> list[str]:
     """Return flags as arguments: true is a switch, null and false leave the flag out."""
-    return [
-        f"--{name}" if value is True else f"--{name}={value}"
-        for name, value in flags.items()
-        if value is not None and value is not False
-    ]
+    given = {name: value for name, value in flags.items() if value is not None and value is not False}
+    return [f"--{name}" if value is True else f"--{name}={value}" for name, value in given.items()]
 
 
-# -----------------------------------------------------------------------------
-# running
+# -- running
 
 
 def train_all(runner: "Runner", settings: dict[Run, TrainSettings], results: dict):
@@ -190,8 +181,7 @@ def train_all(runner: "Runner", settings: dict[Run, TrainSettings], results: dic
                     continue
                 minutes = result["seconds"] / 60
                 progress.write(f"{run.name:<28} {result['val_bpb']:.4f} bits per byte, {minutes:.1f} minutes")
-                text = json.dumps(dict(sorted(results.items())), indent=1)
-                write_atomic(runner.study_dir / "results.json", text.encode() + b"\n")
+                write_json(runner.study_dir / "results.json", dict(sorted(results.items())), indent=1)
         runner.finish()
     if stop.signal:
         print("stopped; the same command continues", file=sys.stderr)
@@ -240,11 +230,9 @@ class Runner:
         self.pool.shutdown()
 
     def run_dir(self, run: Run) -> Path:
-        """Return the folder of a run's checkpoints."""
         return self.work / "runs" / self.study_dir.name / run.name
 
     def iterations_done(self) -> int:
-        """Return the number of iterations of all runs together."""
         records = [read_metrics(self.run_dir(run) / METRICS) for run in self.runs]
         return sum(found[-1]["step"] for found in records if found)
 
@@ -282,41 +270,26 @@ class Runner:
         folder = self.run_dir(run)
         refuse_other_flags(folder, run, data)
         if not (folder / f"meta_{iterations:06d}.json").is_file():
-            flags = {
-                "data_dir": data,
-                "checkpoint_dir": folder,
-                "seed": run.seed,
-                "device": self.device,
-                "eval_windows": EVAL_WINDOWS,
-                "eval_every": -(-iterations // VALIDATIONS),
-                "save_every": iterations,
-                "num_samples": 0,
-            } | run.train
+            flags = {"data_dir": data, "checkpoint_dir": folder, "seed": run.seed, "device": self.device}
+            flags |= {"eval_windows": EVAL_WINDOWS, "eval_every": -(-iterations // VALIDATIONS)}
+            flags |= {"save_every": iterations, "num_samples": 0} | run.train
             if self.device == "cpu":
                 flags.setdefault("dtype", "bfloat16")
             resume = ["--resume_from_iteration=latest"] if list(folder.glob("meta_*.json")) else []
             folder.mkdir(parents=True, exist_ok=True)
             self.call(["-m", "scripts.tct_train", *as_flags(flags), *resume], folder / "output.log")
-        evaluations = {
-            label: self.evaluate(folder, evaluation_data, label, flags) for label, flags in run.evaluate.items()
-        }
-        found = evaluations["held_out"]["held_out"]
-        return (
-            {"arm": run.arm, "seed": run.seed, "flags": run.flags}
-            | run_figures(folder)
-            | evaluations
-            | {"val_loss": round(found["val_loss"], 4), "val_bpb": round(found["val_bits_per_byte"], 5)}
-        )
+        result = {"arm": run.arm, "seed": run.seed, "flags": run.flags} | run_figures(folder)
+        for label, flags in run.evaluate.items():
+            result[label] = self.evaluate(folder, evaluation_data, label, flags)
+        found = result["held_out"]["held_out"]
+        return result | {"val_loss": round(found["val_loss"], 4), "val_bpb": round(found["val_bits_per_byte"], 5)}
 
     def evaluate(self, folder: Path, data: Path, label: str, flags: dict) -> dict:
         """Evaluate a checkpoint with scripts.tct_eval if that is not done; return the parts that the report shows."""
         output = folder / f"eval-{label.replace(' ', '_')}"
         before = json.loads((output / "eval.json").read_bytes()) if (output / "timing.json").is_file() else None
-        if (
-            before is None
-            or any(before[name] != value for name, value in flags.items() if name in before)
-            or Path(before["data_dir"]).name != data.name
-        ):
+        is_same = before and all(before.get(name, value) == value for name, value in flags.items())
+        if not is_same or Path(before["data_dir"]).name != data.name:
             flags = {"checkpoint": folder, "data_dir": data, "output": output} | flags
             self.call(["-m", "scripts.tct_eval", *as_flags(flags)], output.with_suffix(".log"))
         figures = json.loads((output / "eval.json").read_bytes())
@@ -327,10 +300,8 @@ class Runner:
     def call(self, arguments: list[str], log: Path):
         """Run Python with these arguments and its output in a file. OSError, with the last line, if it fails."""
         command = [sys.executable, *arguments]
-        with (
-            open(log, "ab") as file,
-            subprocess.Popen(command, env=self.environment, stdout=file, stderr=subprocess.STDOUT) as process,
-        ):
+        with open(log, "ab") as file:
+            process = subprocess.Popen(command, env=self.environment, stdout=file, stderr=subprocess.STDOUT)
             self.processes.add(process)
             status = process.wait()
             self.processes.remove(process)
@@ -346,15 +317,11 @@ def refuse_other_flags(folder: Path, run: Run, data: Path):
     settings = json.loads((folder / CONFIG).read_bytes())["settings"]
     before = settings | {"data_dir": Path(settings["data_dir"]).name}
     now = run.train | {"data_dir": data.name, "seed": run.seed}
-    changed = [
-        f"{name} {before[name]} -> {value}"
-        for name, value in now.items()
-        if value is not None and name in before and before[name] != value
-    ]
+    known = {name: value for name, value in now.items() if value is not None and name in before}
+    changed = [f"{name} {before[name]} -> {value}" for name, value in known.items() if before[name] != value]
     if changed:
-        raise ValueError(
-            f"{folder} was trained with other flags ({', '.join(changed)}): remove it, or give the arm another name"
-        )
+        fault = f"{folder} was trained with other flags ({', '.join(changed)})"
+        raise ValueError(f"{fault}: remove it, or give the arm another name")
 
 
 if __name__ == "__main__":

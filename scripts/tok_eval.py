@@ -6,7 +6,6 @@ All encode the same compact JSON. The BPE baselines learn from the training fold
 folders. Writes tok_eval.json and tok_eval.png.
 """
 
-import json
 from collections.abc import Callable, Iterator
 from itertools import chain, islice
 from pathlib import Path
@@ -16,7 +15,7 @@ from tqdm import tqdm
 
 from script_tools.cli import ArgumentParser, cli_errors
 from script_tools.figures import new_figure
-from script_tools.files import write_atomic
+from script_tools.files import write_json
 from script_tools.tables import columns
 from scripts.bench.engines import tiktoken_encoding
 from workflow_data.chunks import sha256
@@ -44,26 +43,26 @@ def main(argv=None):
     }
     args.output.mkdir(parents=True, exist_ok=True)
     plot(results, args.output / "tok_eval.png")
-    write_atomic(args.output / "tok_eval.json", json.dumps(report).encode() + b"\n")
+    write_json(args.output / "tok_eval.json", report, indent=None)
     print(f"\nwritten to {args.output}: tok_eval.json, tok_eval.png")
 
 
 def parse_arguments(argv):
     parser = ArgumentParser(prog="python -m scripts.tok_eval", description=__doc__.split("\n")[0])
-    add = parser.add_argument
-    add("--input", required=True, nargs="+", metavar="PATH", help="as in prepare_training_data.py")
-    add("--text_column", default="content", metavar="NAME", help="column with a workflow's text (default: %(default)s)")
-    add("--path_column", default="path", metavar="NAME", help="column with a workflow's path (default: %(default)s)")
-    add("--path_glob", metavar="GLOB", help="only paths that end like this, such as '.github/workflows/*'")
-    units = "unit that is held out as a whole: file, folder, owner, or the name of a column (default: %(default)s)"
-    add("--split-by", default="folder", metavar="WHAT", help=units)
-    add("--max-files", type=int, metavar="N", help="read only the first N files")
+    add = parser.add
+    add("--input", "as in prepare_training_data.py", required=True, nargs="+", metavar="PATH")
+    add("--text_column", "column with a workflow's text", "content")
+    add("--path_column", "column with a workflow's path", "path")
+    add("--path_glob", "only paths that end like this, such as '.github/workflows/*'", metavar="GLOB")
+    units = "unit that is held out as a whole: file, folder, owner, or the name of a column"
+    add("--split-by", units, "folder", metavar="WHAT")
+    add("--max-files", "read only the first N files", type=int)
     sizes = "vocabulary sizes of the BPE baselines to train (default: 8192)"
-    add("--vocab_sizes", type=int, nargs="*", default=[8192], metavar="N", help=sizes)
-    add("--bpe", nargs="*", default=[], metavar="FILE", help="tokenizer.json of further BPE baselines")
+    add("--vocab_sizes", sizes, [8192], type=int, nargs="*")
+    add("--bpe", "tokenizer.json of further BPE baselines (default: none)", [], type=str, nargs="*", metavar="FILE")
     encodings = "also count tiktoken's encodings, from the unpacked npm package in DIR, or else downloaded by tiktoken"
-    add("--tiktoken", nargs="?", const="", metavar="DIR", help=encodings)
-    add("--output", type=Path, default=Path("out/tok_eval"), metavar="DIR", help="(default: %(default)s)")
+    add("--tiktoken", encodings, nargs="?", const="", metavar="DIR")
+    add("--output", "folder for the results", Path("out/tok_eval"), type=Path, metavar="DIR")
     return parser.parse_args(argv)
 
 

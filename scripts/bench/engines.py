@@ -1,9 +1,8 @@
 """The tokenizers and mask engines that bench.tokenizer compares, each behind the same few calls.
 
-A codec is a pair of functions, text -> ids and ids -> text. A mask engine is a class below. `ids(workflow)` returns the
-tokens of a document, or None if the grammar rejects it. `start()` returns two functions for a walk along them: one
-fills the bit mask of the next token, the other accepts that token. tiktoken, llguidance and xgrammar are optional: each
-is imported when it is used.
+A mask engine is a class below. `ids(workflow)` returns the tokens of a document, or None if the grammar rejects it.
+`start()` returns two functions for a walk along them: one fills the bit mask of the next token, the other accepts that
+token. tiktoken, llguidance and xgrammar are optional: each is imported when it is used.
 """
 
 import base64
@@ -18,28 +17,12 @@ from typing import Any
 from tct import Tokenizer
 from tct.json_text import compact
 from tct_github_workflow import ARTIFACT, workflow_schema
-from workflow_data.tokenizers import END, BPETokenizer
-
-Codec = tuple[Callable[[str], list[int]], Callable[[list[int]], str]]
-
-
-# ---------------------------------------------------------------------------------------------------------
-# codecs
+from workflow_data.tokenizers import END
 
 
 def fresh_tokenizer() -> Tokenizer:
     """Return the workflow tokenizer with empty caches."""
     return Tokenizer.load(ARTIFACT, workflow_schema())
-
-
-def tct_codec() -> Codec:
-    tokenizer = fresh_tokenizer()
-    return tokenizer.encode, lambda ids: tokenizer.decode(ids)[0]
-
-
-def tiktoken_codec(folder: Path, name: str) -> Codec:
-    encoding = tiktoken_encoding(name, folder)
-    return encoding.encode_ordinary, encoding.decode
 
 
 def tiktoken_encoding(name: str, folder: Path | str = ""):
@@ -56,22 +39,9 @@ def tiktoken_encoding(name: str, folder: Path | str = ""):
     for line in stored["bpe_ranks"].splitlines():  # "! FIRST_RANK BASE64 BASE64 ..."
         _, first, *tokens = line.split()
         ranks |= {base64.b64decode(token): rank for rank, token in enumerate(tokens, int(first))}
-    return tiktoken.Encoding(
-        name, pat_str=stored["pat_str"], mergeable_ranks=ranks, special_tokens=stored["special_tokens"]
-    )
+    fixed = {name: stored[name] for name in ("pat_str", "special_tokens")}
+    return tiktoken.Encoding(name, mergeable_ranks=ranks, **fixed)
 
-
-def train_bpe(texts: list[str]):
-    """Return the BPE baseline, learned from these texts, as an object of the tokenizers library."""
-    return BPETokenizer.train(texts).library
-
-
-def bpe_codec(bpe) -> Codec:
-    return lambda text: bpe.encode(text).ids, bpe.decode
-
-
-# ---------------------------------------------------------------------------------------------------------
-# mask engines
 
 # keyword -> a schema, and a text that is invalid because of that keyword only
 PROBES = {
@@ -79,11 +49,7 @@ PROBES = {
     "oneOf": ({"oneOf": [{"type": "string"}, {"enum": ["a"]}]}, '"a"'),
     "if": ({"if": {"type": "string"}, "then": {"enum": ["b"]}}, '"a"'),
     "dependencies": (
-        {
-            "type": "object",
-            "properties": {"a": {"type": "null"}, "b": {"type": "null"}},
-            "dependencies": {"a": ["b"]},
-        },
+        {"type": "object", "properties": {"a": {"type": "null"}, "b": {}}, "dependencies": {"a": ["b"]}},
         '{"a":null}',
     ),
 }
@@ -164,9 +130,8 @@ class XGrammar:
         # it rejects a line end in a character class unless it is escaped, which means the same
         text = json.dumps(schema).replace(r"\r", r"\\r").replace(r"\n", r"\\n")
         with _silent():  # its warnings, one for each oneOf
-            return self._compiler.compile_json_schema(
-                text, any_whitespace=False, separators=(",", ":"), strict_mode=False
-            )
+            options = {"any_whitespace": False, "separators": (",", ":"), "strict_mode": False}
+            return self._compiler.compile_json_schema(text, **options)
 
     def ids(self, workflow: Any) -> list[int] | None:
         text = compact(workflow)

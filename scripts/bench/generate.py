@@ -9,14 +9,13 @@ without a cache, and generate() of transformers on a model of the same shape (GP
 matrix products, and all keys and values, once.
 """
 
-import json
 import time
 from pathlib import Path
 from statistics import median
 
 from nanochat.process import tune_process
 from script_tools.cli import ArgumentParser, cli_errors
-from script_tools.files import write_atomic
+from script_tools.files import write_json
 from script_tools.tables import columns
 
 
@@ -40,28 +39,23 @@ def main(argv=None):
         rate = variants.read_rate(device)
         results.append(report(batch, rounds, config, rate, args.new_tokens, is_cpu=device.type == "cpu"))
     if args.output:
-        found = {
-            "model": vars(config),
-            **variants.describe(device),
-            "new_tokens": args.new_tokens,
-            "results": results,
-        }
-        write_atomic(args.output, json.dumps(found, indent=2).encode() + b"\n")
+        found = {"model": vars(config), **variants.describe(device), "new_tokens": args.new_tokens, "results": results}
+        write_json(args.output, found)
 
 
 def parse_arguments(argv):
     parser = ArgumentParser(prog="python -m scripts.bench.generate", description=__doc__.split("\n")[0])
-    add = parser.add_argument
-    add("--checkpoint", metavar="PATH", help="a file model_NNNNNN.pt or a folder (default: random weights)")
-    add("--model_size", default="small", choices=("tiny", "small", "medium", "large"), help="of random weights (small)")
+    add = parser.add
+    add("--checkpoint", "a file model_NNNNNN.pt or a folder (default: random weights)", metavar="PATH")
+    add("--model_size", "of random weights", "small", choices=("tiny", "small", "medium", "large"))
     for flag in ("--previous_token", "--state_embedding", "--state_attention"):
-        add(flag, action="store_true", help="for random weights: as in scripts.tct_train")
-    add("--batches", type=int, nargs="+", default=[1, 16, 64], metavar="B", help="batch sizes (default: 1 16 64)")
-    add("--new_tokens", type=int, default=256, metavar="N", help="of each sample, in mid-document (default 256)")
-    add("--rounds", type=int, default=5, metavar="N", help="rounds in which the variants take turns (default 5)")
-    add("--dtypes", nargs="+", default=["auto"], choices=("auto", "float32", "bfloat16"), help="ours (default: auto)")
-    add("--device", default="auto", help="cpu, cuda or mps (default: the best available)")
-    add("--output", type=Path, metavar="FILE", help="write the results there as JSON")
+        add(flag, "for random weights: as in scripts.tct_train", False)
+    add("--batches", "batch sizes (default: 1 16 64)", [1, 16, 64], type=int, nargs="+")
+    add("--new_tokens", "of each sample, in mid-document", 256)
+    add("--rounds", "rounds in which the variants take turns", 5)
+    add("--dtypes", "ours (default: auto)", ["auto"], type=str, nargs="+", choices=("auto", "float32", "bfloat16"))
+    add("--device", "cpu, cuda or mps (default: the best available)", "auto")
+    add("--output", "write the results there as JSON", type=Path, metavar="FILE")
     return parser.parse_args(argv)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 import tct_github_workflow as tct
-from model_config import get_config
+from model_config import get_config, gpt_fields
 from nanochat.checkpoint_manager import find_last_step, load_meta
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.inference import prepare_for_inference
@@ -30,18 +30,9 @@ def load_config(args) -> GPTConfig:
         folder = Path(args.checkpoint).expanduser()
         folder = folder if folder.is_dir() else folder.parent
         return GPTConfig.from_dict(load_meta(folder, find_last_step(folder))["model_config"])
-    preset = get_config(args.model_size)
-    return GPTConfig(
-        preset["context_size"],
-        preset["vocab_size"],
-        preset["n_layers"],
-        preset["n_heads"],
-        preset["n_heads"],
-        preset["d_model"],
-        previous_token=args.previous_token,
-        n_states=tct.n_states() if args.state_embedding else 0,
-        state_attention=args.state_attention,
-    )
+    n_states = tct.n_states() if args.state_embedding else 0
+    features = {"previous_token": args.previous_token, "n_states": n_states, "state_attention": args.state_attention}
+    return GPTConfig(**gpt_fields(get_config(args.model_size)), **features)
 
 
 def load_generator(args, device, dtype) -> WorkflowGenerator:
@@ -73,7 +64,7 @@ def our_variants(generator: WorkflowGenerator, new_tokens: int, dtype) -> dict[s
 
 
 def with_cache(generator: WorkflowGenerator, new_tokens: int, seeds, constrained: bool) -> Variant:
-    prompt, factory = generator.language.start(None, None, constrained)
+    prompt, factory = generator.language.start(None, None, constrained, rules="schema")
     # The raw model needs no monitor, unless it takes schema positions as input.
     factory = factory if constrained or generator.engine.model.config.n_states else None
 
@@ -132,23 +123,14 @@ def hugging_face_variants(config: GPTConfig, device, new_tokens: int) -> dict[st
         model = GPTNeoXForCausalLM(shape).to(device, dtype).eval()
 
         def run(batch: int) -> int:
-            model.generate(
-                torch.ones(batch, 1, dtype=torch.long, device=device),
-                do_sample=True,
-                top_k=0,
-                max_new_tokens=new_tokens,
-                min_new_tokens=new_tokens,
-                pad_token_id=0,
-            )
+            prompt = torch.ones(batch, 1, dtype=torch.long, device=device)
+            length = {"max_new_tokens": new_tokens, "min_new_tokens": new_tokens}
+            model.generate(prompt, do_sample=True, top_k=0, pad_token_id=0, **length)
             return batch * new_tokens
 
         return run
 
     return {f"Hugging Face, {name_of(dtype)}": variant(dtype) for dtype in (torch.float32, torch.bfloat16)}
-
-
-# -----------------------------------------------------------------------------
-# the machine
 
 
 def synchronize(device):

@@ -14,11 +14,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from itertools import count, islice
 from pathlib import Path
 
 from script_tools.cli import ArgumentParser, cli_errors
-from script_tools.files import write_atomic
+from script_tools.files import write_json
 from tct_github_workflow.files import find_files, read_file
 from tct_github_workflow.workflow_yaml import load_workflow
 
@@ -29,15 +30,13 @@ NAME = re.compile(r"(?m)^name:.*$")
 @cli_errors
 def main(argv=None):
     parser = ArgumentParser(prog="python -m scripts.bench.prepare", description=__doc__.split("\n")[0])
-    parser.add_argument("--input", required=True, type=Path, metavar="DIR", help="folder of YAML workflows")
-    parser.add_argument(
-        "--files", type=int, nargs="+", default=[10_000, 100_000], metavar="N", help="sizes (default: 10000 100000)"
-    )
-    parser.add_argument("--formats", nargs="+", default=["json", "yml"], choices=["json", "yml"])
-    parser.add_argument("--num_workers", type=int, default=os.cpu_count(), metavar="N", help="(default: cores)")
-    parser.add_argument("--work", type=Path, metavar="DIR", help="folder for the data (default: a temporary folder)")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="file for the results as JSON")
-    parser.add_argument("flags", nargs="*", metavar="-- FLAG", help="more flags for the preparation")
+    parser.add("--input", "folder of YAML workflows", type=Path, required=True, metavar="DIR")
+    parser.add("--files", "sizes (default: 10000 100000)", [10_000, 100_000], type=int, nargs="+")
+    parser.add("--formats", "(default: both)", ["json", "yml"], type=str, nargs="+", choices=["json", "yml"])
+    parser.add("--num_workers", "processes (default: cores)", os.cpu_count())
+    parser.add("--work", "folder for the data (default: a temporary folder)", type=Path, metavar="DIR")
+    parser.add("--output", "file for the results as JSON", type=Path, metavar="FILE")
+    parser.add("flags", "more flags for the preparation", nargs="*", metavar="-- FLAG")
     flags = parser.parse_args(argv)
 
     results = []
@@ -49,40 +48,34 @@ def main(argv=None):
                 result = measure(source, Path(folder, "out"), flags.num_workers, flags.flags)
                 run = {"format": suffix, "files": files, "num_workers": flags.num_workers, "flags": flags.flags}
                 results.append(run | result)
-                print(
-                    f"{suffix:<4} {files:>9,} files {result['seconds']:>8.1f} s {result['per_core']:>8,.0f} files/s "
-                    f"and core {result['peak_mib']:>8,.0f} MiB",
-                    flush=True,
-                )
+                speed = f"{result['seconds']:>8.1f} s {result['per_core']:>8,.0f} files/s and core"
+                print(f"{suffix:<4} {files:>9,} files {speed} {result['peak_mib']:>8,.0f} MiB", flush=True)
     if flags.output:
-        write_atomic(flags.output, json.dumps({"cpu": os.cpu_count(), "results": results}, indent=2).encode() + b"\n")
+        write_json(flags.output, {"cpu": os.cpu_count(), "results": results})
 
 
 def write_workflows(source: Path, target: Path, suffix: str, files: int):
     """Write this many different workflows: those of the source, repeated under other names."""
     texts = {file: read_file(source / file).decode(errors="replace") for file in find_files(source)}
     if suffix == "json":
-        values = {file: value_of(text) for file, text in texts.items()}
-        texts = {file: value for file, value in values.items() if isinstance(value, dict)}
+        texts = {file: value for file, text in texts.items() if isinstance(value := parse(text), dict)}
     copies = ((file, number) for number in count() for file in texts)
     for file, number in islice(copies, files):
         path = target / f"{number:03d}" / f"{file}.{suffix}"
         path.parent.mkdir(parents=True, exist_ok=True)
         name = f"Copy {number} of {Path(file).stem}"
         if suffix == "json":
-            path.write_text(json.dumps(texts[file] | {"name": name}, ensure_ascii=False), "utf-8")
-        elif NAME.search(texts[file]):
-            path.write_text(NAME.sub(f"name: {name}", texts[file], count=1), "utf-8")
+            text = json.dumps(texts[file] | {"name": name}, ensure_ascii=False)
         else:
-            path.write_text(f"name: {name}\n{texts[file]}", "utf-8")
+            text, found = NAME.subn(f"name: {name}", texts[file], count=1)
+            text = text if found else f"name: {name}\n{text}"
+        path.write_text(text, "utf-8")
 
 
-def value_of(text: str):
+def parse(text: str):
     """Return the value of a YAML text, or None if it is not valid."""
-    try:
+    with suppress(ValueError):
         return load_workflow(text)
-    except ValueError:
-        return None
 
 
 def measure(source: Path, output: Path, num_workers: int, flags: list[str]) -> dict:

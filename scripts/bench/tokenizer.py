@@ -13,12 +13,9 @@ them.
 """
 
 import argparse
-import cProfile
 import gc
-import json
 import os
 import platform
-import pstats
 import random
 import time
 from collections.abc import Callable
@@ -32,23 +29,12 @@ from tqdm import tqdm
 
 import tct_github_workflow
 from script_tools.cli import ArgumentParser, cli_errors
-from script_tools.files import write_atomic
+from script_tools.files import write_json
 from script_tools.tables import columns
-from scripts.bench.engines import (
-    LLGuidance,
-    Tct,
-    XGrammar,
-    bpe_codec,
-    fresh_tokenizer,
-    in_order,
-    key_orders,
-    let_pass,
-    tct_codec,
-    tiktoken_codec,
-    train_bpe,
-)
+from scripts.bench import engines
 from tct.json_text import compact
 from tct_github_workflow.files import find_files, load_file
+from workflow_data.tokenizers import BPETokenizer
 from workflow_synth.compose import compose_workflows
 
 PACKAGES = ("tct-github-workflow", "tokenizers", "tiktoken", "llguidance", "xgrammar", "numpy")
@@ -57,13 +43,12 @@ PACKAGES = ("tct-github-workflow", "tokenizers", "tiktoken", "llguidance", "xgra
 @cli_errors
 def main(argv=None):
     parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--input", type=Path, metavar="DIR", help="workflows (default: the embedded sample)")
-    parser.add_argument("--documents", type=int, default=500, help="number of workflows (default 500)")
-    parser.add_argument("--passes", type=int, default=5, help="times each document is measured (default 5)")
-    parser.add_argument("--seed", type=int, default=0, help="which workflows of the folder (default 0)")
-    parser.add_argument("--tiktoken", type=Path, metavar="DIR", help="unpacked npm package tiktoken")
-    parser.add_argument("--profile", action="store_true", help="also show where our encode spends its time")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="JSON file for the figures")
+    parser.add("--input", "workflows (default: the embedded sample)", type=Path, metavar="DIR")
+    parser.add("--documents", "number of workflows", 500)
+    parser.add("--passes", "times each document is measured", 5)
+    parser.add("--seed", "which workflows of the folder", 0)
+    parser.add("--tiktoken", "unpacked npm package tiktoken", type=Path, metavar="DIR")
+    parser.add("--output", "JSON file for the figures", type=Path, metavar="FILE")
     args = parser.parse_args(argv)
     if args.documents < 1 or args.passes < 2:
         raise ValueError("--documents must be at least 1, --passes at least 2: one is cold")
@@ -74,7 +59,7 @@ def main(argv=None):
     texts = [compact(workflow) for workflow in workflows]
     size = sum(len(text.encode()) for text in texts)
     print(f"{len(texts)} workflows, {size / 1e6:.2f} MB of compact JSON")
-    bpe = train_bpe(texts)
+    bpe = BPETokenizer.train(texts).library
     gc.collect()
     gc.freeze()  # the garbage collector need not visit the documents while we measure
     try:
@@ -94,10 +79,8 @@ def main(argv=None):
         "versions": {name: installed(name) for name in PACKAGES},
         **measured,
     }
-    if args.profile:
-        profile_encode(texts)
     if args.output:
-        write_atomic(args.output, json.dumps(results, indent=2).encode() + b"\n")
+        write_json(args.output, results)
         print(f"written to {args.output}")
 
 
@@ -124,21 +107,22 @@ def read_workflows(folder: Path | None, count: int, seed: int, reader) -> list[d
     return workflows
 
 
-# ---------------------------------------------------------------------------------------------------------
-# encoding and decoding
+# -- encoding and decoding: a codec is a pair of functions, text -> ids and ids -> text
 
 
 def measure_codecs(texts: list[str], bpe, tiktoken_folder: Path | None, passes: int) -> dict:
     """Measure the documents per second of each codec: in the first pass, the median pass and the best one."""
-    codecs = {"tct": tct_codec()}
+    tokenizer = engines.fresh_tokenizer()
+    codecs = {"tct": (tokenizer.encode, lambda ids: tokenizer.decode(ids)[0])}
     if tiktoken_folder is None:
         print("tiktoken is skipped: --tiktoken is not given")
     else:
         try:
-            codecs["tiktoken o200k_base"] = tiktoken_codec(tiktoken_folder, "o200k_base")
+            encoding = engines.tiktoken_encoding("o200k_base", tiktoken_folder)
+            codecs["tiktoken o200k_base"] = encoding.encode_ordinary, encoding.decode
         except (ImportError, OSError) as error:
             print(f"tiktoken is skipped: {error}")
-    codecs[f"BPE of {bpe.get_vocab_size()}, GPT-4 split"] = bpe_codec(bpe)
+    codecs[f"BPE of {bpe.get_vocab_size()}, GPT-4 split"] = lambda text: bpe.encode(text).ids, bpe.decode
     results = time_codecs(codecs, texts, passes)
 
     characters, size = sum(map(len, texts)), sum(len(text.encode()) for text in texts)
@@ -177,47 +161,40 @@ def print_codecs(way: str, results: dict) -> None:
     ours, rows = results["tct"][f"{way}_documents_per_second"], []
     for name, result in results.items():
         speeds = result[f"{way}_documents_per_second"]
-        rows.append(
-            [
-                name,
-                f"{result['tokens_per_document']:.0f}",
-                f"{result['characters_per_token']:.2f}",
-                *(f"{speed:,.0f}" for speed in speeds.values()),
-                f"{result[f'{way}_mb_per_second']:.2f}",
-                *(f"{ours[which] / speeds[which]:.2f}" for which in ("first", "median")),
-            ]
-        )
+        sizes = f"{result['tokens_per_document']:.0f}", f"{result['characters_per_token']:.2f}"
+        ratios = (f"{ours[which] / speeds[which]:.2f}" for which in ("first", "median"))
+        per_second = *(f"{speed:,.0f}" for speed in speeds.values()), f"{result[f'{way}_mb_per_second']:.2f}"
+        rows.append([name, *sizes, *per_second, *ratios])
     print(f"\n{columns([head, *rows])}")
 
 
-# ---------------------------------------------------------------------------------------------------------
-# masks
+# -- masks
 
 
 def measure_masks(workflows: list[dict], bpe, reader, passes: int) -> list[dict]:
     """Measure the microseconds per token of each engine, cold and warm, on the documents that it accepts."""
-    orders = list(key_orders(tct_github_workflow.workflow_schema()))
-    ordered = [in_order(workflow, orders) for workflow in workflows]
-    engines, ids = {"tct": Tct()}, {"tct": [reader.encode_value(workflow) for workflow in workflows]}
-    for engine_class in (LLGuidance, XGrammar):
+    orders = list(engines.key_orders(tct_github_workflow.workflow_schema()))
+    ordered = [engines.in_order(workflow, orders) for workflow in workflows]
+    compared, ids = {"tct": engines.Tct()}, {"tct": [reader.encode_value(workflow) for workflow in workflows]}
+    for engine_class in (engines.LLGuidance, engines.XGrammar):
         try:
             engine = engine_class(bpe)
         except ImportError as error:
             print(f"{engine_class.name} is skipped: {error}")
             continue
-        engines[engine.name] = engine
+        compared[engine.name] = engine
         ids[engine.name] = [engine.ids(workflow) for workflow in ordered]
-    spent = time_masks(engines, ids, passes)
+    spent = time_masks(compared, ids, passes)
 
     results = []
-    for name, engine in engines.items():
+    for name, engine in compared.items():
         taken = [i for i, tokens in enumerate(ids[name]) if tokens]
         rows = mask_rows(name, spent[name], taken)
         result = {
             "engine": name,
             "rows": rows,
             "dropped": engine.dropped,
-            "lets_pass": let_pass(engine),
+            "lets_pass": engines.let_pass(engine),
             "refused_documents": len(workflows) - len(taken),
         }
         if name != "tct" and taken:  # and ours on the same documents
@@ -231,13 +208,13 @@ def measure_masks(workflows: list[dict], bpe, reader, passes: int) -> list[dict]
     return results
 
 
-def time_masks(engines: dict, ids: dict, passes: int) -> dict[str, list[dict[int, tuple]]]:
+def time_masks(compared: dict, ids: dict, passes: int) -> dict[str, list[dict[int, tuple]]]:
     """Return, for each engine and pass: document -> (microseconds of each fill, of each accept)."""
-    spent: dict[str, list[dict[int, tuple]]] = {name: [{} for _ in range(passes)] for name in engines}
+    spent: dict[str, list[dict[int, tuple]]] = {name: [{} for _ in range(passes)] for name in compared}
     count = len(ids["tct"])
     turns = [(at, document) for at in range(passes) for document in range(count)]
     for at, document in tqdm(turns, desc="masks", unit="document", disable=None):
-        for name, engine in engines.items():
+        for name, engine in compared.items():
             if tokens := ids[name][document]:
                 spent[name][at][document] = walk(tokens, *engine.start())
     return spent
@@ -265,28 +242,16 @@ def mask_rows(name: str, passes: list[dict[int, tuple]], documents: list[int]) -
         measured = [spent[document] for spent in chosen for document in documents]
         if not measured:
             continue
-        fills = np.concatenate([fill for fill, _ in measured])
-        accepts = np.concatenate([accept for _, accept in measured])
-        rows.append(
-            {
-                "name": name,
-                "cache": state,
-                "documents": len(documents),
-                "tokens": len(fills) // len(chosen),
-                "fill_us": summary(fills),
-                "accept_us": summary(accepts),
-            }
-        )
+        fills, accepts = map(np.concatenate, zip(*measured))
+        counts = {"documents": len(documents), "tokens": len(fills) // len(chosen)}
+        times = {"fill_us": summary(fills), "accept_us": summary(accepts)}
+        rows.append({"name": name, "cache": state, **counts, **times})
     return rows
 
 
 def summary(values) -> dict[str, float]:
-    return {
-        "mean": float(values.mean()),
-        "median": float(np.median(values)),
-        "p99": float(np.percentile(values, 99)),
-        "max": float(values.max()),
-    }
+    median, p99, largest = map(float, np.percentile(values, (50, 99, 100)))
+    return {"mean": float(values.mean()), "median": median, "p99": p99, "max": largest}
 
 
 def print_masks(result: dict) -> None:
@@ -308,23 +273,6 @@ def print_masks(result: dict) -> None:
     print(f"documents refused: {result['refused_documents']}")
     print(f"dropped from the schema: {result['dropped'] or 'nothing'}")
     print(f"lets pass what these forbid: {', '.join(result['lets_pass']) or 'none'}")
-
-
-# ---------------------------------------------------------------------------------------------------------
-# the rest
-
-
-def profile_encode(texts: list[str]) -> None:
-    """Print the 15 functions in which a first and a second pass of our encode spend most of their time."""
-    tokenizer = fresh_tokenizer()
-    for which in ("first pass", "second pass"):
-        print(f"\nprofile of encode, {which}")
-        profile = cProfile.Profile()
-        profile.enable()
-        for text in texts:
-            tokenizer.encode(text)
-        profile.disable()
-        pstats.Stats(profile).strip_dirs().sort_stats("tottime").print_stats(15)
 
 
 def installed(package: str) -> str | None:

@@ -30,7 +30,7 @@ from tqdm import tqdm
 from model_config import PRESET_NAMES, get_config, gpt_fields
 from nanochat.process import OPENMP_SETTINGS
 from script_tools.cli import ArgumentParser, cli_errors
-from script_tools.files import write_atomic
+from script_tools.files import write_json
 from script_tools.tables import columns
 
 ROUNDS = 3
@@ -39,15 +39,9 @@ ROUNDS = 3
 @cli_errors
 def main(argv=None):
     args = parse_arguments(argv)
-    machine = run(
-        {
-            "mode": "probe",
-            "device": args.device,
-            "data_dir": args.data_dir,
-            "compile": args.compile,
-            "configs": {name: gpt_fields(get_config(name)) for name in args.model_size},
-        }
-    )
+    configs = {name: gpt_fields(get_config(name)) for name in args.model_size}
+    place = {"device": args.device, "data_dir": args.data_dir, "compile": args.compile}
+    machine = run({"mode": "probe", "configs": configs, **place})
     print(
         f"{machine['device']} ({machine['name']}), {machine['threads']} threads, torch {machine['torch']}"
         f"{', compiled' if machine['compile'] else ''}; {ROUNDS} rounds of {args.steps} updates of "
@@ -55,40 +49,39 @@ def main(argv=None):
         flush=True,
     )
     measured = measure_all(plan(args, machine))
-    ceilings = {
-        job["dtype"]: max(result["flops"] for result in rounds) for job, rounds in measured if job["mode"] == "ceiling"
-    }
-    rows = compare(
-        [figures(job, rounds, machine, ceilings[job["dtype"]]) for job, rounds in measured if job["mode"] != "ceiling"]
-    )
+    rows, ceilings = [], {}
+    for job, rounds in measured:  # the ceilings come first
+        if job["mode"] == "ceiling":
+            ceilings[job["dtype"]] = max(result["flops"] for result in rounds)
+        else:
+            rows.append(figures(job, rounds, machine, ceilings[job["dtype"]]))
     for dtype, flops in ceilings.items():
         print(f"ceiling of {dtype}: {flops / 1e12:.3g} TFLOP/s")
     if machine["peak_flops"]:
         print(f"bfloat16 by the data sheet: {machine['peak_flops'] / 1e12:.3g} TFLOP/s")
-    show(rows)
+    show(compare(rows))
     if args.output:
         record = {"flags": vars(args), "rounds": ROUNDS, "machine": machine, "ceilings": ceilings, "rows": rows}
-        write_atomic(args.output, json.dumps(record, indent=2).encode() + b"\n")
+        write_json(args.output, record)
         print(f"written to {args.output}")
 
 
 def parse_arguments(argv):
-    """Return the flags. ValueError for wrong ones."""
     parser = ArgumentParser(
         prog="python -m scripts.bench.train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add = parser.add_argument
+    add, several = parser.add, {"type": str, "nargs": "+"}
     presets, dtypes = ["tiny", "small"], ["float32", "bfloat16"]
-    add("--model_size", nargs="+", choices=PRESET_NAMES, default=presets, help="presets (default: tiny small)")
-    add("--dtype", nargs="+", choices=dtypes, default=dtypes, help="of matrix products (default: both)")
-    add("--device", default="auto", metavar="NAME", help="cpu, cuda or mps (default: the best available)")
-    add("--device_batch_size", type=int, default=8, metavar="N", help="rows per update (default: 8)")
-    add("--steps", type=int, default=5, metavar="N", help="timed updates per round (default: 5)")
-    add("--data_dir", metavar="DIR", help="prepared folder (default: random full rows)")
+    add("--model_size", "presets (default: tiny small)", presets, choices=PRESET_NAMES, **several)
+    add("--dtype", "of matrix products (default: both)", dtypes, choices=dtypes, **several)
+    add("--device", "cpu, cuda or mps (default: the best available)", "auto")
+    add("--device_batch_size", "rows per update", 8)
+    add("--steps", "timed updates per round", 5)
+    add("--data_dir", "prepared folder (default: random full rows)", metavar="DIR")
     text = "torch.compile for all modes but plain; auto is on for a GPU and off for a CPU"
-    add("--compile", choices=("auto", "on", "off"), default="auto", help=text)
-    add("--against", metavar="DIR", help="checkout with another nanochat/gpt.py")
-    add("--output", metavar="FILE", help="write the figures to this JSON file")
+    add("--compile", text, "auto", choices=("auto", "on", "off"))
+    add("--against", "checkout with another nanochat/gpt.py", metavar="DIR")
+    add("--output", "write the figures to this JSON file", metavar="FILE")
     args = parser.parse_args(argv)
     if args.device_batch_size < 1 or args.steps < 1:
         raise ValueError("--device_batch_size and --steps must be at least 1")
@@ -99,29 +92,16 @@ def parse_arguments(argv):
     return args
 
 
-# -----------------------------------------------------------------------------
-# what to measure
-
-
 def plan(args, machine: dict) -> list[dict]:
     """Return the jobs of one round: the ceiling of each dtype, then the rows of the table."""
-    shared = {
-        "device": machine["device"],
-        "compile": machine["compile"],
-        "data_dir": args.data_dir,
-        "steps": args.steps,
-        "device_batch_size": args.device_batch_size,
-    }
+    shared = {name: machine[name] for name in ("device", "compile")}
+    shared |= {name: getattr(args, name) for name in ("data_dir", "steps", "device_batch_size")}
     dtypes = dict.fromkeys(args.dtype)
     jobs = [{**shared, "mode": "ceiling", "dtype": dtype} for dtype in {"float32": None, **dtypes}]
     for name in dict.fromkeys(args.model_size):
         preset = get_config(name)
-        row = {
-            **shared,
-            "model_size": name,
-            "config": gpt_fields(preset),
-            **{key: preset[key] for key in ("learning_rate", "weight_decay", "grad_clip")},
-        }
+        rates = {key: preset[key] for key in ("learning_rate", "weight_decay", "grad_clip")}
+        row = {**shared, "model_size": name, "config": gpt_fields(preset), **rates}
         jobs.append({**row, "mode": "plain", "dtype": "float32"})
         for dtype in dtypes:
             if args.against:
@@ -145,12 +125,9 @@ def run(job: dict) -> dict:
     against, is_tuned = job.get("against"), job["mode"] in ("padded", "packed")
     first = [str(Path(against).resolve())] if against else []  # where Python looks for nanochat first
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(first + sys.path)}
-    process = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("train_job.py")), json.dumps(job)],
-        env=(OPENMP_SETTINGS if is_tuned else {}) | environment,
-        capture_output=True,
-        text=True,
-    )
+    environment = (OPENMP_SETTINGS if is_tuned else {}) | environment
+    command = [sys.executable, str(Path(__file__).with_name("train_job.py")), json.dumps(job)]
+    process = subprocess.run(command, env=environment, capture_output=True, text=True)
     if process.returncode == 0:
         return json.loads(process.stdout.splitlines()[-1])
     complaint = process.stderr.strip().rpartition("\n")[2] or f"exit code {process.returncode}"
@@ -162,20 +139,13 @@ def run(job: dict) -> dict:
     raise ValueError(complaint)
 
 
-# -----------------------------------------------------------------------------
-# figures
-
-
 def figures(job: dict, rounds: list[dict], machine: dict, ceiling: float) -> dict:
-    """Return a row of the table from the results of its rounds."""
     positions, seconds = mean(r["positions"] for r in rounds), median(r["seconds"] for r in rounds)
     targets = job["device_batch_size"] * job["config"]["sequence_len"]
     share = targets / positions if job["mode"] == "packed" else machine["padded_share"]
     useful = share * positions / seconds
     return {
-        "model_size": job["model_size"],
-        "dtype": job["dtype"],
-        "mode": job["mode"],
+        **{name: job[name] for name in ("model_size", "dtype", "mode")},
         "tokens_per_second": positions / seconds,
         "useful_tokens_per_second": useful,
         "useful_share": share,

@@ -26,7 +26,6 @@ CEILING_SIZES, GPU_CEILING_SIZES = (1024, 2048, 4096), (4096, 8192)  # of square
 
 
 def measure(job: dict) -> dict:
-    """Return what a job measures."""
     if job["mode"] == "probe":
         return probe(job)
     device = torch.device(job["device"])
@@ -46,11 +45,8 @@ def measure(job: dict) -> dict:
     seconds = time.perf_counter() - started
     for _, check in timed:
         check()
-    return {
-        "seconds": seconds / len(timed),
-        "positions": mean(positions for positions, _ in timed),
-        "memory": torch.cuda.max_memory_allocated() if device.type == "cuda" else peak_memory(),
-    }
+    memory = torch.cuda.max_memory_allocated() if device.type == "cuda" else peak_memory()
+    return {"seconds": seconds / len(timed), "positions": mean(p for p, _ in timed), "memory": memory}
 
 
 def peak_memory() -> float:
@@ -73,9 +69,8 @@ def probe(job: dict) -> dict:
     padded_share, flops = 1.0, {}
     for name, config in job["configs"].items():
         if job["data_dir"]:
-            rows, metadata, _ = open_split(
-                config["sequence_len"], "train", job["data_dir"], device, config["vocab_size"], None, 0, 1
-            )
+            place = config["sequence_len"], "train", job["data_dir"], device
+            rows, metadata, _ = open_split(*place, config["vocab_size"], max_files=None, rank=0, world_size=1)
             padded_share = float(packing.count_tokens(rows, metadata["pad_token"]).sum() / rows[:, 1:].numel())
         with torch.device("meta"):
             flops[name] = gpt.GPT(gpt.GPTConfig(**config)).estimate_flops()

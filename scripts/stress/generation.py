@@ -47,21 +47,15 @@ def main(argv=None):
 
 def parse_arguments(argv):
     parser = ArgumentParser(prog="python -m scripts.stress.generation", description=__doc__.split("\n")[0])
-    add = parser.add_argument
-    add("--checkpoint", required=True, metavar="PATH", help="a file model_NNNNNN.pt, or a folder: its last checkpoint")
-    add("--workflows", metavar="PATH", help="workflows to cut, as for prepare_training_data.py")
-    add(
-        "--num_samples",
-        type=int,
-        default=1000,
-        metavar="N",
-        help="samples from scratch for each model and temperature (1000)",
-    )
-    add("--temperatures", type=float, nargs="+", default=[1.0, 2.0], metavar="T", help="(default: 1.0 2.0)")
-    add("--max_tokens", type=int, default=512, metavar="N", help="tokens of a sample (default 512)")
-    add("--prompts", type=int, default=500, metavar="N", help="workflows to cut (default 500)")
-    add("--long", type=int, default=4, metavar="N", help=f"samples of {LONG:,} tokens (default 4)")
-    add("--seed", type=int, default=0, help="of samples and cuts (default 0)")
+    add = parser.add
+    add("--checkpoint", "a file model_NNNNNN.pt, or a folder: its last checkpoint", required=True, metavar="PATH")
+    add("--workflows", "workflows to cut, as for prepare_training_data.py", metavar="PATH")
+    add("--num_samples", "samples from scratch for each model and temperature", 1000)
+    add("--temperatures", "(default: 1.0 2.0)", [1.0, 2.0], type=float, nargs="+")
+    add("--max_tokens", "tokens of a sample", 512)
+    add("--prompts", "workflows to cut", 500)
+    add("--long", f"samples of {LONG:,} tokens", 4)
+    add("--seed", "of samples and cuts", 0)
     return parser.parse_args(argv)
 
 
@@ -75,11 +69,9 @@ def check_samples(name: str, generator, count: int, *, max_tokens: int, **option
         texts.add(workflow.json)
         reasons[workflow.finish_reason] += 1
         longest = max(longest, len(workflow.tokens))
-    print(
-        f"{name}: {count} of {count} schema-valid, {len(texts)} distinct, longest {longest:,} tokens; "
-        + ", ".join(f"{reason} {number}" for reason, number in sorted(reasons.items())),
-        flush=True,
-    )
+    ends = ", ".join(f"{reason} {number}" for reason, number in sorted(reasons.items()))
+    sizes = f"{len(texts)} distinct, longest {longest:,} tokens"
+    print(f"{name}: {count} of {count} schema-valid, {sizes}; {ends}", flush=True)
 
 
 def check_prompts(generator, location: str, count: int, seed: int):

@@ -47,14 +47,12 @@ def main():
 def digests(checkout: Path, out: Path) -> dict[str, str]:
     """Run prepare, train, resume, generate and evaluate in out. Return a digest of what each writes."""
     run = functools.partial(run_command, checkout)
-    is_new = (checkout / "scripts/make_synthetic_workflows.py").exists()
-    run(f"-m scripts.{'make_synthetic_workflows' if is_new else 'sample_workflows'} --output={out}/workflows")
+    run(f"-m scripts.make_synthetic_workflows --output={out}/workflows")
     found = {"workflows": digest_of_folder(out / "workflows")}
     for name, (more_data, more_model) in RUNS.items():
         data, folder, samples = out / f"data_{name}", out / f"run_{name}", out / f"samples_{name}"
-        run(
-            f"tct-bundle/scripts/prepare_training_data.py --input={out}/workflows --output={data} {PREPARE} {more_data}"
-        )
+        prepare = f"tct-bundle/scripts/prepare_training_data.py {PREPARE} {more_data}"
+        run(f"{prepare} --input={out}/workflows --output={data}")
         for file in data.iterdir():
             if file.suffix != ".png":
                 found[f"data_{name}/{file.name}"] = digest(file.read_bytes())
@@ -83,9 +81,8 @@ def run_command(checkout: Path, command: str) -> str:
     paths = [checkout, *(checkout / "tct-bundle" / name for name in ("src", "adapters"))]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, paths)), "OMP_NUM_THREADS": "2"}
     print("+", command, file=sys.stderr)
-    done = subprocess.run(
-        [sys.executable, *command.split()], cwd=checkout, env=environment, capture_output=True, text=True
-    )
+    command = [sys.executable, *command.split()]
+    done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True)
     if done.returncode:
         sys.exit(done.stderr)
     return done.stdout
@@ -94,12 +91,8 @@ def run_command(checkout: Path, command: str) -> str:
 def read_losses(folder: Path) -> dict[str, str]:
     """Return the losses of a run with all their digits."""
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return {
-        f"{key}/{record['step']:02d}": repr(record[key])
-        for record in records
-        for key in ("loss", "val_loss")
-        if key in record
-    }
+    losses = [(key, record) for record in records for key in ("loss", "val_loss") if key in record]
+    return {f"{key}/{record['step']:02d}": repr(record[key]) for key, record in losses}
 
 
 def digest(data: bytes) -> str:

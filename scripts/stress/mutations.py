@@ -1,7 +1,7 @@
 """Small mutations of JSON documents, as people and programs make them, to test verdicts on nearly valid documents.
 
-A mutation is a function (document, node, pool, rng) -> bool. It changes `node`, one container of the document, or
-returns False if it does not apply to such a node.
+A mutation is a function (document, node, pool, rng), which changes `node`, one container of the document. It returns
+False if it has changed nothing.
 """
 
 import random
@@ -56,8 +56,10 @@ def mutate(document: Any, count: int, pool: Pool, rng: random.Random) -> tuple[s
     """
     value, names = _copy(document), []
     while len(names) < count and "duplicate_key" not in names:
-        mutation = rng.choice(MUTATIONS)
-        if mutation(value, _somewhere(value, rng), pool, rng):
+        mutation = rng.choice(list(MUTATIONS))
+        kind, least = MUTATIONS[mutation]
+        node = _somewhere(value, rng)
+        if isinstance(node, kind) and len(node) >= least and mutation(value, node, pool, rng) is not False:
             names.append(mutation.__name__)
     return compact(value).replace(compact(AGAIN)[:-1], '"'), names
 
@@ -88,16 +90,11 @@ def _copy(value: Any) -> Any:
     return [_copy(child) for child in value] if isinstance(value, list) else value
 
 
-# ---------------------------------------------------------------------------------------------------------
-# the mutations
+# -- the mutations
 
 
 def drop(document, node, pool, rng):
-    """Remove a member or an item."""
-    if not node:
-        return False
     del node[_random_key(node, rng)]
-    return True
 
 
 def add(document, node, pool, rng):
@@ -109,31 +106,20 @@ def add(document, node, pool, rng):
         members, key = list(node.items()), pool.key(node, rng)
         members.insert(rng.randint(0, len(node)), (key, pool.value(key, rng)))
         _refill(node, members)
-    return True
 
 
 def rename(document, node, pool, rng):
-    """Give a member another key."""
-    if not node or isinstance(node, list):
-        return False
     old, new = _random_key(node, rng), pool.key(node, rng)
     _refill(node, [(new if key == old else key, child) for key, child in node.items()])
-    return True
 
 
 def replace(document, node, pool, rng):
-    """Replace a value."""
-    if not node:
-        return False
     key = _random_key(node, rng)
     node[key] = pool.value(key, rng)
-    return True
 
 
 def retype(document, node, pool, rng):
     """Change the type of a value: put it in a list, take it out of one, make it a string or a number."""
-    if not node:
-        return False
     key = _random_key(node, rng)
     child = node[key]
     options = [[child], {"x": child}, compact(child), None, True]
@@ -144,13 +130,10 @@ def retype(document, node, pool, rng):
     if isinstance(child, int):
         options.append(float(child) if abs(child) < 2**53 else str(child))
     node[key] = rng.choice(options)
-    return True
 
 
 def edit_string(document, node, pool, rng):
     """Insert, delete or replace a character of a string or a key."""
-    if not node:
-        return False
     key = _random_key(node, rng)
     if isinstance(node[key], str):
         node[key] = _edited(node[key], rng)
@@ -158,60 +141,53 @@ def edit_string(document, node, pool, rng):
         _refill(node, [(_edited(old, rng) if old == key else old, child) for old, child in node.items()])
     else:
         return False
-    return True
 
 
 def reorder(document, node, pool, rng):
     """Shuffle members or items."""
-    if len(node) < 2:
-        return False
     if isinstance(node, list):
         rng.shuffle(node)
     else:
         members = list(node.items())
         rng.shuffle(members)
         _refill(node, members)
-    return True
 
 
 def truncate(document, node, pool, rng):
     """Keep only the first items or members."""
-    if not node:
-        return False
     count = rng.randrange(len(node))
     for key in list(node)[count:] if isinstance(node, dict) else [slice(count, None)]:
         del node[key]
-    return True
 
 
 def repeat_item(document, node, pool, rng):
-    """Repeat an item."""
-    if not node or isinstance(node, dict):
-        return False
     node.append(_copy(rng.choice(node)))
-    return True
 
 
 def graft(document, node, pool, rng):
     """Copy a part of the document to another place."""
-    if not node:
-        return False
     node[_random_key(node, rng)] = _copy(_somewhere(document, rng))
-    return True
 
 
 def duplicate_key(document, node, pool, rng):
     """Repeat the key of a member."""
-    if not node or isinstance(node, list):
-        return False
     key = _random_key(node, rng)
     node[AGAIN + key] = node[key] if rng.random() < 0.5 else pool.value(key, rng)
-    return True
 
 
-MUTATIONS = (
-    drop, add, rename, replace, retype, edit_string, reorder, truncate, repeat_item, graft, duplicate_key,
-)  # fmt: skip
+MUTATIONS = {  # -> the containers to which it applies, and the least number of their members
+    drop: (Container, 1),
+    add: (Container, 0),
+    rename: (dict, 1),
+    replace: (Container, 1),
+    retype: (Container, 1),
+    edit_string: (Container, 1),
+    reorder: (Container, 2),
+    truncate: (Container, 1),
+    repeat_item: (list, 1),
+    graft: (Container, 1),
+    duplicate_key: (dict, 1),
+}
 
 
 def _random_key(node: Container, rng: random.Random) -> str | int:

@@ -41,23 +41,18 @@ def main(argv=None):
     checks = parser.add_subparsers(required=True, metavar="CHECK")
 
     corpus = checks.add_parser("corpus", help="all files of a folder")
-    corpus.set_defaults(check=check_corpus)
-    corpus.add_argument("--input", type=Path, required=True, metavar="DIR", help=".json, .yml and .yaml files")
-    corpus.add_argument("--expect", choices=("valid", "invalid"), help="what each file must be")
-
+    corpus.add("--input", ".json, .yml and .yaml files", type=Path, required=True, metavar="DIR")
+    corpus.add("--expect", "what each file must be", choices=("valid", "invalid"))
     mutations = checks.add_parser("mutations", help="damaged documents")
-    mutations.set_defaults(check=check_mutations)
-    mutations.add_argument("--input", type=Path, metavar="DIR", help="(default: the embedded sample)")
-    mutations.add_argument("--count", type=int, default=50_000, help="documents (default 50000)")
-    mutations.add_argument("--seed", type=int, default=0, help="seed of the random choices (default 0)")
-
+    mutations.add("--input", "(default: the embedded sample)", type=Path, metavar="DIR")
+    mutations.add("--count", "documents", 50_000)
     walks = checks.add_parser("walks", help="random documents")
-    walks.set_defaults(check=check_walks)
-    walks.add_argument("--count", type=int, default=20_000, help="walks (default 20000)")
-    walks.add_argument("--max-tokens", type=int, default=512, help="complete a walk after N tokens (default 512)")
-    walks.add_argument("--seed", type=int, default=0, help="seed of the random choices (default 0)")
-
-    for check in (corpus, mutations, walks):
+    walks.add("--count", "walks", 20_000)
+    walks.add("--max-tokens", "complete a walk after N tokens", 512)
+    for check in (mutations, walks):
+        check.add("--seed", "seed of the random choices", 0)
+    for check, function in ((corpus, check_corpus), (mutations, check_mutations), (walks, check_walks)):
+        check.set_defaults(check=function)
         which = check.add_mutually_exclusive_group()
         which.add_argument("--schema", type=Path, metavar="FILE", help="(default: the GitHub workflow schema)")
         which.add_argument("--artifact", type=Path, metavar="FILE", help="(default: the workflow tokenizer)")
@@ -73,8 +68,7 @@ def load_tokenizer(schema: Path | None, artifact: Path | None):
     return Tokenizer.load(artifact) if artifact else tct_github_workflow.tokenizer()
 
 
-# ---------------------------------------------------------------------------------------------------------
-# the checks: (arguments, tokenizer, judge) -> exit status
+# -- the checks: (arguments, tokenizer, judge) -> exit status
 
 
 def check_corpus(args, tokenizer, judge) -> int:
@@ -95,7 +89,8 @@ def check_corpus(args, tokenizer, judge) -> int:
             failure = f"is not {args.expect}"
         if failure:
             failures.append(f"{name}: {failure}")
-    return report(f"{counts.total()} files, {listed(counts)}", failures)
+    listed = ", ".join(f"{count:,} {name}" for name, count in counts.items())
+    return report(f"{counts.total()} files, {listed}", failures)
 
 
 def check_mutations(args, tokenizer, judge) -> int:
@@ -144,8 +139,7 @@ def check_walks(args, tokenizer, judge) -> int:
     )
 
 
-# ---------------------------------------------------------------------------------------------------------
-# their parts
+# -- their parts
 
 
 def fault(tokenizer, text: str, is_valid: bool) -> str | None:
@@ -196,10 +190,6 @@ def report(summary: str, failures: list[str]) -> int:
         print(f"  {failure}")
     print(f"{'FAILED' if failures else 'passed'}: {summary}; {len(failures)} failures")
     return 1 if failures else 0
-
-
-def listed(counts: Counter) -> str:
-    return ", ".join(f"{count:,} {name}" for name, count in counts.items())
 
 
 if __name__ == "__main__":

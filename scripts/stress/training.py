@@ -17,21 +17,27 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 from script_tools.cli import ArgumentParser, cli_errors
 
 ENDLESS = 1_000_000  # iterations: more than any run makes before it is killed
+TRAIN = (
+    "scripts.tct_train --model_size=tiny --device=cpu --device_batch_size=1 --gradient_accumulation=2"
+    f" --schedule=constant --warmup_iters=10 --keep_last=3 --eval_windows=8 --eval_every={ENDLESS}"
+)
+SAME = "weights, optimizer and data position equal those of the uninterrupted run, bit for bit"
 
 
 @cli_errors
 def main(argv=None):
     parser = ArgumentParser(prog="python -m scripts.stress.training", description=__doc__.split("\n")[0])
-    parser.add_argument("--data_dir", required=True, metavar="DIR", help="prepared folder")
-    parser.add_argument("--count", type=int, default=50, metavar="N", help="kills (default: 50)")
-    parser.add_argument("--ranks", type=int, default=1, metavar="N", help="processes per run (default: 1)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the moments (default: 0)")
-    parser.add_argument("more", nargs="*", metavar="-- FLAG", help="further flags of scripts.tct_train")
+    parser.add("--data_dir", "prepared folder", required=True, metavar="DIR")
+    parser.add("--count", "kills", 50)
+    parser.add("--ranks", "processes per run", 1)
+    parser.add("--seed", "seed of the moments", 0)
+    parser.add("more", "further flags of scripts.tct_train", nargs="*", metavar="-- FLAG")
     flags = parser.parse_args(argv)
 
     start = command_of(flags)
@@ -42,12 +48,10 @@ def main(argv=None):
         for kill in range(1, flags.count + 1):
             step, half_done = run_and_kill(endless, killed, chance)
             in_a_save += bool(half_done)
-            print(
-                f"kill {kill:>3} of {flags.count}: the last checkpoint is of iteration {step}"
-                + (f", in a save ({', '.join(half_done)})" if half_done else ""),
-                flush=True,
-            )
+            where = f", in a save ({', '.join(half_done)})" if half_done else ""
+            print(f"kill {kill:>3} of {flags.count}: the last checkpoint is of iteration {step}{where}", flush=True)
         iterations = step + 1
+        run = partial(subprocess.run, check=True, stdout=subprocess.DEVNULL)
         run([*endless, f"--num_iterations={iterations}", *resume_flags(killed)])
         print(f"an uninterrupted run of {iterations} iterations ...", flush=True)
         meta = json.loads((killed / f"meta_{iterations:06d}.json").read_text())
@@ -55,42 +59,17 @@ def main(argv=None):
         run([*start, f"--checkpoint_dir={uninterrupted}", f"--num_iterations={iterations}", f"--dtype={dtype}"])
 
         differing = list(differences(uninterrupted, killed, iterations))
-    print(
-        f"{flags.count} kills, {in_a_save} of them in a save: "
-        + (
-            f"these tensors differ: {', '.join(differing)}"
-            if differing
-            else "weights, optimizer and data position equal those of the uninterrupted run, bit for bit"
-        )
-    )
+    verdict = f"these tensors differ: {', '.join(differing)}" if differing else SAME
+    print(f"{flags.count} kills, {in_a_save} of them in a save: {verdict}")
     if differing:
         raise SystemExit(1)
 
 
 def command_of(flags) -> list[str]:
-    """Return the command of all runs."""
     start = [sys.executable, "-m"]
     if flags.ranks > 1:
         start += ["torch.distributed.run", "--standalone", f"--nproc_per_node={flags.ranks}", "-m"]
-    return start + [
-        "scripts.tct_train",
-        "--model_size=tiny",
-        f"--data_dir={flags.data_dir}",
-        "--device=cpu",
-        "--device_batch_size=1",
-        "--gradient_accumulation=2",
-        "--schedule=constant",
-        "--warmup_iters=10",
-        "--keep_last=3",
-        "--eval_windows=8",
-        f"--eval_every={ENDLESS}",
-        *flags.more,
-    ]
-
-
-def run(command: list[str]):
-    """Run a command to its end."""
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return [*start, *TRAIN.split(), f"--data_dir={flags.data_dir}", *flags.more]
 
 
 def run_and_kill(start, folder, chance) -> tuple[int, list[str]]:
@@ -105,16 +84,11 @@ def run_and_kill(start, folder, chance) -> tuple[int, list[str]]:
         os.kill(pid, signal.SIGKILL)
     process.communicate()
     assert process.returncode not in (0, 2), "the run ended before it could be killed"
-    names = [path.name for path in folder.glob("*")]
     steps = steps_of(folder)
-    half_done = [
-        name
-        for name in names
-        if re.search(r"\.(pt|json)\.tmp$", name)
-        or (match := re.fullmatch(r"(?:model|optim)_(\d+)\.pt", name))
-        and int(match[1]) not in steps
-    ]
-    return (steps or [0])[-1], half_done
+    whole = {f"{kind}_{step:06d}.pt" for kind in ("model", "optim") for step in steps}
+    unfinished = re.compile(r".*\.(pt|json)\.tmp|(model|optim)_\d+\.pt")
+    names = {path.name for path in folder.glob("*")} - whole
+    return (steps or [0])[-1], sorted(filter(unfinished.fullmatch, names))
 
 
 def children(pid: int) -> list[int]:

@@ -6,58 +6,22 @@
 Imports nothing, so that --help is fast.
 """
 
-# learning_rate is the peak of all optimizers; warmup_iters and num_iterations count optimizer updates;
-# device_batch_size counts contexts full of targets in one forward pass on one device. The learning rate and the weight
-# decay of tiny are the result of a search (experiments/recipe); the learning rates of the other presets follow from it
-# as 1 / sqrt(d_model), rounded.
-
 # The vocabulary is that of the workflow tokenizer; position tokens share its ids. A context is a position token and 511
-# tokens.
+# tokens. warmup_iters and num_iterations count optimizer updates; tiny's are about a minute on two cores.
 _ALL = {"vocab_size": 8192, "context_size": 512, "grad_clip": 1.0}
+_CPU = _ALL | {"num_iterations": 250, "warmup_iters": 60, "weight_decay": 0.4}
 _GPU = _ALL | {"num_iterations": 50_000, "warmup_iters": 2000, "weight_decay": 0.1}
-
-PRESETS = {
-    "tiny": {  # for a CPU: num_iterations is about a minute on two cores
-        **_ALL,
-        "d_model": 128,
-        "n_layers": 4,
-        "n_heads": 2,
-        "device_batch_size": 8,
-        "gradient_accumulation": 1,
-        "num_iterations": 250,
-        "learning_rate": 8e-3,
-        "warmup_iters": 60,
-        "weight_decay": 0.4,
-    },
-    "small": {
-        **_GPU,
-        "d_model": 384,
-        "n_layers": 8,
-        "n_heads": 6,
-        "device_batch_size": 32,
-        "gradient_accumulation": 1,
-        "learning_rate": 4e-3,
-    },
-    "medium": {
-        **_GPU,
-        "d_model": 768,
-        "n_layers": 8,
-        "n_heads": 12,
-        "device_batch_size": 32,
-        "gradient_accumulation": 1,
-        "learning_rate": 3e-3,
-    },
-    "large": {  # medium's batch in two halves, so that it needs no more memory
-        **_GPU,
-        "d_model": 1024,
-        "n_layers": 12,
-        "n_heads": 16,
-        "device_batch_size": 16,
-        "gradient_accumulation": 2,
-        "learning_rate": 2.5e-3,
-    },
+# device_batch_size counts contexts full of targets in one forward pass on one device. learning_rate is the peak of all
+# optimizers. That of tiny, and its weight decay, are the result of a search (experiments/recipe); the others follow as
+# 1 / sqrt(d_model), rounded. The batch of large is medium's in two halves, so that it needs no more memory.
+_COLUMNS = ("d_model", "n_layers", "n_heads", "device_batch_size", "gradient_accumulation", "learning_rate")
+_ROWS = {
+    "tiny": (_CPU, 128, 4, 2, 8, 1, 8e-3),
+    "small": (_GPU, 384, 8, 6, 32, 1, 4e-3),
+    "medium": (_GPU, 768, 8, 12, 32, 1, 3e-3),
+    "large": (_GPU, 1024, 12, 16, 16, 2, 2.5e-3),
 }
-
+PRESETS = {name: common | dict(zip(_COLUMNS, row, strict=True)) for name, (common, *row) in _ROWS.items()}
 PRESET_NAMES = tuple(PRESETS)
 
 

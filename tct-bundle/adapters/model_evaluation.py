@@ -24,8 +24,7 @@ from workflow_generator import TokenLanguage, WorkflowGenerator, find_language
 
 MAX_COMPLETION = 256  # tokens
 
-# -----------------------------------------------------------------------------
-# held-out workflows
+# -- held-out workflows
 
 
 @dataclass(frozen=True)
@@ -61,9 +60,8 @@ def read_held_out(data_dir, metadata: dict, tokenizer) -> HeldOut:
             if has_kinds:
                 annotations.append(annotate_tokens(workflow.tokens.tolist(), masks))
         except ValueError as error:
-            raise ValueError(
-                f"the tokens of {workflow.file!r} in {data_dir} are damaged ({error}): prepare the folder again"
-            ) from None
+            fault = f"the tokens of {workflow.file!r} in {data_dir} are damaged ({error})"
+            raise ValueError(f"{fault}: prepare the folder again") from None
     tokens = [workflow.tokens for workflow in workflows]
     ends = np.cumsum(list(map(len, tokens)))
     positions = load_rows(data_dir, "val", metadata)[:, 0].numpy().astype(np.int64)
@@ -79,9 +77,8 @@ def score_held_out(model, held_out: HeldOut, data_dir, batch_size: int, dtype) -
     The ranks share the work; all return the whole result.
     """
     device, config = model.get_device(), model.config
-    loader = packed_data_loader(
-        batch_size, config.sequence_len, "val", data_dir, device, with_states=config.n_states > 0
-    )
+    place = batch_size, config.sequence_len, "val", data_dir, device
+    loader = packed_data_loader(*place, with_states=config.n_states > 0)
     scores = torch.zeros(3, held_out.ends[-1], dtype=torch.float64)
     segments_of = loader.batches[loader.rank :: loader.world_size]
     for batch, segments in tqdm(zip(loader, segments_of), "score", len(segments_of), unit="batch", disable=None):
@@ -109,8 +106,7 @@ def summarize_scores(held_out: HeldOut, scores: TokenScores) -> dict:
         "val_perplexity_interval": [perplexity(end, 1) for end in bootstrap_interval(nats, tokens)],
         "val_bits_per_byte": ratio(nats, bits),
         "val_bits_per_byte_interval": bootstrap_interval(nats, bits),
-        "top1_accuracy": float((scores.ranks < 1).mean()),
-        "top5_accuracy": float((scores.ranks < 5).mean()),
+        **accuracies(scores.ranks),
     }
     if held_out.masks is None:
         return results
@@ -123,31 +119,27 @@ def summarize_scores(held_out: HeldOut, scores: TokenScores) -> dict:
 
 
 def summarize_kinds(held_out: HeldOut, scores: TokenScores) -> dict:
-    """Return the figures for each kind of token."""
     results = {}
     for number, kind in enumerate(KINDS):
         chosen = held_out.kinds == number
         if not chosen.any():
             continue
-        nats, count = scores.nats[chosen].sum(), int(chosen.sum())
-        results[kind] = {
-            "tokens": count,
-            "share_of_tokens": count / len(chosen),
-            "share_of_bits": float(nats / scores.nats.sum()),
-            "loss": float(nats / count),
-            "perplexity": perplexity(nats, count),
-            "top1_accuracy": float((scores.ranks[chosen] < 1).mean()),
-            "top5_accuracy": float((scores.ranks[chosen] < 5).mean()),
-        }
+        nats, count, ranks = scores.nats[chosen].sum(), int(chosen.sum()), scores.ranks[chosen]
+        shares = {"share_of_tokens": count / len(chosen), "share_of_bits": float(nats / scores.nats.sum())}
+        losses = {"loss": float(nats / count), "perplexity": perplexity(nats, count)}
+        results[kind] = {"tokens": count, **shares, **losses, **accuracies(ranks)}
     return results
+
+
+def accuracies(ranks: np.ndarray) -> dict:
+    return {f"top{n}_accuracy": float((ranks < n).mean()) for n in (1, 5)}
 
 
 def ratio(numerators, denominators) -> float:
     return float(np.sum(numerators) / np.sum(denominators))
 
 
-# -----------------------------------------------------------------------------
-# a checkpoint and the data to evaluate it on
+# -- a checkpoint and the data to evaluate it on
 
 
 @dataclass(frozen=True)
@@ -191,9 +183,8 @@ class Evaluation:
         for index in tqdm(chosen[first:last], "complete", unit="workflow", disable=None):
             text, tokens = self.held_out.texts[index], self.held_out.tokens[index].tolist()
             half = tokens[: len(tokens) // 2]
-            [completion] = generator.generate(
-                1, tokens=half, constrained=constrained, max_tokens=MAX_COMPLETION, temperature=0
-            )
+            options = {"constrained": constrained, "max_tokens": MAX_COMPLETION, "temperature": 0}
+            [completion] = generator.generate(1, tokens=half, **options)
             cut = len(os.path.commonprefix([self.tokenizer.decode_prefix(half), text]))
             compared.append(compare_continuations(text, completion.json, cut))
         return summarize_completions(gather(compared))

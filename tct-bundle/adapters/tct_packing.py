@@ -52,7 +52,6 @@ def open_training_data(start: Start, process: Process) -> tuple[GPTConfig, Data]
     limits = {"vocab_size": config.vocab_size, "max_files": settings.max_files, "max_windows": settings.eval_windows}
     options = {"seed": settings.seed, "with_states": settings.state_embedding, **limits, **vars(process.ranks)}
     size = settings.device_batch_size, config.sequence_len
-    loaders = (
-        packed_data_loader(*size, split, settings.data_dir, process.device, **options) for split in ("train", "val")
-    )
-    return config, Data(metadata, *loaders)
+    place = settings.data_dir, process.device
+    train, val = (packed_data_loader(*size, split, *place, **options) for split in ("train", "val"))
+    return config, Data(metadata, train, val)

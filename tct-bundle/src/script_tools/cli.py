@@ -65,6 +65,24 @@ def format_error(error: Exception) -> str:
     return str(error)
 
 
+METAVARS = {int: "N", float: "X", Path: "PATH", str: "NAME"}
+
+
+def argument_options(help: str, default=None, **options) -> dict:
+    """Return options of add_argument, completed: the type is that of the default, which the help names.
+
+    A default of False makes a switch. The metavar follows from the type.
+    """
+    if default is False:
+        return {"action": "store_true", "help": help, **options}
+    if default is not None:
+        options = {"type": type(default), "default": default} | options
+        help += "" if "(default" in help else f" (default: {default})"
+    if "choices" not in options:
+        options = {"metavar": METAVARS[options.get("type", str)]} | options
+    return {"help": help, **options}
+
+
 class ArgumentParser(argparse.ArgumentParser):
     """Parse arguments without abbreviations. Accept --data-dir for --data_dir and the reverse.
 
@@ -73,6 +91,10 @@ class ArgumentParser(argparse.ArgumentParser):
 
     def __init__(self, **options):
         super().__init__(allow_abbrev=False, **options)
+
+    def add(self, name: str, help: str, default=None, **options):
+        """Add an argument with the options of `argument_options`."""
+        self.add_argument(name, **argument_options(help, default, **options))
 
     def parse_known_args(self, args: list[str] | None = None, namespace=None):
         args = sys.argv[1:] if args is None else args

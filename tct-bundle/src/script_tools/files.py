@@ -1,5 +1,6 @@
 """Write files atomically, and never replace a file that the command did not write."""
 
+import json
 import os
 from pathlib import Path
 
@@ -30,6 +31,11 @@ def write_atomic(path, content):
         temporary.unlink(missing_ok=True)
 
 
+def write_json(path, value, indent: int | None = 2):
+    """Write a value as JSON, as write_atomic does."""
+    write_atomic(path, json.dumps(value, indent=indent).encode() + b"\n")
+
+
 def write_new_files(folder, files: dict[str, bytes]):
     """Write files, given by their paths in a folder, but replace none that has other content.
 
@@ -51,6 +57,5 @@ def refuse_to_replace(folder, names):
     """
     for path in (Path(folder, name) for name in names):
         if path.exists():
-            raise FileExistsError(
-                f"{path} exists and is not an earlier result of this command: move it away, or name another folder"
-            )
+            fault = f"{path} exists and is not an earlier result of this command"
+            raise FileExistsError(f"{fault}: move it away, or name another folder")

@@ -213,16 +213,11 @@ def _corpus_pre_tokens(documents: Iterable[tuple[str, Segments]]) -> list[PreTok
 
 def _train(corpus: list[PreToken], base_size: int, vocab_size: int) -> list[Merge]:
     """Train byte-pair encoding on weighted pre-tokens. Each of the merges makes a new token."""
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        initial_alphabet=[_spelled((s,)) for s in range(base_size)],
-        show_progress=False,
-    )
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.train_from_iterator(
-        chain.from_iterable([_spelled(symbols)] * weight for symbols, weight, _ in corpus), trainer
-    )
     ids = {_spelled((symbol,)): symbol for symbol in range(base_size)}
+    trainer = trainers.BpeTrainer(vocab_size=vocab_size, initial_alphabet=list(ids), show_progress=False)
+    tokenizer = Tokenizer(models.BPE())
+    texts = chain.from_iterable([_spelled(symbols)] * weight for symbols, weight, _ in corpus)
+    tokenizer.train_from_iterator(texts, trainer)
     merges = []
     for left, right in json.loads(tokenizer.to_str())["model"]["merges"]:
         if left + right not in ids:

@@ -38,8 +38,7 @@ CutNode = ValueNode | ObjectNode | ArrayNode
 CUT = object()  # stands for the last value or item of a document that is cut there, or for a last key and its value
 
 
-# ---------------------------------------------------------------------------------------------------------
-# encoding
+# -- encoding
 
 
 class Encoder:
@@ -100,7 +99,9 @@ class Encoder:
                 return None
             node = member.after[outcome]
         if node.end is None:
-            raise _error(path, _too_early(node))
+            missing = " or ".join(node.missing())
+            reason = f"a required key is missing: {missing}" if missing else "this object has too few members"
+            raise _error(path, reason)
         out.append(END_OBJECT)
         return node.end
 
@@ -176,10 +177,7 @@ def flatten(segments: Segments) -> list[int]:
     """Return the symbols of segments, with free text spelled out."""
     symbols: list[int] = []
     for segment in segments:
-        if isinstance(segment, str):
-            symbols += text_symbols(segment)
-        else:
-            symbols.append(segment)
+        symbols += text_symbols(segment) if isinstance(segment, str) else (segment,)
     return symbols
 
 
@@ -190,8 +188,7 @@ def _spelled(value: float, path: Path) -> str:
         raise _error(path, str(error)) from None
 
 
-# ---------------------------------------------------------------------------------------------------------
-# decoding
+# -- decoding
 
 
 class Truncated(Exception):
@@ -252,12 +249,10 @@ class Decoder:
         return result, node.end
 
     def member(self, node: ObjectNode, symbol: int, used: dict, depth_left: int) -> tuple[str, Member]:
-        key = self.machine.symbols.name_of(symbol)
-        is_named = key is not None
-        if is_named:
-            self.at += 1
-        else:
-            key = self.text()
+        name = self.machine.symbols.name_of(symbol)
+        is_named = name is not None
+        self.at += is_named
+        key = name if is_named else self.text()
         member = node.member(key, depth_left) if is_named == (key in node.names) and key not in used else None
         if member is None:
             raise self.error(symbol)
@@ -325,8 +320,7 @@ class Decoder:
         return ValueError(f"not a valid document: {name} before symbol {self.at} does not fit")
 
 
-# ---------------------------------------------------------------------------------------------------------
-# messages
+# -- messages
 
 
 def json_path(path: Path) -> str:
@@ -360,8 +354,9 @@ def _no_member(node: ObjectNode, value: dict, key: Any, depth_left: int) -> str:
     allowed = sorted(name for name in node.names - value.keys() if node.member(name, depth_left))
     open_keys = node.open_keys(depth_left)
     is_known = key in node.names or open_keys is not None
-    patterns = _patterns_of(node, open_keys.ends) if open_keys else []
-    return f"{'this key does not fit here' if is_known else 'unknown key'}{_list_of(patterns + allowed)}"
+    names = (_patterns_of(node, open_keys.ends) if open_keys else []) + allowed
+    listed = f"; allowed are {', '.join(names[:12])}{', ...' if len(names) > 12 else ''}" if names else ""
+    return f"{'this key does not fit here' if is_known else 'unknown key'}{listed}"
 
 
 def _patterns_of(node: ObjectNode, outcomes: list[Outcome | None]) -> list[str]:
@@ -369,15 +364,6 @@ def _patterns_of(node: ObjectNode, outcomes: list[Outcome | None]) -> list[str]:
     regexes = node.machine.reach.patterns(node.residuals)
     matched = {tuple(regex for regex, matches in zip(regexes, outcome) if matches) for outcome in outcomes if outcome}
     return sorted(f"keys that match {' and '.join(patterns)}" for patterns in matched if patterns)
-
-
-def _list_of(names: list[str]) -> str:
-    return f"; allowed are {', '.join(names[:12])}{', ...' if len(names) > 12 else ''}" if names else ""
-
-
-def _too_early(node: ObjectNode) -> str:
-    missing = node.missing()
-    return f"a required key is missing: {' or '.join(missing)}" if missing else "this object has too few members"
 
 
 def _unfit(node: ValueNode, value: Any) -> str:

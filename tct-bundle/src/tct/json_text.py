@@ -21,8 +21,10 @@ def read_json(text: str, on_repeated: Callable = DuplicateKeys, parse_float: Cal
     """
 
     def to_object(members: list[tuple[str, Any]]) -> dict:
-        value = dict(members)
-        return value if len(value) == len(members) else on_repeated(members, _first_repeated(members))
+        value, seen = dict(members), set()
+        if len(value) == len(members):
+            return value
+        return on_repeated(members, next(key for key, _ in members if key in seen or seen.add(key)))
 
     constants = parse_float or _reject_constant
     try:
@@ -47,11 +49,6 @@ def canonical(value: Any) -> str:
     '{"name":"Build","run":"make"}'
     """
     return compact(value, sort_keys=True)
-
-
-def _first_repeated(members: list[tuple[str, Any]]) -> str:
-    seen: set[str] = set()
-    return next(key for key, _ in members if key in seen or seen.add(key))
 
 
 def _reject_constant(name: str) -> None:

@@ -21,6 +21,7 @@ from tct.formula import Formula, atom
 from tct.memoised import memoised
 from tct.numbers import WHOLE, endings, exact, is_whole, kind, parse
 from tct.reachability import (
+    OutcomeDepths,
     Reachability,
     Residuals,
     assertions,
@@ -47,7 +48,9 @@ class TypeMachine:
         compiler = SchemaCompiler(schema)
         self.reach = Reachability(compiler.formulas.__getitem__)
         declared = _all_assertions(compiler.formulas.values())
-        self.symbols = SymbolTable(names_of(declared), map(literal, _declared_values(declared)))
+        strings = set().union(*(a.values for a in declared if isinstance(a, Text)))
+        numbers = (a.value for a in declared if isinstance(a, Number))
+        self.symbols = SymbolTable(names_of(declared), map(literal, (*strings, *numbers)))
         residuals = (compiler.formulas["#"],)
         if self.reach.value(residuals).get((True,), MAX_DEPTH + 1) > MAX_DEPTH:
             raise UnsupportedSchemaError("false", "#", f"no document of at most {MAX_DEPTH} levels is valid")
@@ -105,14 +108,8 @@ class ValueNode:
     @memoised
     def types_within(self, depth_left: int) -> tuple[str, ...]:
         """Return the JSON types that the value may have."""
-        return tuple(
-            type
-            for type in TYPES
-            if any(
-                outcome in self.accepted and depth <= depth_left
-                for outcome, depth in self.machine.reach.outcomes_of_type(self.residuals, type).items()
-            )
-        )
+        outcomes = {type: self.machine.reach.outcomes_of_type(self.residuals, type) for type in TYPES}
+        return tuple(type for type, depths in outcomes.items() if _may_end(depths, self.accepted, depth_left))
 
     @cached_property
     def types(self) -> tuple[str, ...]:
@@ -301,9 +298,8 @@ class ObjectNode:
 
     def _can_end(self, residuals: Residuals, used: frozenset[str], depth_left: int) -> bool:
         reach = self.machine.reach
-        if reach.end(residuals) in self.accepted:  # at once: there is no need to search
-            return True
-        return any(o in self.accepted and depth <= depth_left for o, depth in reach.object(residuals, used).items())
+        ends_at_once = reach.end(residuals) in self.accepted  # then there is no need to search
+        return ends_at_once or _may_end(reach.object(residuals, used), self.accepted, depth_left)
 
     @cached_property
     def _patterns(self) -> tuple[str, ...]:
@@ -333,11 +329,14 @@ class ArrayNode:
         after = {}
         for outcome, depth in reach.value(transition.child).items():
             residuals = transition.residuals_after(outcome)
-            if depth < depth_left and any(
-                o in self.accepted and d <= depth_left for o, d in reach.array(residuals).items()
-            ):
+            if depth < depth_left and _may_end(reach.array(residuals), self.accepted, depth_left):
                 after[outcome] = self.machine.array_node(residuals, self.accepted)
         return Member(self.machine.value_node(transition.child, frozenset(after), True), after) if after else None
+
+
+def _may_end(depths: OutcomeDepths, accepted: Outcomes, depth_left: int) -> bool:
+    """Is there an accepted outcome that needs no more than this depth?"""
+    return any(outcome in accepted and depth <= depth_left for outcome, depth in depths.items())
 
 
 def _all_assertions(formulas: Iterable[Formula]) -> list:
@@ -354,8 +353,3 @@ def _all_assertions(formulas: Iterable[Formula]) -> list:
             inner = [*assertion.prefix, assertion.rest]
         todo += [a for formula in inner for a in formula.atoms]
     return list(found)
-
-
-def _declared_values(declared: list) -> list[str | int | float]:
-    strings = set().union(*(a.values for a in declared if isinstance(a, Text)))
-    return [*sorted(strings), *(a.value for a in declared if isinstance(a, Number))]

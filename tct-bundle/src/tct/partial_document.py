@@ -24,8 +24,7 @@ class PartialDocument(NamedTuple):
     hints: tuple["CutHint", ...] = ()
 
 
-# ---------------------------------------------------------------------------------------------------------
-# hints
+# -- hints
 
 
 class String(NamedTuple):
@@ -118,8 +117,7 @@ def _starts_with(whole: str, text: str, next_bytes: tuple[bytes, ...]) -> bool:
     return whole.startswith(text) and whole.encode()[len(text.encode()) :].startswith(next_bytes)
 
 
-# ---------------------------------------------------------------------------------------------------------
-# values with a cut
+# -- values with a cut
 
 
 def reopen_tail(value: Any, levels: int = MAX_DEPTH) -> PartialDocument:
@@ -169,6 +167,5 @@ def last_key(container: dict | list) -> Any:
 
 def unused_marker(text: str) -> str:
     """Return a character that a text does not contain, not even as an escape."""
-    return next(
-        char for char in map(chr, range(0xE000, 0xF900)) if char not in text and f"{ord(char):x}" not in text.lower()
-    )
+    escapes, candidates = text.lower(), map(chr, range(0xE000, 0xF900))
+    return next(char for char in candidates if char not in text and f"{ord(char):x}" not in escapes)

@@ -7,6 +7,7 @@ completion must nest. The type machine offers only what keeps an accepted outcom
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import count
 
 from tct.assertions import TYPES, AtLeast, AtMost, Items, Members, Number, OfKind, Pattern, Present, Ref, TypeIs
@@ -21,22 +22,26 @@ MAX_STATES = 20_000  # of one half-read object or array
 HOLD_AT_END = (Items, Members, AtMost)  # these hold once nothing more is added to a container
 
 Residuals = tuple[Formula, ...]
-Derive = Callable[[Formula, Callable[[Formula], bool]], Formula]  # (residual, which formulas hold) -> its derivative
+Holds = Callable[[Formula], bool]  # does the value of the member or item satisfy a formula?
 OutcomeDepths = dict[Outcome, int]  # an outcome that some value has -> the least depth of containers of such a value
 
 
 class Transition:
-    """One more member or item of a container. `child` are the residuals of its value."""
+    """One more member or item of a container. `child` are the residuals of its value.
 
-    def __init__(self, residuals: Residuals, derive: Derive, child_formulas: Iterable[Formula]):
-        self.residuals, self._derive = residuals, derive
+    `meaning` (assertion, which formulas hold) returns what is left of an assertion about the container.
+    """
+
+    def __init__(self, residuals: Residuals, meaning: Callable, child_formulas: Iterable[Formula]):
+        self.residuals, self._meaning = residuals, meaning
         self.child: Residuals = tuple(dict.fromkeys(f for f in child_formulas if f.kind != CONSTANT))
 
     @memoised
     def residuals_after(self, outcome: Outcome) -> Residuals:
         """Return the residuals of the container after a value with this outcome."""
         holds = dict(zip(self.child, outcome)) | {TRUE: True, FALSE: False}
-        return tuple(self._derive(residual, holds.__getitem__) for residual in self.residuals)
+        meaning = partial(self._meaning, holds=holds.__getitem__)
+        return tuple(substitute(residual, meaning) for residual in self.residuals)
 
 
 class Reachability:
@@ -142,23 +147,17 @@ class Reachability:
     @memoised
     def member(self, residuals: Residuals, key: str | None, matching: frozenset[str]) -> Transition:
         """Return the transition of a member. With None its key is an open one, which `matching` patterns match."""
-        values = {
-            a: a.of_open_key(matching) if key is None else a.of_name(key, matching)
-            for a in assertions(residuals)
-            if isinstance(a, Members)
-        }
+        found = [a for a in assertions(residuals) if isinstance(a, Members)]
+        values = {a: a.of_open_key(matching) if key is None else a.of_name(key, matching) for a in found}
 
-        def derive(residual: Formula, holds: Callable[[Formula], bool]) -> Formula:
-            def meaning(assertion) -> Formula:
-                if isinstance(assertion, Members):
-                    return atom(assertion) if holds(values[assertion]) else FALSE
-                if isinstance(assertion, (AtLeast, AtMost)):
-                    return assertion.after_one()
-                return TRUE if assertion.key == key else atom(assertion)
+        def meaning(assertion, holds: Holds) -> Formula:
+            if isinstance(assertion, Members):
+                return atom(assertion) if holds(values[assertion]) else FALSE
+            if isinstance(assertion, (AtLeast, AtMost)):
+                return assertion.after_one()
+            return TRUE if assertion.key == key else atom(assertion)
 
-            return substitute(residual, meaning)
-
-        return Transition(residuals, derive, values.values())
+        return Transition(residuals, meaning, values.values())
 
     def named_member(self, residuals: Residuals, key: str) -> Transition:
         """Return the transition of a member with a named key."""
@@ -170,15 +169,12 @@ class Reachability:
         """Return the transition of the next item of an array."""
         items = {a: a.head for a in assertions(residuals) if isinstance(a, Items)}
 
-        def derive(residual: Formula, holds: Callable[[Formula], bool]) -> Formula:
-            def meaning(assertion) -> Formula:
-                if isinstance(assertion, Items):
-                    return atom(assertion.tail) if holds(items[assertion]) else FALSE
-                return assertion.after_one()
+        def meaning(assertion, holds: Holds) -> Formula:
+            if isinstance(assertion, Items):
+                return atom(assertion.tail) if holds(items[assertion]) else FALSE
+            return assertion.after_one()
 
-            return substitute(residual, meaning)
-
-        return Transition(residuals, derive, items.values())
+        return Transition(residuals, meaning, items.values())
 
     @memoised
     def end(self, residuals: Residuals) -> Outcome:
@@ -287,16 +283,11 @@ def unnamed_numbers(residuals: Residuals) -> list[int | float]:
 
 
 def number_outcome(residuals: Residuals, number: float) -> Outcome:
-    """Return the outcome of a number."""
-
-    def holds(assertion) -> bool:
-        if isinstance(assertion, OfKind):
-            return kind(number) in assertion.kinds
-        return assertion.value == number  # 3 == 3.0
+    def holds(assertion) -> bool:  # 3 == 3.0
+        return kind(number) in assertion.kinds if isinstance(assertion, OfKind) else assertion.value == number
 
     return tuple(truth(residual, holds) for residual in residuals)
 
 
 def boolean_outcome(residuals: Residuals, value: bool) -> Outcome:
-    """Return the outcome of a boolean."""
     return tuple(truth(residual, lambda assertion: assertion.value == value) for residual in residuals)

@@ -5,10 +5,9 @@ literals, classes, `.`, \\d \\w \\s and their negations, escapes, groups, altern
 anywhere. Lookaround, backreferences and word boundaries are rejected.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
-from typing import NamedTuple
+from functools import cache, partial
 
 import numpy as np
 
@@ -43,7 +42,7 @@ class DFA:
 def compile_pattern(pattern: str) -> DFA:
     """Return the automaton of all UTF-8 strings in which `pattern` finds a match. May raise PatternError."""
     nfa = _NFA()
-    start, end = nfa.add(_Parser(pattern).parse())
+    start, end = _Parser(pattern).parse()(nfa)
     before, after = nfa.loop(_ALL), nfa.loop(_ALL)  # a search: any text may surround the match
     nfa.link(before, start)
     nfa.link(end, after)
@@ -75,8 +74,7 @@ def escape(text: str) -> str:
     return "".join("\\" + c if c in SPECIAL else c for c in text)
 
 
-# ---------------------------------------------------------------------------------------------------------
-# code points
+# -- code points
 
 
 def _normalise(ranges) -> Ranges:
@@ -119,13 +117,7 @@ def utf8_ranges(low: int, high: int) -> list[list[tuple[int, int]]]:
     >>> utf8_ranges(0x41, 0x100)
     [[(65, 127)], [(194, 195), (128, 191)], [(196, 196), (128, 128)]]
     """
-    for first, last in (
-        (0, 0x7F),
-        (0x80, 0x7FF),
-        (0x800, 0xD7FF),
-        (0xE000, 0xFFFF),
-        (0x10000, MAX_CODE_POINT),
-    ):
+    for first, last in ((0, 0x7F), (0x80, 0x7FF), (0x800, 0xD7FF), (0xE000, 0xFFFF), (0x10000, MAX_CODE_POINT)):
         if low < first <= high:
             return utf8_ranges(low, first - 1) + utf8_ranges(first, high)
         if 0xD800 <= low <= 0xDFFF:
@@ -142,43 +134,10 @@ def utf8_ranges(low: int, high: int) -> list[list[tuple[int, int]]]:
     return [list(zip(chr(low).encode(), chr(high).encode()))]
 
 
-# ---------------------------------------------------------------------------------------------------------
-# pattern -> syntax tree
+# -- pattern -> parts: functions that add the states of a part of the pattern to an NFA
 
 
-class Chars(NamedTuple):
-    """A character in these ranges."""
-
-    ranges: Ranges
-
-
-class Anchor(NamedTuple):
-    """The start (^) or the end ($) of the string."""
-
-    char: str
-
-
-class Sequence(NamedTuple):
-    """These parts, one after the other."""
-
-    parts: "list[Tree]"
-
-
-class Alternatives(NamedTuple):
-    """One of these parts."""
-
-    parts: "list[Tree]"
-
-
-class Repeat(NamedTuple):
-    """`low` to `high` copies of a part; no upper limit if `high` is None."""
-
-    part: "Tree"
-    low: int
-    high: int | None
-
-
-Tree = Chars | Anchor | Sequence | Alternatives | Repeat
+Part = Callable[["_NFA"], Fragment]
 
 
 class _Parser:
@@ -187,24 +146,24 @@ class _Parser:
     def __init__(self, pattern: str):
         self.pattern, self.position = pattern, 0
 
-    def parse(self) -> Tree:
-        tree = self.alternatives()
+    def parse(self) -> Part:
+        part = self.alternatives()
         if self.position < len(self.pattern):
             raise self.error("unbalanced ')'")
-        return tree
+        return part
 
-    def alternatives(self) -> Tree:
+    def alternatives(self) -> Part:
         parts = [self.sequence()]
         while self.take("|"):
             parts.append(self.sequence())
-        return Alternatives(parts)
+        return lambda nfa: nfa.alternatives(parts)
 
-    def sequence(self) -> Tree:
+    def sequence(self) -> Part:
         parts = []
         while self.peek() not in ("", "|", ")"):
             part, bounds = self.single(), self.quantifier()
-            parts.append(part if bounds == (1, 1) else Repeat(part, *bounds))
-        return Sequence(parts)
+            parts.append(part if bounds == (1, 1) else partial(_NFA.repeat, part=part, low=bounds[0], high=bounds[1]))
+        return lambda nfa: nfa.sequence(parts)
 
     def quantifier(self) -> tuple[int, int | None]:
         simple = {"*": (0, None), "+": (1, None), "?": (0, 1)}
@@ -224,7 +183,7 @@ class _Parser:
         self.take("?")  # lazy: the same language
         return bounds
 
-    def single(self) -> Tree:
+    def single(self) -> Part:
         char = self.next()
         if char == "(":
             if self.take("?") and not self.take(":"):
@@ -234,16 +193,16 @@ class _Parser:
                 raise self.error("missing ')'")
             return group
         if char in "^$":
-            return Anchor(char)
-        if char == "[":
-            return Chars(self.char_class())
-        if char == ".":
-            return Chars(_DOT)
-        if char == "\\":
-            return Chars(self.escaped())
+            return partial(_NFA.anchor, char=char)
         if char in "*+?{":
             raise self.error(f"nothing to repeat before {char!r}")
-        return Chars(_chars(char))
+        if char == "[":
+            ranges = self.char_class()
+        elif char == "\\":
+            ranges = self.escaped()
+        else:
+            ranges = _DOT if char == "." else _chars(char)
+        return partial(_NFA.code_points, ranges=ranges)
 
     def char_class(self) -> Ranges:
         negated, ranges = self.take("^"), []
@@ -303,8 +262,7 @@ class _Parser:
         return PatternError(f"pattern {self.pattern!r}, character {self.position}: {reason}")
 
 
-# ---------------------------------------------------------------------------------------------------------
-# syntax tree -> NFA -> DFA
+# -- parts -> NFA -> DFA
 
 
 class _NFA:
@@ -320,39 +278,39 @@ class _NFA:
     def link(self, source: int, target: int, only: str = "") -> None:
         self.links[source].append((target, only))
 
-    def add(self, tree: Tree) -> Fragment:
-        if isinstance(tree, Chars):
-            return self.code_points(tree.ranges)
-        if isinstance(tree, Repeat):
-            return self.repeat(*tree)
-        if isinstance(tree, Sequence):
-            return self.sequence(map(self.add, tree.parts))
+    def anchor(self, char: str) -> Fragment:
+        """Add the start (^) or the end ($) of the string."""
         start, end = self.state(), self.state()
-        if isinstance(tree, Anchor):
-            self.link(start, end, only=tree.char)
-        else:
-            for first, last in map(self.add, tree.parts):
-                self.link(start, first)
-                self.link(last, end)
+        self.link(start, end, only=char)
         return start, end
 
-    def sequence(self, fragments: Iterable[Fragment]) -> Fragment:
+    def alternatives(self, parts: list[Part]) -> Fragment:
+        start, end = self.state(), self.state()
+        for part in parts:
+            first, last = part(self)
+            self.link(start, first)
+            self.link(last, end)
+        return start, end
+
+    def sequence(self, parts: list[Part]) -> Fragment:
         start = end = self.state()
-        for first, last in fragments:
+        for part in parts:
+            first, last = part(self)
             self.link(end, first)
             end = last
         return start, end
 
-    def repeat(self, part: Tree, low: int, high: int | None) -> Fragment:
-        start, end = self.sequence(self.add(part) for _ in range(low))
+    def repeat(self, part: Part, low: int, high: int | None) -> Fragment:
+        """Add `low` to `high` copies of a part; without an upper limit if `high` is None."""
+        start, end = self.sequence([part] * low)
         done = self.state()
         if high is None:
-            first, last = self.add(part)
+            first, last = part(self)
             self.link(end, first)
             self.link(last, end)
         for _ in range(low, high or 0):
             self.link(end, done)
-            first, last = self.add(part)
+            first, last = part(self)
             self.link(end, first)
             end = last
         self.link(end, done)

@@ -6,7 +6,6 @@ drafts differ.
 """
 
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
@@ -27,19 +26,7 @@ from tct.assertions import (
 )
 from tct.dialects import DRAFT_07, dialect_of
 from tct.errors import UnsupportedSchemaError
-from tct.formula import (
-    ALL,
-    CONSTANT,
-    FALSE,
-    TRUE,
-    Formula,
-    all_of,
-    any_of,
-    atom,
-    constant,
-    negation,
-    one_of,
-)
+from tct.formula import ALL, CONSTANT, FALSE, TRUE, Formula, all_of, any_of, atom, constant, negation, one_of
 from tct.numbers import exact
 from tct.regex import PatternError, compile_pattern, finite_language
 
@@ -130,8 +117,7 @@ class SchemaCompiler:
         return [self.compile(schema, f"{pointer}/{i}") for i, schema in enumerate(schemas)]
 
 
-# ---------------------------------------------------------------------------------------------------------
-# keywords: (compiler, the schema that holds the keyword, pointer of the keyword) -> Formula
+# -- keywords: (compiler, the schema that holds the keyword, pointer of the keyword) -> Formula
 
 
 def _schema(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
@@ -167,10 +153,6 @@ def _enum(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
     return any_of([_one_text(strings), *equals])
 
 
-def _const(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
-    return _equals(schema["const"])
-
-
 def _equals(value: Any) -> Formula:
     """Return the formula that only `value` satisfies."""
     if value is None:
@@ -192,21 +174,12 @@ def _one_text(values: frozenset[str]) -> Formula:
     return all_of([atom(TypeIs("string")), atom(Text(values))]) if values else FALSE
 
 
-def _pattern(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
-    return atom(Pattern(_checked_regex("pattern", schema["pattern"], pointer)))
-
-
-def _min_length(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
+def _length(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
+    """Compile minLength or maxLength."""
     count = _count(schema, pointer, MAX_LENGTH)
-    return _length_pattern(f"{count},") if count > 0 else TRUE
-
-
-def _max_length(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
-    return _length_pattern(f"0,{_count(schema, pointer, MAX_LENGTH)}")
-
-
-def _length_pattern(bounds: str) -> Formula:
-    return atom(Pattern(rf"^[\s\S]{{{bounds}}}$"))
+    if pointer.endswith("/maxLength"):
+        return atom(Pattern(rf"^[\s\S]{{0,{count}}}$"))
+    return atom(Pattern(rf"^[\s\S]{{{count},}}$")) if count > 0 else TRUE
 
 
 def _checked_regex(keyword: str, regex: str, pointer: str) -> str:
@@ -215,14 +188,6 @@ def _checked_regex(keyword: str, regex: str, pointer: str) -> str:
     except PatternError as error:
         raise UnsupportedSchemaError(keyword, pointer, str(error)) from None
     return regex
-
-
-def _minimum(about: str, compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
-    return _at_least(about, _count(schema, pointer))
-
-
-def _maximum(about: str, compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
-    return atom(AtMost(about, _count(schema, pointer)))
 
 
 def _at_least(about: str, count: int) -> Formula:
@@ -247,10 +212,6 @@ def _items(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
 
 def _all_items(prefix: tuple[Formula, ...], rest: Formula) -> Formula:
     return TRUE if rest is TRUE and all(f is TRUE for f in prefix) else atom(Items(prefix, rest))
-
-
-def _required(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
-    return all_of(map(_present, schema["required"]))
 
 
 def _present(key: str) -> Formula:
@@ -281,10 +242,6 @@ def _members(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
     if rest is TRUE and all(f is TRUE for _, f in (*complete, *open_patterns)):
         return TRUE
     return atom(Members(complete, open_patterns, rest))
-
-
-def _property_names(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
-    return _keys(compiler, compiler.compile(schema["propertyNames"], pointer), pointer)
 
 
 def _keys(compiler: SchemaCompiler, formula: Formula, pointer: str) -> Formula:
@@ -319,22 +276,6 @@ def _dependencies(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formu
     return all_of(implications)
 
 
-def _all_of(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
-    return all_of(compiler.children(schema["allOf"], pointer))
-
-
-def _any_of(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
-    return any_of(compiler.children(schema["anyOf"], pointer))
-
-
-def _one_of(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
-    return one_of(compiler.children(schema["oneOf"], pointer))
-
-
-def _not(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
-    return negation(compiler.compile(schema["not"], pointer))
-
-
 def _if(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
     """Compile if, then and else."""
     parent = pointer.rsplit("/", 1)[0]
@@ -355,43 +296,36 @@ KEYWORDS: dict[str, Callable[[SchemaCompiler, dict, str], Formula]] = {
     "$ref": _ref,
     "type": _type,
     "enum": _enum,
-    "const": _const,
-    "pattern": _pattern,
-    "minLength": _min_length,
-    "maxLength": _max_length,
+    "const": lambda compiler, schema, pointer: _equals(schema["const"]),
+    "pattern": lambda compiler, schema, pointer: atom(Pattern(_checked_regex("pattern", schema["pattern"], pointer))),
+    "minLength": _length,
+    "maxLength": _length,
     "items": _items,
     "additionalItems": _items,
-    "minItems": partial(_minimum, "array"),
-    "maxItems": partial(_maximum, "array"),
+    "minItems": lambda compiler, schema, pointer: _at_least("array", _count(schema, pointer)),
+    "maxItems": lambda compiler, schema, pointer: atom(AtMost("array", _count(schema, pointer))),
     "properties": _members,
     "patternProperties": _members,
     "additionalProperties": _members,
-    "propertyNames": _property_names,
-    "required": _required,
-    "minProperties": partial(_minimum, "object"),
-    "maxProperties": partial(_maximum, "object"),
+    "propertyNames": lambda compiler, schema, pointer: _keys(
+        compiler, compiler.compile(schema["propertyNames"], pointer), pointer
+    ),
+    "required": lambda compiler, schema, pointer: all_of(map(_present, schema["required"])),
+    "minProperties": lambda compiler, schema, pointer: _at_least("object", _count(schema, pointer)),
+    "maxProperties": lambda compiler, schema, pointer: atom(AtMost("object", _count(schema, pointer))),
     "dependencies": _dependencies,
-    "allOf": _all_of,
-    "anyOf": _any_of,
-    "oneOf": _one_of,
-    "not": _not,
+    "allOf": lambda compiler, schema, pointer: all_of(compiler.children(schema["allOf"], pointer)),
+    "anyOf": lambda compiler, schema, pointer: any_of(compiler.children(schema["anyOf"], pointer)),
+    "oneOf": lambda compiler, schema, pointer: one_of(compiler.children(schema["oneOf"], pointer)),
+    "not": lambda compiler, schema, pointer: negation(compiler.compile(schema["not"], pointer)),
     "if": _if,
     "then": _branch,
     "else": _branch,
 }
 
-VALUE_TYPES = {  # the Python type of a keyword's value, if another type would be misread
-    "$id": str,
-    "id": str,
-    "definitions": dict,
-    "$defs": dict,
-    "enum": list,
-    "required": list,
-    "pattern": str,
-    "properties": dict,
-    "patternProperties": dict,
-    "dependencies": dict,
-}
+# The Python type of a keyword's value, if another type would be misread.
+VALUE_TYPES = dict.fromkeys(("$id", "id", "pattern"), str) | dict.fromkeys(("enum", "required"), list)
+VALUE_TYPES |= dict.fromkeys(("definitions", "$defs", "properties", "patternProperties", "dependencies"), dict)
 
 
 def _definitions_of(document: Schema) -> list[str]:

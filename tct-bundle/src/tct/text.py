@@ -30,9 +30,10 @@ class TextAutomaton:
     def __init__(self, formulas: tuple[Formula, ...]):
         atoms = sorted(frozenset().union(*(formula.atoms for formula in formulas)), key=repr)
         self.table, accepts = _product([compile_pattern(""), *map(automaton_of, atoms)])  # "": any UTF-8
-        self.outcomes: list[Outcome | None] = [  # None: within a character, or not UTF-8
-            _outcome(formulas, dict(zip(atoms, held))) if is_text else None for is_text, *held in accepts
-        ]
+        self.outcomes: list[Outcome | None] = []  # None: within a character, or not UTF-8
+        for is_text, *held in accepts:
+            holds = dict(zip(atoms, held)).__getitem__
+            self.outcomes.append(tuple(truth(formula, holds) for formula in formulas) if is_text else None)
 
     @cached_property
     def reachable(self) -> frozenset[Outcome]:
@@ -95,10 +96,6 @@ class TextMachine:
             if self.ends[at] is not None:
                 yield path
             todo += [(n, path + bytes([byte])) for byte, n in enumerate(self.next[at]) if n != DEAD]
-
-
-def _outcome(formulas: tuple[Formula, ...], held: dict) -> Outcome:
-    return tuple(truth(formula, held.__getitem__) for formula in formulas)
 
 
 def _product(automata: list[DFA]) -> tuple[np.ndarray, list[tuple[bool, ...]]]:

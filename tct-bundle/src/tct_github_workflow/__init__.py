@@ -78,24 +78,6 @@ def n_states() -> int:
     return tokenizer().n_states()
 
 
-def describe_state(state_id: int) -> tuple[str | None, str]:
-    """Return (key of the value, or None if the schema does not name the key; what is being read).
-
-    The latter is "value", "text", "number", "array", "object", "key", or "end" after a workflow.
-    """
-    return tokenizer().describe_state(state_id)
-
-
-def token_symbols(token: int) -> tuple[int, ...]:
-    """Return the base symbols of a token. `tct.symbols` describes them."""
-    return tokenizer().bpe.symbols_of[token]
-
-
-def name_of_symbol(symbol: int) -> str | None:
-    """Return the property name that a base symbol stands for, or None."""
-    return tokenizer().machine.symbols.name_of(symbol)
-
-
 def encode_batch(texts: Sequence[str], num_threads: int | None = None) -> list[np.ndarray]:
     """Return an int32 array of tokens for each workflow in JSON."""
     return tokenizer().encode_batch(texts, num_threads)

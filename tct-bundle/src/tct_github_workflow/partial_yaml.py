@@ -66,9 +66,10 @@ def read_partial_yaml(text: str) -> list[PartialDocument]:
             readings = [_not_begun(value)]
         else:
             readings = [reopen_tail(value, levels)]
+    escape = _CUT_ESCAPE.search(text)
     for colon in ("", ": "):  # a value or item; a key
         readings += _plain(text, "M" + colon)
-        readings += _quoted(_without_cut_escape(text), 'M"' + colon)
+        readings += _quoted(text.removesuffix(escape[1] if escape else ""), 'M"' + colon)
         readings += _quoted(text, "M'" + colon)
         readings += _quoted(text, "'M'" + colon)  # the quote at the end was the first of two
         readings += _next(text, ", M" + colon)
@@ -95,8 +96,7 @@ def _last_node(text: str) -> tuple[int, yaml.Event]:
     return levels, last
 
 
-# ---------------------------------------------------------------------------------------------------------
-# ways to read the end of a text: each yields a reading, or none if the text cannot end so
+# -- ways to read the end of a text: each yields a reading, or none if the text cannot end so
 
 
 def _after_tag(text: str, name: str, content: str) -> list[PartialDocument]:
@@ -217,8 +217,3 @@ def _ends_in_comment(text: str) -> bool:
         return not any(marker in str(getattr(token, "value", "")) for token in tokens)
     except (yaml.YAMLError, ValueError):
         return False
-
-
-def _without_cut_escape(text: str) -> str:
-    escape = _CUT_ESCAPE.search(text)
-    return text.removesuffix(escape[1]) if escape else text

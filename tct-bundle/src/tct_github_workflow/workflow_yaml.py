@@ -8,6 +8,7 @@ import json
 import math
 import re
 from dataclasses import dataclass
+from itertools import chain
 
 import yaml
 
@@ -17,19 +18,8 @@ MAX_DEPTH = 1_000  # nested collections
 MAX_EXPANDED = 16 * 1024 * 1024  # nodes and their characters, with aliases copied out: a limit for alias bombs
 
 # YAML 1.2.2, section 10.3.2 (core schema). Every other plain scalar is a string.
-_CONSTANTS = {
-    "": None,
-    "~": None,
-    "null": None,
-    "Null": None,
-    "NULL": None,
-    "true": True,
-    "True": True,
-    "TRUE": True,
-    "false": False,
-    "False": False,
-    "FALSE": False,
-}
+_CONSTANTS = dict.fromkeys(("", "~", "null", "Null", "NULL"))
+_CONSTANTS |= dict.fromkeys(("true", "True", "TRUE"), True) | dict.fromkeys(("false", "False", "FALSE"), False)
 _INT = re.compile(r"[-+]?[0-9]+")
 _OCTAL_OR_HEX = re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
@@ -51,8 +41,7 @@ class WorkflowSyntaxError(ValueError):
     """The text is not one YAML or JSON document. The one-line message names the place and the fault."""
 
 
-# -----------------------------------------------------------------------------
-# reading
+# -- reading
 
 
 def load_workflow(text: str | bytes):
@@ -249,8 +238,7 @@ def _error_at_byte(data, position, problem):
     return WorkflowSyntaxError(f"line {len(before)}, column {column + 1}: {problem}")
 
 
-# -----------------------------------------------------------------------------
-# writing
+# -- writing
 
 
 def dump_workflow(value) -> str:
@@ -268,15 +256,9 @@ def dump_workflow(value) -> str:
 
 
 def _emit(value):
-    return yaml.emit(_document(value), Dumper=_Emitter, allow_unicode=True, width=math.inf)
-
-
-def _document(value):
-    yield yaml.StreamStartEvent()
-    yield yaml.DocumentStartEvent(explicit=False)
-    yield from _events(value)
-    yield yaml.DocumentEndEvent(explicit=False)
-    yield yaml.StreamEndEvent()
+    start = yaml.StreamStartEvent(), yaml.DocumentStartEvent(explicit=False)
+    end = yaml.DocumentEndEvent(explicit=False), yaml.StreamEndEvent()
+    return yaml.emit(chain(start, _events(value), end), Dumper=_Emitter, allow_unicode=True, width=math.inf)
 
 
 def _events(root):

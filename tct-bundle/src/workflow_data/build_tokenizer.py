@@ -30,13 +30,11 @@ MAX_SHOWN = 5  # rejected files that are listed
 @cli_errors
 def main(argv=None):
     parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--schema", type=Path, help="JSON Schema file (default: the GitHub workflow schema)")
-    parser.add_argument(
-        "--corpus", type=Path, required=True,
-        help="folder of .json/.yml/.yaml documents, with one folder for each owner: OWNER or OWNER__REPOSITORY",
-    )  # fmt: skip
-    parser.add_argument("--vocab-size", type=int, default=8192, help="number of tokens (default: 8192)")
-    parser.add_argument("--output", type=Path, required=True, help="artifact to write, a .json file")
+    corpus = "folder of .json/.yml/.yaml documents, with one folder for each owner: OWNER or OWNER__REPOSITORY"
+    parser.add("--schema", "JSON Schema file (default: the GitHub workflow schema)", type=Path)
+    parser.add("--corpus", corpus, type=Path, required=True)
+    parser.add("--vocab-size", "number of tokens", 8192)
+    parser.add("--output", "artifact to write, a .json file", type=Path, required=True)
     args = parser.parse_args(argv)
     build(args.schema, args.corpus, args.vocab_size, args.output)
 
@@ -51,12 +49,13 @@ def build(schema_path: Path | None, corpus: Path, vocab_size: int, output: Path)
         raise FileNotFoundError(f"--output {output}: {output.parent} is not a folder")
     listing = output.with_suffix(".vocab.txt")
     if listing.exists() and not output.exists():
-        raise FileExistsError(
-            f"--output {output}: {listing} would be replaced, but belongs to no artifact: move it away, or use another "
-            "name"
-        )
+        fault = f"{listing} would be replaced, but belongs to no artifact"
+        raise FileExistsError(f"--output {output}: {fault}: move it away, or use another name")
     documents, characters, rejected = read_documents(corpus, machine)
-    report_rejected(rejected)
+    for name, reason in rejected[:MAX_SHOWN]:
+        print(f"rejected {name!r}: {reason}")
+    if rejected[MAX_SHOWN:]:
+        print(f"rejected {len(rejected) - MAX_SHOWN:,} more")
     if not documents:
         raise ValueError(f"--corpus {corpus} holds no document that is valid under the schema")
     owners = {owner for owner, _ in documents}
@@ -77,7 +76,6 @@ def build(schema_path: Path | None, corpus: Path, vocab_size: int, output: Path)
 
 
 def read_schema(path: Path):
-    """Return the JSON Schema in a file."""
     try:
         return load_json(path.read_bytes())
     except WorkflowSyntaxError as error:
@@ -100,14 +98,3 @@ def read_documents(corpus: Path, machine: TypeMachine) -> tuple[list[tuple[str, 
         else:
             characters += len(compact(value))
     return documents, characters, rejected
-
-
-def report_rejected(rejected: list[tuple[str, str]]) -> None:
-    for name, reason in rejected[:MAX_SHOWN]:
-        print(f"rejected {name!r}: {reason}")
-    if len(rejected) > MAX_SHOWN:
-        print(f"rejected {len(rejected) - MAX_SHOWN:,} more")
-
-
-if __name__ == "__main__":
-    main()

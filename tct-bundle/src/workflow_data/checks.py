@@ -15,16 +15,17 @@ ROWS_AT_A_TIME = 65_536
 
 
 def fault_of_metadata(metadata) -> str | None:
-    """Check the value of metadata.json."""
     if not isinstance(metadata, dict):
         return "is not a JSON object"
     if missing := KEYS - metadata.keys():
         return f"lacks {', '.join(sorted(missing))}"
-    return fault_of_sizes(metadata) or fault_of_tokenizer(metadata["tokenizer"]) or fault_of_splits(metadata["splits"])
+    tokenizer = metadata["tokenizer"] if isinstance(metadata["tokenizer"], dict) else {}
+    is_named = all(isinstance(tokenizer.get(key), str) for key in ("name", "fingerprint"))
+    nameless = None if is_named else "has a tokenizer without name and fingerprint"
+    return fault_of_sizes(metadata) or nameless or fault_of_splits(metadata["splits"])
 
 
 def fault_of_sizes(metadata: dict) -> str | None:
-    """Check the numbers in metadata.json."""
     least = {"context_size": 1, "stride": 1, "window_step": 1, "vocab_size": 1, "pad_token": 0}
     least |= {name: 0 for name in ("n_states", "max_windows_per_workflow") if metadata.get(name) is not None}
     for name, minimum in least.items():
@@ -38,21 +39,14 @@ def fault_of_sizes(metadata: dict) -> str | None:
     return None
 
 
-def fault_of_tokenizer(tokenizer) -> str | None:
-    names = [tokenizer.get(key) for key in ("name", "fingerprint")] if isinstance(tokenizer, dict) else [None]
-    return None if all(isinstance(name, str) for name in names) else "has a tokenizer without name and fingerprint"
-
-
 def fault_of_splits(splits) -> str | None:
     if not isinstance(splits, dict) or not {"train", "val"} <= splits.keys() <= set(SPLITS):
         return f"has splits other than {', '.join(SPLITS)}"
     for name, split in splits.items():
         counts = [split.get(key) for key in SPLIT_COUNTS] if isinstance(split, dict) else [None]
         if not all(is_count(count, 0) for count in counts) or len({count > 0 for count in counts}) > 1:
-            return (
-                f"has a split {name} in which {', '.join(SPLIT_COUNTS)} are not whole numbers, either all 0 or all "
-                "more than 0"
-            )
+            rule = "are not whole numbers, either all 0 or all more than 0"
+            return f"has a split {name} in which {', '.join(SPLIT_COUNTS)} {rule}"
     return None
 
 

@@ -89,10 +89,6 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def chunk_path(folder: Path, index: int) -> Path:
-    return folder / f"{index:06d}.json"
-
-
 def find_chunks(folder: Path) -> list[Path]:
     """Return the paths of the finished chunks in a folder, in the order of the input."""
     chunks = [path for path in folder.iterdir() if re.fullmatch(r"\d{6,}\.json", path.name)]

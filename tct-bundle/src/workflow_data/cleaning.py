@@ -57,7 +57,8 @@ def clean(record: Record, repair: bool = False) -> Workflow | Skipped:
     except RecursionError:
         return Skipped("syntax", "nested too deeply")
     except ValueError as error:
-        if is_template(source):
+        text = source if isinstance(source, str) else source.decode(errors="replace")
+        if TEMPLATE.search(text.removeprefix("\ufeff")):
             return Skipped("template", str(error))
         return Skipped("syntax" if isinstance(error, WorkflowSyntaxError) else "not_schema_valid", str(error))
 
@@ -76,14 +77,8 @@ def encode(value: dict, repair: bool) -> Workflow:
             repairs.append(name)
 
 
-def is_template(source: str | bytes) -> bool:
-    text = source if isinstance(source, str) else source.decode(errors="replace")
-    return TEMPLATE.search(text.removeprefix("\ufeff")) is not None
-
-
 def describe_value(value) -> str:
     """Describe a value that is not a workflow."""
     if not isinstance(value, dict):
         return f"not a mapping but {json.dumps(value, ensure_ascii=False)[:40]}"
-    keys = ", ".join(list(value)[:5])
-    return f"neither 'on' nor 'jobs' among its keys: {keys}"
+    return f"neither 'on' nor 'jobs' among its keys: {', '.join(list(value)[:5])}"

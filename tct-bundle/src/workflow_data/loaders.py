@@ -47,12 +47,9 @@ def tokenizing_distributed_data_loader(
 
 def create_dataloader(path, batch_size, shuffle, seed=0):
     """Return a loader for one file such as val.pt and one process: endless and shuffled, or one ordered pass."""
-    path = Path(path)
-    metadata = read_metadata(path.parent)
-    rows = load_rows(path.parent, path.stem, metadata)
-    if shuffle:
-        return TrainLoader(rows, batch_size, metadata, seed=seed)
-    return EvalLoader(rows, batch_size, metadata)
+    metadata = read_metadata(Path(path).parent)
+    rows = load_rows(Path(path).parent, Path(path).stem, metadata)
+    return TrainLoader(rows, batch_size, metadata, seed=seed) if shuffle else EvalLoader(rows, batch_size, metadata)
 
 
 def open_split(context_size, split, data_dir, device, vocab_size, max_files, rank, world_size):
@@ -102,10 +99,8 @@ class TrainLoader:
     def load_state_dict(self, state: dict):
         """Continue where the state was saved, on any number of ranks. Raise ValueError if the data has changed."""
         if state["rows"] != len(self.rows):
-            raise ValueError(
-                f"the data has {len(self.rows)} training windows, but had {state['rows']} when "
-                "the checkpoint was written: use the same --data_dir and --max_files"
-            )
+            had = f"{len(self.rows)} training windows, but had {state['rows']} when the checkpoint was written"
+            raise ValueError(f"the data has {had}: use the same --data_dir and --max_files")
         self.seed = state["seed"]
         self.drawn = state["epoch"] * len(self.rows) + state["position"]
 
@@ -140,10 +135,6 @@ class EvalLoader:
             x, y = split_windows(self.rows[self.visited[batch]], self.pad_token)
             y[torch.arange(y.size(1)) < self.overlap[batch, None]] = IGNORE_INDEX
             yield move(x, self.device), move(y, self.device)
-
-
-# -----------------------------------------------------------------------------
-# pure functions
 
 
 @lru_cache(maxsize=2)  # an epoch and, at its end, the next one

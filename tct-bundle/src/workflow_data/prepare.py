@@ -13,14 +13,15 @@ import json
 import shutil
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
 
 from script_tools.cli import cli_errors
-from script_tools.files import write_atomic
-from workflow_data.chunks import chunk_path, find_chunks, make_chunk, split_into_chunks
+from script_tools.files import write_json
+from workflow_data.chunks import find_chunks, make_chunk, split_into_chunks
 from workflow_data.settings import RECORDED, PrepareSettings, parse_settings
 from workflow_data.sources import FolderSource, Record, Selection, TableSource, dataset_rows, open_source
 from workflow_data.split import SPLITS
@@ -43,7 +44,7 @@ def prepare(settings: PrepareSettings):
     started = time.monotonic()
     output = settings.output.expanduser().resolve()
     if settings.merge:
-        recorded = {"merge": [str(shard) for shard in settings.merge]}
+        recorded = {"merge": list(map(str, settings.merge))}
         settings, chunks, counts = open_shards(settings)
     else:
         recorded = settings.recorded() | {"shard": settings.shard, "files": describe_files(settings)}
@@ -88,11 +89,9 @@ def is_earlier_result(output: Path) -> bool:
     """Return whether a folder is a prepared folder or a shard of one."""
     keys_of = {"metadata.json": {"context_size", "tokenizer", "splits"}, "settings.json": {"shard", *RECORDED}}
     for name, keys in keys_of.items():
-        try:
+        with suppress(OSError, ValueError, AttributeError):
             if keys <= json.loads((output / name).read_bytes()).keys():
                 return True
-        except (OSError, ValueError, AttributeError):
-            continue
     return False
 
 
@@ -106,8 +105,7 @@ def describe_files(settings: PrepareSettings) -> dict[str, str]:
     return sizes | {"workflow tokenizer": TCTTokenizer().fingerprint}
 
 
-# -----------------------------------------------------------------------------
-# from records to chunks
+# -- from records to chunks
 
 
 def tokenize(settings: PrepareSettings, work: Path, output: Path) -> dict:
@@ -136,7 +134,7 @@ def tokenize(settings: PrepareSettings, work: Path, output: Path) -> dict:
         "left_alone": sum(source.left_alone for source in sources),
         "names": calls.names.hexdigest(),
     }
-    write_atomic(done, json.dumps(counts).encode())
+    write_json(done, counts, indent=None)
     return counts
 
 
@@ -153,7 +151,7 @@ class ChunkCalls:
         for index, chunk in enumerate(split_into_chunks(self.stream)):
             self.records, self.chunks = self.records + len(chunk), self.chunks + 1
             self.names.update("".join(f"{record.name}\0" for record in chunk).encode(errors="surrogateescape"))
-            path = chunk_path(self.folder, index)
+            path = self.folder / f"{index:06d}.json"
             if index % parts != part - 1 or path.exists():
                 self.progress.update(len(chunk))
             else:
@@ -173,13 +171,11 @@ def open_sources(settings: PrepareSettings, output: Path) -> list[FolderSource |
     selection = Selection(settings.split_by, settings.text_column, settings.path_column, settings.path_glob)
     several = len(settings.input) + bool(settings.dataset) > 1
     avoid = output, work_folder(output)
-    sources = []
-    for location in settings.input:
-        prefix = f"{location.rstrip('/')}:" if several else ""
-        sources.append(open_source(location, selection, prefix, avoid))
+    prefixes = [f"{location.rstrip('/')}:" if several else "" for location in settings.input]
+    sources = [open_source(location, selection, prefix, avoid) for location, prefix in zip(settings.input, prefixes)]
     if settings.dataset:
-        prefix = f"{settings.dataset}:" if several else ""
         arguments = settings.dataset, settings.data_dir, settings.split, selection
+        prefix = f"{settings.dataset}:" if several else ""
         sources.append(TableSource(lambda: dataset_rows(*arguments), selection, prefix))
     return sources
 
@@ -191,7 +187,7 @@ def keep_listings(sources: list[FolderSource | TableSource], path: Path):
         for source, (files, left_alone) in zip(folders, json.loads(path.read_bytes())):
             source.files, source.left_alone = files, left_alone
     else:
-        write_atomic(path, json.dumps([(source.files, source.left_alone) for source in folders]).encode())
+        write_json(path, [(source.files, source.left_alone) for source in folders], indent=None)
 
 
 def open_shards(settings: PrepareSettings) -> tuple[PrepareSettings, list[Path], dict]:
@@ -216,8 +212,7 @@ def open_shards(settings: PrepareSettings) -> tuple[PrepareSettings, list[Path],
         first = first or (recorded, counts)
         if (recorded, counts) != first:
             raise ValueError(f"--merge {shard}: made with other flags or from other files than {settings.merge[0]}")
-    missing = [f"{part}/{parts}" for part in range(1, parts + 1) if f"{part}/{parts}" not in found]
-    if missing:
+    if missing := [number for part in range(1, parts + 1) if (number := f"{part}/{parts}") not in found]:
         raise ValueError(f"--merge: shard {', '.join(missing)} is missing")
     files = recorded.pop("files")
     if files["workflow tokenizer"] != TCTTokenizer().fingerprint or recorded.keys() != set(RECORDED):
@@ -226,8 +221,7 @@ def open_shards(settings: PrepareSettings) -> tuple[PrepareSettings, list[Path],
     return replace(settings, **recorded), chunks, counts
 
 
-# -----------------------------------------------------------------------------
-# the report
+# -- the report
 
 
 def print_report(metadata: dict):
@@ -260,10 +254,8 @@ def print_share_of_long(train: dict, context_size: int):
     print(f"{'train windows of long workflows':<36} {share:>14.1%}")
     print(f"{'windows with each of their tokens':<36} {seen:>14.1f}")
     if train["unseen_tokens"]:
-        print(
-            f"warning: {train['unseen_tokens']:,} training tokens are in no window: "
-            "increase --max-windows-per-workflow to include them"
-        )
+        remedy = "increase --max-windows-per-workflow to include them"
+        print(f"warning: {train['unseen_tokens']:,} training tokens are in no window: {remedy}")
     if share > 0.5 and seen > 2:
         workflows = train["long_workflows"] / train["workflows"]
         print(

@@ -21,10 +21,8 @@ def read_metadata(data_dir) -> dict:
         raise FileNotFoundError(f"there is no data folder {folder}: make it with prepare_training_data.py --output")
     path = folder / "metadata.json"
     if not path.is_file():
-        raise FileNotFoundError(
-            f"{folder} is not a prepared data folder (metadata.json is missing): "
-            "make one with prepare_training_data.py --output"
-        )
+        fault = f"{folder} is not a prepared data folder (metadata.json is missing)"
+        raise FileNotFoundError(f"{fault}: make one with prepare_training_data.py --output")
     metadata = parse_json(path.read_bytes())
     raise_fault(path, fault_of_metadata(metadata))
     return metadata
@@ -50,30 +48,25 @@ def check_metadata(metadata, data_dir, context_size=None, vocab_size=None, token
     tokenizer is a dict of name and fingerprint, as in a checkpoint. n_states is the number of schema positions that
     the model takes as input.
     """
+
+    def describe(tokenizer: dict) -> str:
+        return f"{tokenizer.get('name')} {str(tokenizer.get('fingerprint'))[:12]}"
+
+    fault = ""
     if context_size not in (None, metadata["context_size"]):
-        raise ValueError(
-            f"{data_dir} is prepared for context_size {metadata['context_size']} but the model "
-            f"has {context_size}: prepare again with --context-size {context_size}"
-        )
-    if vocab_size not in (None, metadata["vocab_size"]):
-        raise ValueError(
-            f"{data_dir} is prepared with a vocabulary of {metadata['vocab_size']} tokens but "
-            f"the model has {vocab_size}: prepare again with the model's tokenizer"
-        )
-    if tokenizer not in (None, metadata["tokenizer"]):
-        raise ValueError(
-            f"{data_dir} is prepared with tokenizer {describe_tokenizer(metadata['tokenizer'])} but the "
-            f"model was trained with {describe_tokenizer(tokenizer)}: prepare again with that tokenizer"
-        )
-    if n_states and n_states != metadata.get("n_states"):
-        raise ValueError(
-            f"{data_dir} is prepared with {metadata.get('n_states') or 'no'} schema positions but the model has "
-            f"{n_states}: prepare again with --states; if that does not help, train again"
-        )
-
-
-def describe_tokenizer(tokenizer: dict) -> str:
-    return f"{tokenizer.get('name')} {str(tokenizer.get('fingerprint'))[:12]}"
+        fault = f"for context_size {metadata['context_size']} but the model has {context_size}: "
+        fault += f"prepare again with --context-size {context_size}"
+    elif vocab_size not in (None, metadata["vocab_size"]):
+        fault = f"with a vocabulary of {metadata['vocab_size']} tokens but the model has {vocab_size}: "
+        fault += "prepare again with the model's tokenizer"
+    elif tokenizer not in (None, metadata["tokenizer"]):
+        fault = f"with tokenizer {describe(metadata['tokenizer'])} but the model was trained with "
+        fault += f"{describe(tokenizer)}: prepare again with that tokenizer"
+    elif n_states and n_states != metadata.get("n_states"):
+        fault = f"with {metadata.get('n_states') or 'no'} schema positions but the model has {n_states}: "
+        fault += "prepare again with --states; if that does not help, train again"
+    if fault:
+        raise ValueError(f"{data_dir} is prepared {fault}")
 
 
 def open_tokenizer(folder, metadata: dict) -> TCTTokenizer | BPETokenizer:
@@ -84,8 +77,7 @@ def open_tokenizer(folder, metadata: dict) -> TCTTokenizer | BPETokenizer:
     return tokenizer
 
 
-# -----------------------------------------------------------------------------
-# tables
+# -- tables
 
 
 def load_rows(data_dir, split, metadata, max_files=None) -> torch.Tensor:
@@ -129,8 +121,7 @@ def load_table(path: Path, columns: int) -> torch.Tensor:
     return table
 
 
-# -----------------------------------------------------------------------------
-# whole workflows
+# -- whole workflows
 
 
 @dataclass(frozen=True)
@@ -153,18 +144,14 @@ def iter_workflows(folder, split: str, metadata: dict) -> Iterator[StoredWorkflo
         first, file = entry["first_window"], entry["file"]
         own = rows[first : first + entry["windows"]]
         if first != end or len(own) != entry["windows"] or own[0, 0] != 0 or not own[1:, 0].all():
-            raise ValueError(
-                f"{folder}: in workflows.jsonl, {file!r} has the windows {first} to "
-                f"{first + entry['windows']}, but not in {split}.pt: prepare the folder again"
-            )
+            fault = f"{file!r} has the windows {first} to {first + entry['windows']}, but not in {split}.pt"
+            raise ValueError(f"{folder}: in workflows.jsonl, {fault}: prepare the folder again")
         end += len(own)
         tokens = join_windows(own, entry["tokens"], metadata["stride"], file)
         yield StoredWorkflow(file, entry["group"], first, tokens)
     if end != len(rows):
-        raise ValueError(
-            f"{folder}: workflows.jsonl lists {end:,} windows of {split}, but {split}.pt has {len(rows):,}: "
-            "prepare the folder again"
-        )
+        fault = f"workflows.jsonl lists {end:,} windows of {split}, but {split}.pt has {len(rows):,}"
+        raise ValueError(f"{folder}: {fault}: prepare the folder again")
 
 
 def join_windows(rows: np.ndarray, length: int, stride: int, file: str) -> np.ndarray:
@@ -173,16 +160,13 @@ def join_windows(rows: np.ndarray, length: int, stride: int, file: str) -> np.nd
     for row in rows:
         start = int(row[0]) * stride
         if start > seen:
-            raise ValueError(
-                f"{file!r}: tokens {seen:,} to {start:,} are in no window: prepare without --max-windows-per-workflow"
-            )
+            fault = f"tokens {seen:,} to {start:,} are in no window"
+            raise ValueError(f"{file!r}: {fault}: prepare without --max-windows-per-workflow")
         seen = min(start + len(row) - 1, length)
         tokens[start:seen] = row[1 : 1 + seen - start]
     if seen < length:
-        raise ValueError(
-            f"{file!r}: workflows.jsonl lists {length:,} tokens, but its windows hold {seen:,}: "
-            "prepare the folder again"
-        )
+        fault = f"workflows.jsonl lists {length:,} tokens, but its windows hold {seen:,}"
+        raise ValueError(f"{file!r}: {fault}: prepare the folder again")
     return tokens
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 
-from script_tools.cli import ArgumentParser
+from script_tools.cli import ArgumentParser, argument_options
 from workflow_data.tokenizers import NAMES, BPETokenizer
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -14,21 +14,19 @@ SOURCES, FILTERS, WINDOWS, SPLIT = "sources", "filters", "windows", "split"
 RUN = "run"  # these flags do not change what is written
 COUNTS = ("context_size", "stride", "window_step", "max_windows_per_workflow", "max_files", "num_workers")
 SHARES = ("train_split", "test_split", "near_dedup")
-METAVARS = {int: "N", float: "X", Path: "PATH"}
+PATHS = {"nargs": "+", "action": "extend", "metavar": "PATH"}
+NEAR = "drop a workflow if an earlier one shares at least this fraction of its steps (without X: %(const)s)"
 
 
 def flag(group: str, help: str, default=None, **options):
-    """Return a field that becomes a flag in a group of --help. The options are those of add_argument.
+    """Return a field that becomes a flag in a group of --help, with these options of `argument_options`.
 
-    A default of False makes a switch; MISSING makes a flag that must be given.
+    The default MISSING makes a flag that must be given.
     """
-    if default is False:
-        return field(default=False, metadata={"group": group, "help": help, "action": "store_true"})
-    if default not in (None, MISSING, ()):
-        options["type"] = type(default)
-        help += f" (default: {default})"
-    options = {"metavar": METAVARS.get(options.get("type"), "NAME"), "required": default is MISSING} | options
-    return field(default=default, metadata={"group": group, "help": help, **options})
+    if default is MISSING:
+        options["required"] = True
+    shown = None if default in (MISSING, ()) else default
+    return field(default=default, metadata={"group": group, **argument_options(help, shown, **options)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,12 +34,7 @@ class PrepareSettings:
     """The settings of one preparation. Raise one ValueError that names every setting that is wrong."""
 
     input: Sequence[str] = flag(
-        SOURCES,
-        "folders of .json, .yml, .yaml files or checkouts; or .jsonl or .parquet files",
-        (),
-        nargs="+",
-        action="extend",
-        metavar="PATH",
+        SOURCES, "folders of .json, .yml, .yaml files or checkouts; or .jsonl or .parquet files", (), **PATHS
     )
     dataset: str | None = flag(SOURCES, "data set to stream with datasets.load_dataset")
     data_dir: str | None = flag(SOURCES, "folder of the data set, as for datasets.load_dataset", metavar="DIR")
@@ -51,13 +44,7 @@ class PrepareSettings:
     path_glob: str | None = flag(SOURCES, "read only paths that end like this: '.github/workflows/*'", metavar="GLOB")
     max_files: int | None = flag(SOURCES, "read only the first N workflows", type=int)
     repair: bool = flag(FILTERS, "fix workflows that GitHub accepts and the schema rejects", False)
-    near_dedup: float | None = flag(
-        FILTERS,
-        "drop a workflow if an earlier one shares at least this fraction of its steps (without X: %(const)s)",
-        type=float,
-        nargs="?",
-        const=0.85,
-    )
+    near_dedup: float | None = flag(FILTERS, NEAR, type=float, nargs="?", const=0.85)
     tokenizer: str = flag(
         WINDOWS,
         "tct; or a baseline learned from the training split: bpe, or bpe-unsplit, whose merges cross word boundaries; "
@@ -89,10 +76,11 @@ class PrepareSettings:
     merge: list[Path] | None = flag(RUN, "join the outputs of these shards", type=Path, nargs="+", metavar="SHARD")
 
     def __post_init__(self):
-        if not self.merge:  # else the shards have checked theirs
-            faults = [*self._find_wrong_numbers(), *self._find_other_faults()]
-            if faults:
-                raise ValueError("; ".join(faults))
+        faults = (
+            [] if self.merge else [*self._find_wrong_numbers(), *self._find_other_faults()]
+        )  # shards have no faults
+        if faults:
+            raise ValueError("; ".join(faults))
 
     def recorded(self) -> dict:
         """Return the settings that decide what is written. A resumed run and all shards must agree on them."""
@@ -105,13 +93,11 @@ class PrepareSettings:
 
     def _find_wrong_numbers(self) -> list[str]:
         faults = []
-        for name in COUNTS:
-            value = getattr(self, name)
-            if value is not None and value < 1:
+        for name, value in vars(self).items():
+            if name in COUNTS and value is not None and value < 1:
                 faults.append(f"{_flag(name)} must be at least 1, not {value}")
-        for name in SHARES:
-            if not 0 <= (getattr(self, name) or 0) <= 1:
-                faults.append(f"{_flag(name)} must be from 0 to 1, not {getattr(self, name)}")
+            if name in SHARES and not 0 <= (value or 0) <= 1:
+                faults.append(f"{_flag(name)} must be from 0 to 1, not {value}")
         if faults:
             return faults
         step = self.window_step or self.stride
@@ -159,11 +145,8 @@ def parse_settings(argv: list[str] | None) -> PrepareSettings:
         "workflow is skipped, and how to use shards.",
         argument_default=SUPPRESS,  # what is not given has the default of its field
     )
-    groups = {}
+    groups = {group: parser.add_argument_group(group) for group in (SOURCES, FILTERS, WINDOWS, SPLIT, RUN)}
     for setting in fields(PrepareSettings):
         options = dict(setting.metadata)
-        group = options.pop("group")
-        if group not in groups:
-            groups[group] = parser.add_argument_group(group)
-        groups[group].add_argument(_flag(setting.name), **options)
+        groups[options.pop("group")].add_argument(_flag(setting.name), **options)
     return PrepareSettings(**vars(parser.parse_args(argv)))

@@ -89,10 +89,8 @@ class FolderSource:
         inside = tuple(f"{path.relative_to(root).as_posix()}/" for path in self.avoid if path.is_relative_to(root))
         files = [file for file in files if not file.startswith(inside)]
         if not files:
-            raise FileNotFoundError(
-                f"{self.folder} has no {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file; "
-                f"to read a table ({', '.join(TABLES)}), name the file itself"
-            )
+            remedy = f"to read a table ({', '.join(TABLES)}), name the file itself"
+            raise FileNotFoundError(f"{self.folder} has no {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file; {remedy}")
         selected = list(filter(self._filter_for(files), files))
         self.left_alone = len(files) - len(selected)
         faults = [(Path(error.filename).relative_to(self.folder).as_posix(), error.strerror) for error in unlistable]
@@ -127,19 +125,20 @@ class TableSource:
 
     def __iter__(self) -> Iterator[Record]:
         self.left_alone = 0
-        checked = False
+        is_checked = False
         for number, row in enumerate(self.rows(), 1):
+            name = f"{self.prefix}{number}"
             if isinstance(row, str):
-                yield Record(f"{self.prefix}{number}", fault=("syntax", row))
+                yield Record(name, fault=("syntax", row))
                 continue
-            if not checked:
+            if not is_checked:
                 check_columns(row, self.selection)
-                checked = True
+                is_checked = True
             path = row.get(self.selection.path_column)
-            if not self.selection.matches(path):
+            if self.selection.matches(path):
+                yield self._record(f"{name}:{path}" if path else name, path, row)
+            else:
                 self.left_alone += 1
-                continue
-            yield self._record(f"{self.prefix}{number}:{path}" if path else f"{self.prefix}{number}", path, row)
 
     def _record(self, name: str, path: str | None, row: dict) -> Record:
         text = row.get(self.selection.text_column)
@@ -153,8 +152,7 @@ class TableSource:
         return Record(name, None if row.get(column) is None else str(row[column]), text=text)
 
 
-# -----------------------------------------------------------------------------
-# rows of tables
+# -- rows of tables
 
 
 def jsonl_rows(path: Path, text_column: str) -> Iterator[dict | str]:
@@ -187,8 +185,7 @@ def parquet_rows(path: Path, selection: Selection) -> Iterator[dict]:
     pq = import_extra("pyarrow.parquet", "to read .parquet files")
     try:
         with pq.ParquetFile(path) as file:
-            check_columns(file.schema_arrow.names, selection)
-            columns = [name for name in needed_columns(selection) if name in file.schema_arrow.names]
+            columns = select_columns(file.schema_arrow.names, selection)
             for batch in file.iter_batches(batch_size=256, columns=columns):
                 yield from batch.to_pylist()
     except OSError as error:
@@ -203,17 +200,18 @@ def dataset_rows(name: str, data_dir: str | None, split: str, selection: Selecti
     try:
         stream = datasets.load_dataset(name, data_dir=data_dir, split=split, streaming=True)
         if stream.column_names:
-            check_columns(stream.column_names, selection)
-            columns = [column for column in needed_columns(selection) if column in stream.column_names]
-            stream = stream.select_columns(columns)
+            stream = stream.select_columns(select_columns(stream.column_names, selection))
         yield from stream
     except (ValueError, OSError) as error:
         raise ValueError(f"--dataset {name}: {' '.join(str(error).split())}") from None
 
 
-def needed_columns(selection: Selection) -> list[str]:
+def select_columns(columns: list[str], selection: Selection) -> list[str]:
+    """Return those of the columns that are read. Raise ValueError as check_columns does."""
+    check_columns(columns, selection)
     group = [] if selection.split_by in ("file", "folder") else [selection.split_by]
-    return list(dict.fromkeys([selection.text_column, selection.path_column, *group]))
+    needed = dict.fromkeys([selection.text_column, selection.path_column, *group])
+    return [column for column in needed if column in columns]
 
 
 def check_columns(columns: Iterable[str], selection: Selection):

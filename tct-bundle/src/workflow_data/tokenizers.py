@@ -19,10 +19,7 @@ PAD_TEXT, END_TEXT = "<pad>", "<end>"  # tokens 0 and 1; in a document these tex
 END = 1
 MAX_TOKENS = 2**15  # windows are int16
 # The pattern of GPT-4's tokenizer (cl100k_base of tiktoken).
-SPLIT = (
-    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*"
-    r"|\s*[\r\n]|\s+(?!\S)|\s+"
-)
+SPLIT = r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
 PIECE_BYTES = 1000  # "bpe-unsplit" learns from pieces of this size, because the library is slow on long ones
 
 
@@ -98,9 +95,7 @@ class BPETokenizer:
 
     def encode(self, text: str | list[str]) -> list:
         """Return the ids of one text, with END, or a list of ids for each of several."""
-        if isinstance(text, str):
-            return [*self.library.encode(text).ids, END]
-        return self.encode_batch(text)
+        return [*self.library.encode(text).ids, END] if isinstance(text, str) else self.encode_batch(text)
 
     def encode_batch(self, texts: list[str], num_threads: int | None = None) -> list[list[int]]:
         """Encode in bulk. The library reads its number of threads from RAYON_NUM_THREADS."""
@@ -128,9 +123,7 @@ class BPETokenizer:
 
     def id_to_token(self, token: int) -> str:
         """Return a readable name of a token."""
-        if token in (PAD, END):
-            return (PAD_TEXT, END_TEXT)[token]
-        return self.library.decode([token], skip_special_tokens=False)
+        return {PAD: PAD_TEXT, END: END_TEXT}.get(token) or self.library.decode([token], skip_special_tokens=False)
 
     def extract_window(self, ids, start: int, end: int, stride: int = 1) -> list[int]:
         """Return [start // stride] + ids[start:end], as in a training window."""
@@ -182,9 +175,7 @@ class TCTTokenizer:
 
     def encode(self, text: str | list[str]) -> list:
         """Return the ids of one JSON text, or of each of several. Raise ValueError if one is not valid."""
-        if isinstance(text, str):
-            return tct.encode(text)
-        return [tct.encode(item) for item in text]
+        return tct.encode(text) if isinstance(text, str) else [tct.encode(item) for item in text]
 
     def encode_batch(self, texts: list[str], num_threads: int | None = None) -> list:
         """Return an array of ids for each JSON text."""

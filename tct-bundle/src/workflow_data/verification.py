@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterator
 from dataclasses import fields
 from functools import lru_cache
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -77,13 +76,16 @@ def check_tables(folder: Path, metadata: dict, entries: dict[str, list[dict]]) -
                 yield f"workflows.jsonl has {count:,} {what} in {split}, metadata.json {expected[what]:,}"
 
 
-# -----------------------------------------------------------------------------
-# each workflow
+# -- each workflow
 
 
 def check_all_workflows(folder: Path, entries: dict, num_workers: int, faults: dict) -> dict[str, list[str | None]]:
     """Check the workflows in worker processes, add their faults, and return the digests of their values."""
-    calls = ((folder, split, part) for split in entries for part in batches(entries[split]))
+    calls = (
+        (folder, split, workflows[first : first + BATCH])
+        for split, workflows in entries.items()
+        for first in range(0, len(workflows), BATCH)
+    )
     digests = {split: [] for split in entries}
     with tqdm(total=sum(map(len, entries.values())), desc="verify", unit="workflow", disable=None) as progress:
         for split, found, values in run_in_processes(check_workflows, calls, num_workers):
@@ -92,12 +94,6 @@ def check_all_workflows(folder: Path, entries: dict, num_workers: int, faults: d
             digests[split] += values
             progress.update(len(values))
     return digests
-
-
-def batches(entries: list[dict]) -> Iterator[list[dict]]:
-    entries = iter(entries)
-    while part := list(islice(entries, BATCH)):
-        yield part
 
 
 def check_workflows(folder: Path, split: str, entries: list[dict]):
@@ -118,8 +114,6 @@ def check_workflows(folder: Path, split: str, entries: list[dict]):
 
 
 class Fault(Exception):
-    """A check that fails."""
-
     def __init__(self, check: str, text: str):
         super().__init__(text)
         self.check = check
@@ -187,8 +181,7 @@ def open_folder(folder: Path, split: str):
     return rows, plan, limit, open_tokenizer(folder, metadata)
 
 
-# -----------------------------------------------------------------------------
-# the whole folder
+# -- the whole folder
 
 
 def check_evaluation(folder: Path, metadata: dict) -> Iterator[str]:

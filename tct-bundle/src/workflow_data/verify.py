@@ -15,11 +15,9 @@ from script_tools.cli import ArgumentParser, cli_errors
 @cli_errors
 def main(argv=None):
     parser = ArgumentParser(description="Check every window of a prepared folder, and show what is in the folder.")
-    parser.add_argument("--data-dir", required=True, type=Path, metavar="PATH", help="prepared folder")
-    parser.add_argument(
-        "--num-workers", type=int, default=os.cpu_count(), metavar="N", help="processes (default: cores)"
-    )
-    parser.add_argument("--show", type=int, default=5, metavar="N", help="windows to print (default: %(default)s)")
+    parser.add("--data-dir", "prepared folder", type=Path, required=True)
+    parser.add("--num-workers", "processes (default: cores)", os.cpu_count())
+    parser.add("--show", "windows to print", 5)
     flags = parser.parse_args(argv)
 
     from workflow_data import verification, views  # they import torch and matplotlib, which --help does not need
@@ -29,7 +27,3 @@ def main(argv=None):
     views.plot(folder / "prepared.png", entries, metadata)
     print(f"\n{folder / 'prepared.png'} shows lengths and windows")
     views.print_windows(folder, metadata, entries, flags.show)
-
-
-if __name__ == "__main__":
-    main()

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 
+from script_tools.figures import new_figure
 from workflow_data.reader import open_tokenizer
 from workflow_data.table_file import open_table
 
@@ -13,8 +13,7 @@ TOKENS_SHOWN = 12  # at each end of a printed window
 
 def plot(path: Path, entries: dict[str, list[dict]], metadata: dict):
     """Plot the lengths of workflows, and how many windows come from workflows of each length."""
-    figure = Figure(figsize=(11, 4), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    figure, (left, right) = new_figure(11, 4, 1, 2)
     longest = max(entry["tokens"] for workflows in entries.values() for entry in workflows)
     bins = np.geomspace(8, max(longest, 16) + 1, 48)
     for split, workflows in entries.items():

@@ -43,10 +43,8 @@ class WindowPlan:
         while not plan.fits(length):
             plan = replace(plan, stride=2 * plan.stride, window_step=2 * plan.window_step)
         context = f" and --context-size {plan.window_step}" if plan.window_step > self.context_size else ""
-        return (
-            f"{length:,} tokens need positions beyond the vocabulary of {self.vocab_size:,}: "
-            f"use --stride {plan.stride}{context}"
-        )
+        fault = f"{length:,} tokens need positions beyond the vocabulary of {self.vocab_size:,}"
+        return f"{fault}: use --stride {plan.stride}{context}"
 
 
 def windows(tokens: np.ndarray, plan: WindowPlan, max_windows: int | None = None) -> np.ndarray:

@@ -52,7 +52,6 @@ def resumable_folder(
 
 
 def work_folder(output: Path) -> Path:
-    """Return the work folder of an output."""
     return output.with_name(f".{output.name}.unfinished")
 
 
@@ -70,19 +69,16 @@ def _check_replaceable(output: Path, replaces: set[str], is_earlier: Callable[[P
     names = {path.name for path in output.iterdir()}
     foreign = names - replaces or (names if not is_earlier(output) else set())
     if foreign:
-        raise FileExistsError(
-            f"{output} holds other files ({min(foreign)!r}); nothing was overwritten, name a new folder"
-        )
+        fault = f"{output} holds other files ({min(foreign)!r})"
+        raise FileExistsError(f"{fault}; nothing was overwritten, name a new folder")
 
 
 @contextlib.contextmanager
 def _locked(work: Path, output: Path) -> Iterator[BinaryIO]:
     """Create the work folder if needed, and keep other processes out of it."""
     if work.exists() and any(work.iterdir()) and not (work / "lock").is_file():
-        raise FileExistsError(
-            f"{work} is needed as the work folder, but holds files that do not belong to an unfinished run: "
-            "move it away, or name another output"
-        )
+        fault = f"{work} is needed as the work folder, but holds files that do not belong to an unfinished run"
+        raise FileExistsError(f"{fault}: move it away, or name another output")
     work.mkdir(parents=True, exist_ok=True)
     with open(work / "lock", "wb") as lock:
         try:
@@ -99,24 +95,20 @@ def _begin(work: Path, output: Path, settings: dict, resume: bool):
     if old.exists() and not output.exists():  # killed between the two renames of _replace
         old.rename(output)
     if resume and begun.exists():
-        _check_same(json.loads(begun.read_bytes()), settings, output)
+        earlier = json.loads(begun.read_bytes())
+        changed = {key: value for key, value in settings.items() if earlier.get(key) != value}
+        if changed:
+            fault = "; ".join(f"{key} was {earlier.get(key)}, is {value}" for key, value in changed.items())
+            raise ValueError(
+                f"the unfinished run that writes {output} had other settings ({fault}): "
+                "use the same, or start again without --resume"
+            )
         shutil.rmtree(new, ignore_errors=True)
     else:
         begun.unlink(missing_ok=True)  # first, so that a half emptied folder cannot be resumed
         _empty(work)
         write_atomic(begun, json.dumps(settings, indent=2).encode())
     new.mkdir()
-
-
-def _check_same(earlier: dict, settings: dict, output: Path):
-    differing = [
-        f"{key} was {earlier.get(key)}, is {value}" for key, value in settings.items() if earlier.get(key) != value
-    ]
-    if differing:
-        raise ValueError(
-            f"the unfinished run that writes {output} had other settings ({'; '.join(differing)}): "
-            "use the same, or start again without --resume"
-        )
 
 
 def _empty(work: Path):

@@ -54,10 +54,10 @@ def block_sigint():
 
 def prepare_worker():
     """Make a worker ignore Ctrl-C, and exit when its parent is killed instead of waiting for work forever."""
+
+    def exit_with_parent():
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=exit_with_parent, daemon=True).start()
-
-
-def exit_with_parent():
-    multiprocessing.parent_process().join()
-    os._exit(1)

@@ -31,13 +31,8 @@ TOTALS = (*LONG, "json_bytes", "characters", *(f"long_{name}" for name in LONG),
 def write_dataset(settings: PrepareSettings, chunks: list[Path], counts: dict, work: Path, new: Path) -> dict:
     """Write the prepared folder `new` and return its metadata. `counts` are those of all records in the input."""
     tokenizer = TCTTokenizer()
-    plan = WindowPlan(
-        settings.context_size,
-        settings.stride,
-        settings.window_step or settings.stride,
-        tokenizer.get_vocab_size(),
-        tokenizer.get_pad_token_id(),
-    )
+    sizes = settings.context_size, settings.stride, settings.window_step or settings.stride
+    plan = WindowPlan(*sizes, tokenizer.get_vocab_size(), tokenizer.get_pad_token_id())
     with open(new / "skipped.jsonl", "w", encoding="utf-8", newline="\n") as file:
         skipped = SkippedRecords(file)
         index = index_workflows(settings, chunks, plan, work, skipped)
@@ -51,9 +46,7 @@ def write_dataset(settings: PrepareSettings, chunks: list[Path], counts: dict, w
         raise ValueError(describe_failure(skipped.reasons, counts["left_alone"], new / "skipped.jsonl"))
     splits, repairs = write_splits(settings, index, plan, new)
     metadata = {
-        "context_size": plan.context_size,
-        "stride": plan.stride,
-        "window_step": plan.window_step,
+        **{name: getattr(plan, name) for name in ("context_size", "stride", "window_step")},
         "max_windows_per_workflow": settings.max_windows_per_workflow,
         "vocab_size": plan.vocab_size,
         "pad_token": plan.pad_token,
@@ -82,8 +75,7 @@ class SkippedRecords:
         write_line(self.file, {"file": entry["file"], "reason": why.reason, "detail": why.detail})
 
 
-# -----------------------------------------------------------------------------
-# all workflows, by their number in the order of the input
+# -- all workflows, by their number in the order of the input
 
 
 @dataclass
@@ -119,7 +111,9 @@ def index_workflows(settings, chunks: list[Path], plan: WindowPlan, work: Path, 
                 else:
                     why = duplicates.find(entry["file"], entry["digest"], signature)
                 kept.append(why is None)
-                fractions.append(hash_fraction(group_of(entry), settings.seed))
+                group = entry["group"]  # what must stay in one split, or else the value of the workflow
+                key = bytes.fromhex(entry["digest"]) if group is None else group.encode(errors="surrogateescape")
+                fractions.append(hash_fraction(key, settings.seed))
                 lengths.append(entry["tokens"])
             if why:
                 skipped.add(entry, why)
@@ -130,15 +124,7 @@ def index_workflows(settings, chunks: list[Path], plan: WindowPlan, work: Path, 
     return WorkflowIndex(chunks, kept, splits, np.array(lengths))
 
 
-def group_of(entry: dict) -> bytes:
-    """Return what must stay in one split: the folder, owner or column of a workflow, or else its own value."""
-    if entry["group"] is None:
-        return bytes.fromhex(entry["digest"])
-    return entry["group"].encode(errors="surrogateescape")
-
-
-# -----------------------------------------------------------------------------
-# baseline tokenizers, which are learned from the training split
+# -- baseline tokenizers, which are learned from the training split
 
 
 def encode_bpe(name: str, index: WorkflowIndex, folder: Path) -> BPETokenizer:
@@ -192,8 +178,7 @@ def skip_too_long(index: WorkflowIndex, plan: WindowPlan, skipped: SkippedRecord
         index.kept &= ~too_long
 
 
-# -----------------------------------------------------------------------------
-# windows
+# -- windows
 
 
 class KeptWorkflow(NamedTuple):
@@ -246,16 +231,9 @@ class SplitWriter:
         first_window = self.totals["windows"]
         self.totals.update(totals_of(rows, tokens, entry, self.plan))
         self.repairs.update(entry["repairs"])
-        return {
-            "file": entry["file"],
-            "split": self.split,
-            "first_window": first_window,
-            "windows": len(rows),
-            "tokens": len(tokens),
-            "sha256": entry["sha256"],
-            "group": entry["group"],
-            "repairs": entry["repairs"],
-        }
+        line = {"file": entry["file"], "split": self.split, "first_window": first_window}
+        line |= {"windows": len(rows), "tokens": len(tokens)}
+        return line | {name: entry[name] for name in ("sha256", "group", "repairs")}
 
 
 def write_splits(settings: PrepareSettings, index: WorkflowIndex, plan: WindowPlan, folder: Path):

@@ -59,9 +59,6 @@ def summarize_completions(compared: list[dict]) -> dict:
     results = {"workflows": len(compared)}
     for name in PARTS:
         answers = [answer[name] for answer in compared if answer[name] is not None]
-        results[name] = {
-            "asked": len(answers),
-            "right": sum(answers),
-            "share": sum(answers) / len(answers) if answers else None,
-        }
+        share = sum(answers) / len(answers) if answers else None
+        results[name] = {"asked": len(answers), "right": sum(answers), "share": share}
     return results

@@ -12,8 +12,7 @@ from statistics import mean, median
 NONE = "(none)"  # the category of a workflow without the feature
 DRAWS = 20  # of real workflows, for the noise floor
 
-# -----------------------------------------------------------------------------
-# features
+# -- features
 
 
 def triggers(workflow) -> list[str]:
@@ -67,12 +66,10 @@ def shells(workflow) -> list[str]:
 
 
 def jobs(workflow) -> dict[str, dict]:
-    """Return the jobs by their ids."""
     return {name: job for name, job in as_dict(as_dict(workflow).get("jobs")).items() if isinstance(job, dict)}
 
 
 def steps(workflow) -> list[dict]:
-    """Return all steps, job by job."""
     return [step for job in jobs(workflow).values() for step in steps_of(job)]
 
 
@@ -110,8 +107,7 @@ COUNTS: dict[str, Callable[[object], list[int]]] = {
     "steps a job": lambda workflow: [len(steps_of(job)) for job in jobs(workflow).values()],
 }
 
-# -----------------------------------------------------------------------------
-# differences between sets of workflows
+# -- differences between sets of workflows
 
 
 def compare_features(samples: list, real: list, most: int = 10, seed: int = 0) -> dict[str, dict]:
@@ -127,24 +123,20 @@ def compare_features(samples: list, real: list, most: int = 10, seed: int = 0) -
     if not samples or len(real) < 2:
         raise ValueError(f"{len(samples)} samples and {len(real)} real workflows are too few to compare")
     results = {}
-    for field, read in FIELDS.items():
-        ours, theirs = ([set(read(workflow)) or {NONE} for workflow in group] for group in (samples, real))
-        a, b = total(ours), total(theirs)
-        shares = {category: [a[category] / len(samples), b[category] / len(real)] for category in a | b}
-        frequent = sorted(shares, key=lambda category: (-max(shares[category]), category))[:most]
-        results[field] = {
-            "distance": total_variation(a, b),
-            "noise_floor": noise_floor(theirs, len(samples), total_variation, seed),
-            "categories": [[category, *shares[category]] for category in frequent],
-        }
-    for field, read in COUNTS.items():
+    for field, read in (FIELDS | COUNTS).items():
+        distance = kolmogorov_smirnov if field in COUNTS else total_variation
         ours, theirs = ([read(workflow) for workflow in group] for group in (samples, real))
+        if field in FIELDS:
+            ours, theirs = ([set(names) or {NONE} for names in group] for group in (ours, theirs))
         a, b = total(ours), total(theirs)
-        results[field] = {
-            "distance": kolmogorov_smirnov(a, b),
-            "noise_floor": noise_floor(theirs, len(samples), kolmogorov_smirnov, seed),
-            "median": [median(counts.elements()) if counts else 0 for counts in (a, b)],
-        }
+        floor = noise_floor(theirs, len(samples), distance, seed)
+        results[field] = {"distance": distance(a, b), "noise_floor": floor}
+        if field in COUNTS:
+            results[field]["median"] = [median(counts.elements()) if counts else 0 for counts in (a, b)]
+        else:
+            shares = {category: [a[category] / len(samples), b[category] / len(real)] for category in a | b}
+            frequent = sorted(shares, key=lambda category: (-max(shares[category]), category))[:most]
+            results[field]["categories"] = [[category, *shares[category]] for category in frequent]
     return results
 
 

@@ -34,11 +34,8 @@ SHARES = {  # name in eval.json -> row of the table
     "known_actions": "actions that are in the training workflows",
     "known_versions": "actions that are there in this version",
 }
-LENGTHS = {
-    "tokens": "tokens",
-    "characters": "characters",
-    "longest_common_run": "longest span of tokens copied from a training workflow",
-}
+COPIED = "longest span of tokens copied from a training workflow"
+LENGTHS = {"tokens": "tokens", "characters": "characters", "longest_common_run": COPIED}
 LENGTH_NAMES = {key: f"{name}: median (10%, 90%)" for key, name in LENGTHS.items()}
 LOSSES = {
     "val_loss": "nats per token",
@@ -68,8 +65,7 @@ def write_report(folder: Path, results: dict, sets: dict):
     write_atomic(folder / "report.html", render_html(text, folder).encode())
 
 
-# -----------------------------------------------------------------------------
-# text
+# -- text
 
 
 def render(results: dict, figures: dict[str, str], sets: dict) -> str:
@@ -190,10 +186,10 @@ def completion_parts(results: dict) -> list[str]:
 
 
 def completion_rows(results: dict) -> list[tuple]:
+    parts = {name: found for name, found in results.get("completion", {}).items() if name != "workflows"}
     return [
-        (f"the next {name}", f"{found['right']} of {found['asked']}", percent(found["share"]))
-        for name, found in results.get("completion", {}).items()
-        if name != "workflows"
+        (f"the next {name}", f"{part['right']} of {part['asked']}", percent(part["share"]))
+        for name, part in parts.items()
     ]
 
 
@@ -209,8 +205,11 @@ def render_html(text: str, folder: Path) -> str:
     """Return Markdown as one page that contains its figures."""
     from markdown_it import MarkdownIt  # optional: without it the other files are written
 
+    def embedded(match) -> str:
+        return f'src="data:image/png;base64,{base64.b64encode((folder / match[1]).read_bytes()).decode()}"'
+
     body = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
-    body = re.sub(r'src="([\w.-]+\.png)"', lambda match: f'src="{data_uri(folder / match[1])}"', body)
+    body = re.sub(r'src="([\w.-]+\.png)"', embedded, body)
     title = re.search(r"# (.*)", text)[1]
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>\n'
@@ -218,12 +217,7 @@ def render_html(text: str, folder: Path) -> str:
     )
 
 
-def data_uri(path: Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
-
-
-# -----------------------------------------------------------------------------
-# figures: each function returns one, or None if there is nothing to draw
+# -- figures: each function returns one, or None if there is nothing to draw
 
 
 def draw_kinds(results: dict, sets: dict):

@@ -52,14 +52,14 @@ def annotate_tokens(tokens, masks: MaskInterner) -> tuple[np.ndarray, np.ndarray
 @cache
 def token_kinds() -> np.ndarray:
     """Return the kind of every token, int32 (V,); OTHER_TEXT for any text, whose kind depends on its position."""
-    return np.array([kind_of_symbols(tct.token_symbols(token)) for token in range(tct.vocab_size())], np.int32)
+    return np.array(list(map(kind_of_symbols, tct.tokenizer().bpe.symbols_of)), np.int32)
 
 
 def kind_of_symbols(symbols) -> int:
     """Return the kind of a token; of several kinds the most informative: text, then enum values, then keys."""
     if any(FIRST_BYTE <= symbol < END_STRING for symbol in symbols):
         return OTHER_TEXT
-    names = [tct.name_of_symbol(symbol) for symbol in symbols if symbol >= FIRST_NAME]
+    names = [tct.tokenizer().machine.symbols.name_of(symbol) for symbol in symbols if symbol >= FIRST_NAME]
     if not names:
         return STRUCTURE
     return KEYS if all(names) else ENUM_VALUES
@@ -68,5 +68,5 @@ def kind_of_symbols(symbols) -> int:
 @cache
 def kind_of_text(position: int) -> int:
     """Return the kind of text that is read at a schema position."""
-    key, reads = tct.describe_state(position)
+    key, reads = tct.tokenizer().describe_state(position)
     return KEYS if reads in ("object", "key") else KIND_OF_TEXT.get(key, OTHER_TEXT)
