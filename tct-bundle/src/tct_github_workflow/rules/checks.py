@@ -369,10 +369,10 @@ def _check_default(type: Any, default: Any) -> None:
 
 @container_at("on.workflow_call.inputs.*")
 def call_input(spot: Spot, value: dict) -> None:
+    if "default" in value and value.get("required") is True:
+        raise Fault("inputs", "a required input has no default")
     if "default" not in value or not is_complete(value["default"]):
         return
-    if value.get("required") is True:
-        raise Fault("inputs", "a required input has no default")
     default, type = value["default"], value.get("type")
     if not may_come(value, "type") and not (isinstance(default, str) and OPEN in default):
         _check_default(type, default)

@@ -12,9 +12,9 @@ The grammar is what both GitHub's parser and actionlint accept. From the weakest
 https://docs.github.com/en/actions/reference/workflows-and-actions/expressions
 """
 
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
 from itertools import count
@@ -158,24 +158,29 @@ class Parser:
             raise ExpressionError(f"expected {operator!r}, not {self.text or 'the end'!r}")
 
     def expression(self) -> Node:
-        with self._nested():
-            return self._chain("||", lambda: self._chain("&&", self.compare))
+        self._enter()
+        node = self._chain("||", self._conjunction)
+        self._depth -= 1
+        return node
+
+    def _conjunction(self) -> Node:
+        return self._chain("&&", self.compare)
 
     def _chain(self, operator: str, operand: Callable[[], Node]) -> Node:
-        parts = [operand()]
-        if self.kind == "operator" and self.text == operator:
-            with self._nested():
-                while self._accept(operator):
-                    parts.append(operand())
+        first = operand()
+        if self.text != operator:
+            return first
+        self._enter()
+        parts = [first]
+        while self._accept(operator):
+            parts.append(operand())
+        self._depth -= 1
         return reduce(lambda right, left: Logical(operator, left, right), reversed(parts))
 
-    @contextmanager
-    def _nested(self, levels: int = 1) -> Iterator[None]:
+    def _enter(self, levels: int = 1) -> None:
         self._depth += levels
         if self._depth > MAX_DEPTH:
             raise ExpressionError(f"nested deeper than {MAX_DEPTH} levels")
-        yield
-        self._depth -= levels
 
     def compare(self) -> Node:
         left = self.negated()
@@ -185,14 +190,17 @@ class Parser:
     def negated(self) -> Node:
         if not self._accept("!"):
             return self.postfix()
-        with self._nested():
-            return Not(self.negated())
+        self._enter()
+        node = Not(self.negated())
+        self._depth -= 1
+        return node
 
     def postfix(self) -> Node:
         node, steps = self.primary(), 0
         while operator := self._accept(".", "["):
-            with self._nested(steps):
-                node = self._step(node, operator)
+            self._enter(steps)
+            node = self._step(node, operator)
+            self._depth -= steps
             steps += 1
         return node
 
@@ -245,7 +253,9 @@ KEYWORDS = {"true": True, "false": False, "null": None}
 def number(text: str) -> float:
     """Return the value of a number. Integers have 32 bits."""
     if re.search(r"^[^x]*[.eE]", text):
-        return float(text)
+        if not math.isfinite(value := float(text)):
+            raise ExpressionError(f"{text} is too large")
+        return value
     value = int(text, 0)
     if not -(2**31) <= value < 2**31:
         raise ExpressionError(f"{text} does not fit into 32 bits")
