@@ -19,7 +19,6 @@ from nanochat.kv_cache import KVCache, NewTokens, window_start
 from nanochat.sampling import RepetitionTracker, SamplingParams, disallowed_mask, mask_repetition, sample_tokens
 
 MAX_DRAWS = 1000  # refused tokens before the exact mask of a constraint is computed, which may be slow
-CLOSING_HORIZON = 256  # with fewer tokens left, a sample checks that it can still be completed
 
 
 class Constraint(Protocol):
@@ -263,13 +262,14 @@ class SampleInProgress:
         self._end = len(prompt) + sampling.max_tokens
         self._logprob = 0.0
         self._fallback = None  # (number of tokens, logprob, ending) of the last ending that fitted
-        self._next_ending_check = self._end - CLOSING_HORIZON  # the number of tokens at which to look for an ending
+        self._next_ending_check = self._end  # the number of tokens at which to look for an ending
         if hasattr(constraint, "closing_tokens"):
-            shortest = len(constraint.closing_tokens())
-            if shortest > sampling.max_tokens:
+            ending = constraint.closing_tokens()
+            if len(ending) > sampling.max_tokens:
                 raise ValueError(
-                    f"max_tokens {sampling.max_tokens} is too few: the shortest sample has {shortest} tokens"
+                    f"max_tokens {sampling.max_tokens} is too few: the shortest sample has {len(ending)} tokens"
                 )
+            self._remember(ending)
 
     def unread(self, context: int, stride: int) -> NewTokens:
         """Return what the model has not read yet of the current window."""
@@ -325,6 +325,11 @@ class SampleInProgress:
             sample = Sample(self.tokens[self._begin :], reason, self._logprob, allowed, accepted)
         return Step(self.index, new_tokens, sample)
 
+    def _remember(self, ending: list[int]):
+        """Remember an ending that fits. One token rarely makes it much longer, so look less often if there is room."""
+        self._fallback = len(self.tokens), self._logprob, ending
+        self._next_ending_check = len(self.tokens) + max(1, (self._end - len(self.tokens) - len(ending)) // 4)
+
     def _finish_reason(self) -> str | None:
         """Return why the sample has ended, or None. If it was closed or cut, set its last tokens."""
         left = self._end - len(self.tokens)
@@ -333,14 +338,11 @@ class SampleInProgress:
         if len(self.tokens) >= self._next_ending_check and hasattr(self.constraint, "closing_tokens"):
             ending = self.constraint.closing_tokens()
             if len(ending) <= left:
-                self._fallback = len(self.tokens), self._logprob, ending
-                # One token rarely makes the ending much longer, so check less often if there is room.
-                self._next_ending_check = len(self.tokens) + max(1, (left - len(ending)) // 4)
+                self._remember(ending)
                 return None
-            if self._fallback:  # no ending fits any more: return to the last one that did
-                length, self._logprob, ending = self._fallback
-                self.tokens[length:] = ending
-                return "closed"
+            length, self._logprob, ending = self._fallback  # the last one that fitted
+            self.tokens[length:] = ending
+            return "closed"
         if left > 0:
             return None
         del self.tokens[self._end :]

@@ -406,6 +406,32 @@ def test_samples_follow_the_renormalized_model(model, engine):
     assert chi_square(np.bincount(second, minlength=VOCAB), probs) < 4
 
 
+class CostlyBrackets(Brackets):
+    """Its exact mask is costly, so it has one that allows more: all tokens, once it has begun."""
+
+    def fill_candidate_bitmask(self, bitmask, index=0):
+        bitmask[index] = -1
+        if not self.begun:
+            self.fill_next_token_bitmask(bitmask, index)
+
+
+def test_redrawing_what_a_constraint_refuses_gives_the_same_distribution(model, engine):
+    samples = generate(engine, [], 4000, max_tokens=2, batch_size=500, constraint_factory=CostlyBrackets)
+    with torch.no_grad():
+        logits = model(torch.tensor([[0, OPEN]]))[0, -1].tolist()  # position 0, and OPEN is forced
+    probs = brute_force(logits, [OPEN, OPEN_THREE, CLOSE, HEAD, *WORDS], 1.0, None, None)
+    second = np.array([sample.tokens[1] for sample in samples])
+    assert chi_square(np.bincount(second, minlength=VOCAB), probs) < 4
+    assert 0 < np.mean([sample.accepted for sample in samples]) < 1
+
+
+def test_a_token_that_is_refused_often_is_looked_up_in_the_exact_mask(engine, monkeypatch):
+    monkeypatch.setattr("nanochat.engine.MAX_DRAWS", 0)
+    for sample in generate(engine, [], 5, max_tokens=20, constraint_factory=CostlyBrackets):
+        brackets = Brackets()
+        assert brackets.accept_token(sample.tokens[0]) and all(map(brackets.accept_token, sample.tokens[1:]))
+
+
 def test_the_logprob_is_that_of_the_renormalized_model(model, engine):
     options = dict(max_tokens=25, temperature=1.5, top_k=5, constraint_factory=Brackets)
     for sample in generate(engine, [], 10, **options):

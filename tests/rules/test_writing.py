@@ -1,0 +1,159 @@
+"""The rules while a workflow is written: what may follow, what is owed, and how it ends."""
+
+import json
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import tct_github_workflow as tct
+from script_tools.bitmask import allowed_tokens
+from tct_github_workflow.rules import check
+from tct_github_workflow.workflow_yaml import WorkflowSyntaxError, load_workflow
+from workflow_synth.compose import compose_workflows
+
+JOB = {"runs-on": "ubuntu-latest", "steps": [{"run": "make"}]}
+
+
+def close(tokens: list[int], matcher) -> dict:
+    """Complete a workflow, and return it. The matcher accepts what completes it."""
+    ending = matcher.closing_tokens()
+    assert matcher.fork().accept_tokens(ending)
+    text = tct.decode([*tokens, *ending])[0]
+    tct.encode(text)  # schema-valid
+    assert check(json.loads(text)) == []
+    return json.loads(text)
+
+
+def assert_written_and_closed(workflow: dict, cuts: int, seed: int) -> None:
+    """Write a workflow without findings token by token, and complete it where it is cut."""
+    tokens = tct.encode(json.dumps(workflow))
+    at = set(random.Random(seed).sample(range(len(tokens)), min(cuts, len(tokens))))
+    matcher = tct.matcher("github")
+    for index, token in enumerate(tokens):
+        if index in at:
+            said, ended = json.loads(tct.decode_prefix(tokens[:index])[0]), close(tokens[:index], matcher)
+            assert is_kept(said, ended)
+        assert matcher.accept_token(token), (index, tct.id_to_token(token))
+    assert matcher.is_terminated()
+
+
+def is_kept(start, whole) -> bool:
+    """Does a value begin with another one, which is cut?"""
+    if isinstance(start, dict):
+        return isinstance(whole, dict) and all(key in whole and is_kept(start[key], whole[key]) for key in start)
+    if isinstance(start, list):
+        return isinstance(whole, list) and all(map(is_kept, start, whole)) and len(start) <= len(whole)
+    return whole.startswith(start) if isinstance(start, str) else True
+
+
+@pytest.mark.parametrize(("name", "workflow"), compose_workflows(12, seed=3))
+def test_a_clean_workflow_can_be_written_and_closed_anywhere(name, workflow):
+    assert check(workflow) == []
+    assert_written_and_closed(workflow, cuts=6, seed=1)
+
+
+@pytest.mark.slow
+def test_every_real_workflow_without_findings_can_be_written(corpus):
+    files, written = sorted((corpus / "workflows").rglob("*.y*ml")), 0
+    for file in random.Random(4).sample(files, 150):
+        try:
+            workflow = load_workflow(file.read_bytes())
+            tct.encode(json.dumps(workflow))
+        except (WorkflowSyntaxError, ValueError):
+            continue
+        if not check(workflow):
+            assert_written_and_closed(workflow, cuts=2, seed=2)
+            written += 1
+    assert written > 100
+
+
+def walk(seed: int, length: int) -> tuple[list[int], object]:
+    """Write random tokens, mostly structure. Return them and the matcher."""
+    rng, matcher, tokens = np.random.default_rng(seed), tct.matcher("github"), []
+    mask = matcher.allocate_token_bitmask()
+    sizes = np.array([len(tct.tokenizer().bpe.symbols_of[token]) for token in range(tct.vocab_size())])
+    while len(tokens) < length and not matcher.is_terminated():
+        matcher.fill_candidate_bitmask(mask)
+        candidates = allowed_tokens(mask[0])
+        order = candidates[np.argsort(rng.gumbel(size=len(candidates)) - 2 * (sizes[candidates] < 3))]
+        tokens.append(next(token for token in map(int, order) if matcher.accept_token(token)))  # no dead end
+    return tokens, matcher
+
+
+@given(st.integers(0, 2**32), st.integers(0, 40))
+def test_a_random_walk_can_be_closed(seed, length):
+    tokens, matcher = walk(seed, length)
+    close(tokens, matcher)
+
+
+CHOICE = "on:\n  workflow_dispatch:\n    inputs:\n      i:\n        type: choice\n        default: b\n"
+OWED = [  # the start of a workflow, and a part of its end
+    ("jobs:\n  a:\n    runs-on: ${{ matrix.os }}\n", lambda w: "os" in w["jobs"]["a"]["strategy"]["matrix"]),
+    ("jobs:\n  a:\n    needs: test\n", lambda w: "test" in w["jobs"]),
+    ("jobs:\n  a:\n    if: needs.b.outputs.c == 'd'\n", lambda w: "c" in w["jobs"]["b"]["outputs"]),
+    ("jobs:\n  a:\n    name: ${{ inputs.who }}\n", lambda w: "who" in w["on"]["workflow_dispatch"]["inputs"]),
+    (
+        "on:\n  workflow_call:\n    outputs:\n      o:\n        value: ${{ jobs.build.outputs.path }}\njobs:\n",
+        lambda w: "path" in w["jobs"]["build"]["outputs"],
+    ),
+    (CHOICE, lambda w: "b" in w["on"]["workflow_dispatch"]["inputs"]["i"]["options"]),
+    ("jobs:\n  a:\n    outputs:\n      x: ${{ steps.get.outputs.y }}\n", lambda w: w["jobs"]["a"]["steps"][0]["id"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("start", "is_paid"), OWED)
+def test_what_is_owed_is_paid(start, is_paid):
+    prefix, matcher = tct.encode_prefix(start), tct.matcher("github")
+    assert matcher.accept_prefix(prefix)
+    assert is_paid(close(prefix[: prefix.n_stable], matcher))
+
+
+REFUSED = [  # a workflow that is complete up to its last value, which the rules refuse
+    {"on": "push", "jobs": {"a": {**JOB, "needs": "a"}}},
+    {"on": "push", "jobs": {"a": JOB, "b": {**JOB, "needs": ["a", "A"]}}},
+    {"on": "push", "jobs": {"a": {"runs-on": "x", "steps": [{"run": "${{ steps.none.outcome }}"}]}}},
+    {"on": "push", "jobs": {"a": {"runs-on": "x", "steps": [{"run": "echo ${{ github.event.issue.title }}"}]}}},
+    {"on": {"schedule": [{"cron": "* * * * *"}]}, "jobs": {"a": JOB}},
+    {"on": {"push": {"branches": ["a b"]}}, "jobs": {"a": JOB}},
+    {"on": "push", "jobs": {"a": {**JOB, "timeout-minutes": 0}}},
+    {"on": "push", "jobs": {"a": {"runs-on": "", "steps": [{"run": "make"}]}}},
+    {"on": "push", "env": {"A B": "1"}, "jobs": {"a": JOB}},
+]
+
+
+@pytest.mark.parametrize("workflow", REFUSED)
+def test_what_has_a_finding_cannot_be_written(workflow):
+    tokens = tct.encode(json.dumps(workflow))
+    assert check(workflow)
+    assert tct.matcher("schema").validate_tokens(tokens) == len(tokens)
+    assert tct.matcher("github").validate_tokens(tokens) < len(tokens)
+
+
+@pytest.mark.slow
+def test_the_mask_is_exact():
+    for seed in range(3):
+        _, matcher = walk(seed, 12)
+        if matcher.is_terminated():
+            continue
+        mask = matcher.allocate_token_bitmask()
+        matcher.fill_next_token_bitmask(mask)
+        allowed = {token for token in range(tct.vocab_size()) if matcher.validate_tokens([token])}
+        assert set(map(int, allowed_tokens(mask[0]))) == allowed
+
+
+def test_a_prompt_that_breaks_a_rule_is_named():
+    prefix = tct.encode_prefix(
+        "on: push\njobs:\n  a:\n    runs-on: x\n    steps:\n      - run: ${{ steps.b.outcome }}\n"
+    )
+    matcher = tct.matcher("github")
+    assert not matcher.accept_prefix(prefix)
+    assert matcher.fault(prefix) == "jobs.a.steps.0.run: no expression starts with '${{ steps.' here [no-ending]"
+    assert tct.matcher("schema").accept_prefix(prefix)
+
+
+def test_rules_have_two_names():
+    with pytest.raises(ValueError, match="rules must be github or schema, not 'none'"):
+        tct.matcher("none")
