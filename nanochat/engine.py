@@ -18,7 +18,7 @@ from nanochat.gpt import GPT, GPTConfig
 from nanochat.kv_cache import KVCache, NewTokens, window_start
 from nanochat.sampling import RepetitionTracker, SamplingParams, disallowed_mask, mask_repetition, sample_tokens
 
-MAX_DRAWS = 1000  # refused tokens before the exact mask of a constraint is computed, which may be slow
+MAX_DRAWS = 16  # refused tokens before the exact mask of a constraint is computed, which may be slow
 
 
 class Constraint(Protocol):

@@ -141,7 +141,7 @@ class WorkflowGenerator:
                 read = self.language.read(start + sample.tokens, sample.finish_reason, constrained)
                 mean = sample.logprob / max(1, len(sample.tokens))
                 finished[step.index] = GeneratedWorkflow(
-                    *read, sample.logprob, mean, sample.allowed, sample.accepted, seconds
+                    *read, sample.logprob, mean, sample.allowed, seconds, sample.accepted
                 )
             while all(index in finished for index in range(turn, turn + best_of)):
                 candidates = [finished.pop(index) for index in range(turn, turn + best_of)]

@@ -1,5 +1,6 @@
 """A matcher that also follows the rules of GitHub."""
 
+from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
@@ -80,11 +81,30 @@ class RulesMatcher(Matcher):
 
     def fill_next_token_bitmask(self, bitmask, index: int = 0) -> bool:
         row = bitmask[index] if isinstance(bitmask, np.ndarray) else bitmask[index].numpy()
-        may_follow = self.fill_candidate_bitmask(bitmask, index)
-        for token in map(int, allowed_tokens(row)):
-            if self._after(self._history[-1], token) is None:
-                row[token >> 5] &= ~np.int32(np.uint32(1 << (token & 31)).view(np.int32))
+        may_follow, step = self.fill_candidate_bitmask(bitmask, index), self._history[-1]
+        candidates = allowed_tokens(row)
+        if step.pending:
+            allowed = [token for token in map(int, candidates) if self._after(step, token)]
+        else:
+            allowed = self._walk(step)
+        bits = np.zeros(len(row) * 32, bool)
+        bits[allowed] = True
+        row[:] = np.packbits(bits, bitorder="little").view(np.int32)
         return may_follow
+
+    def _walk(self, step: RulesStep) -> list[int]:
+        """Return the allowed tokens. Those that start with the same symbols are refused together."""
+        tokens, todo = [], [(self._masks.root, step.state, step.rules)]
+        while todo:
+            node, state, rules = todo.pop()
+            for symbol, child in node.items():
+                if symbol is None:
+                    tokens.append(child)
+                elif (after := state.step(symbol)) is not None:
+                    with suppress(Fault):
+                        text, symbols = (bytes([symbol - 1]), ()) if symbol < END_STRING else (b"", (symbol,))
+                        todo.append((child, after, self._write(state, rules, text, symbols)))
+        return tokens
 
     def closing_tokens(self) -> list[int]:
         """Return tokens that complete the workflow in a short way, without findings."""

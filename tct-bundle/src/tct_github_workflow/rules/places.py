@@ -168,6 +168,7 @@ TYPES = {
     "workflow_run": "completed requested in_progress",
 }
 WITHOUT_TYPES = "create delete deployment deployment_status fork gollum page_build public push status".split()
+ONLY_NULL = frozenset(WITHOUT_TYPES) - {"push"}  # events without settings
 FILTERS = {
     "push": "branches tags paths",
     "pull_request": "branches paths",
@@ -182,6 +183,8 @@ def _event(event: str) -> Place:
     for filter in FILTERS.get(event, "").split():
         for name in (filter, f"{filter}-ignore"):
             members[name] = words(form(PATH if filter == "paths" else REF))
+    if event in ONLY_NULL:
+        return NULL
     if event == "workflow_run":
         members["workflows"] = words()
         return Place(members=members, required=("workflows",), shortest={})
@@ -226,7 +229,8 @@ ON = Place(
     may_be_empty=False,
 )
 EVENT_WORD = choice(" ".join(name for name in ON.members if name not in ("schedule", "workflow_run")))
-ON = ON | words(EVENT_WORD)
+LISTED_EVENT = choice(" ".join(sorted(ON.members.keys() - {"schedule", "workflow_run", "repository_dispatch"})))
+ON = ON | EVENT_WORD | list_of(LISTED_EVENT)
 
 # -- jobs
 

@@ -83,7 +83,7 @@ def check_text(text: str, template: Template, contexts: Contexts, is_script: boo
 def _check_whole(text: str, template: Template, types: list[Type], sources: list[str]) -> None:
     """Raise Fault if the text around its expressions, or their types, do not fit the place."""
     whole = text.strip()
-    is_one = whole.startswith(OPEN) and whole.endswith(CLOSE) and len(types) == 1
+    is_one = whole.startswith(OPEN) and whole.endswith(CLOSE) and text.count(OPEN) == 1
     if template.gives == "condition":
         if not is_one or whole != text or text.index(CLOSE) + len(CLOSE) < len(text):
             raise Fault("constant-condition", "text around `${{ }}` makes the condition always true")
