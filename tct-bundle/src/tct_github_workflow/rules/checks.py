@@ -310,7 +310,9 @@ def shells_of_job(spot: Spot, value: dict) -> None:
     shells = [members(members(value.get("defaults")).get("run")).get("shell")]
     shells += [members(step).get("shell") for step in items(value.get("steps"))]
     for shell in shells:
-        if isinstance(shell, str) and OPEN not in shell and (fault := shell_fault(shell, platform)):
+        if not isinstance(shell, str) or OPEN in shell or shell_fault(shell):
+            continue  # the check of its form has found that no runner has it
+        if fault := shell_fault(shell, platform):
             raise Fault("shell", fault)
 
 
