@@ -247,7 +247,7 @@ def _one_kind(value: dict, kinds: dict[str, frozenset[str]], required: dict[str,
     found = {kind: key for kind, keys in kinds.items() for key in value if key in keys}
     if len(found) > 1:
         (one, key), (other, other_key) = found.items()
-        raise Fault("kind", f"{key!r} is for {one}, but {other_key!r} is for {other}")
+        raise Fault("mixed-kinds", f"{key!r} is for {one}, but {other_key!r} is for {other}")
     if is_complete(value):
         kind = next(iter(found), next(iter(kinds)))
         for key in required[kind]:
