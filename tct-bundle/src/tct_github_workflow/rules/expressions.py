@@ -12,6 +12,7 @@ The grammar is what both GitHub's parser and actionlint accept. From the weakest
 https://docs.github.com/en/actions/reference/workflows-and-actions/expressions
 """
 
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -243,9 +244,11 @@ KEYWORDS = {"true": True, "false": False, "null": None}
 
 
 def number(text: str) -> float:
-    """Return the value of a number. Integers have 32 bits."""
+    """Return the value of a number. Integers have 32 bits, others 64. Raises ExpressionError if it does not fit."""
     if re.search(r"^[^x]*[.eE]", text):
-        return float(text)
+        if math.isinf(value := float(text)):
+            raise ExpressionError(f"{text} is too large")
+        return value
     value = int(text, 0)
     if not -(2**31) <= value < 2**31:
         raise ExpressionError(f"{text} does not fit into 32 bits")
