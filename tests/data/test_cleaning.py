@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tct_github_workflow import workflow_schema
 from tct_github_workflow.files import find_files
+from tct_github_workflow.rules import RULES, example
 from workflow_data.cleaning import Skipped, Workflow, clean
 from workflow_data.repairs import MAX_REPAIRS, REPAIRS
 from workflow_data.sources import Record
@@ -21,8 +22,8 @@ from workflow_synth.compose import compose_workflows
 JOB = {"runs-on": "ubuntu-latest", "steps": [{"run": "make"}]}
 
 
-def judge(text, name="ci.yml", repair=False):
-    return clean(Record(name, text=text if isinstance(text, str) else json.dumps(text)), repair)
+def judge(text, name="ci.yml", repair=False, rules=False):
+    return clean(Record(name, text=text if isinstance(text, str) else json.dumps(text)), repair, rules)
 
 
 # -----------------------------------------------------------------------------
@@ -90,6 +91,33 @@ def test_alias_and_nesting_bombs_are_bounded():
 
 def test_a_deleted_file_is_unreadable():
     assert clean(Record("x.yml", path=Path("/nowhere/x.yml"))) == Skipped("unreadable", "No such file or directory")
+
+
+# -----------------------------------------------------------------------------
+# rules
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+def test_what_breaks_a_rule_is_skipped(rule):
+    for text in rule.fails:
+        kept, skipped = judge(example(text)), judge(example(text), rules=True)
+        assert skipped.reason == (kept.reason if isinstance(kept, Skipped) else f"rule {rule.name}")
+    for text in rule.passes:
+        assert isinstance(judge(example(text), rules=True), Workflow)
+
+
+def test_the_detail_has_the_first_finding_in_one_line():
+    steps = [{"run": "${{\n steps.b.outcome\n || steps.c }}"}, {"run": "${{ matrix.x }}"}]
+    result = judge({"on": "push", "jobs": {"a": {"runs-on": "x", "steps": steps}}}, rules=True)
+    message = "there is no property 'b' in `steps.b.outcome || steps.c`"
+    assert result == Skipped("rule undefined-property", f"jobs.a.steps.0.run: {message} (and 1 more)")
+
+
+def test_rules_judge_what_is_repaired():
+    broken = {"on": "push", "jobs": {"a": {**JOB, "needs": []}}}
+    assert judge(broken, repair=True, rules=True).repairs == ["empty_needs"]
+    broken["jobs"]["a"]["if"] = "nothing()"
+    assert judge(broken, repair=True, rules=True).reason == "rule expression-syntax"
 
 
 # -----------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from helpers import exit_code
 
 import tct_github_workflow
 from workflow_data import prepare as prepare_training_data
-from workflow_data import workers, writer
+from workflow_data import verify, workers, writer
 
 SCRIPTS = Path(__file__).parents[2] / "tct-bundle" / "scripts"
 
@@ -194,6 +194,27 @@ def test_duplicates_in_other_formats_are_dropped(tmp_path, bytes_as_tokens):
     assert skipped == [
         {"file": name, "reason": "duplicate", "detail": "same value as a.json"} for name in ("c.json", "d.yml")
     ]
+
+
+def test_clean_skips_and_counts_what_breaks_a_rule(tmp_path, capsys):
+    source = tmp_path / "in"
+    write_workflows(source, ["a.json", "b.json", "c.json"])
+    broken = workflow()
+    for name, change in {"d": {"needs": "b"}, "e": {"needs": "c"}, "f": {"name": "${{ env.X }}"}}.items():
+        broken["jobs"]["build"] = workflow()["jobs"]["build"] | change
+        (source / f"{name}.json").write_text(json.dumps(broken))
+    assert prepare(source, tmp_path / "all") == 0 and load(tmp_path / "all")[2]["total_workflows"] == 6
+    assert prepare(source, tmp_path / "out", "--clean") == 0
+    train, val, metadata, skipped = load(tmp_path / "out")
+    assert metadata["skipped"] == {"rule context-availability": 1, "rule needs": 2}
+    assert metadata["total_workflows"] == 3 and sorted(names_in([*train, *val])) == ["a.json", "b.json", "c.json"]
+    details = ["there is no job 'b'", "there is no job 'c'"]
+    assert skipped[:2] == [
+        {"file": name, "reason": "rule needs", "detail": f"jobs.build.needs: {detail}"}
+        for name, detail in zip(("d.json", "e.json"), details)
+    ]
+    assert "skipped: rule needs " in capsys.readouterr().out
+    assert exit_code(verify.main, ["--data_dir", tmp_path / "out"]) == 0
 
 
 def test_skipped_files_are_counted_by_reason(tmp_path, bytes_as_tokens, capsys):

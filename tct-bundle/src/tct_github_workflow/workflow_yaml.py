@@ -9,6 +9,7 @@ import math
 import re
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 import yaml
 
@@ -38,7 +39,33 @@ _COLLECTIONS = {yaml.MappingStartEvent: _CORE_TAG + "map", yaml.SequenceStartEve
 
 
 class WorkflowSyntaxError(ValueError):
-    """The text is not one YAML or JSON document. The one-line message names the place and the fault."""
+    """The text is not one YAML or JSON document. The one-line message names the place and the fault.
+
+    `line` and `column` count from 1, and are 0 if the place is not known.
+    """
+
+    def __init__(self, problem: str, line: int = 0, column: int = 0):
+        super().__init__(f"line {line}, column {column}: {problem}" if line else problem)
+        self.problem, self.line, self.column = problem, line, column
+
+
+class Positions:
+    """Where the keys and items of a document stand in its text."""
+
+    def __init__(self):
+        self.root = None  # the document
+        self.marks = {}  # id of a mapping or sequence -> mark of each of its keys or items
+
+    def find(self, path) -> tuple[int, int]:
+        """Return line and column, from 1, of the last key or item of a path.
+
+        What is inside an alias stands where the anchor is. The document itself begins at line 1, column 1.
+        """
+        value, line, column = self.root, 1, 1
+        for key in path:
+            mark = self.marks[id(value)][key]
+            value, line, column = value[key], mark.line + 1, mark.column + 1
+        return line, column
 
 
 # -- reading
@@ -50,9 +77,20 @@ def load_workflow(text: str | bytes):
     Mapping keys are always strings: the source text of the key, the empty text for null. Nodes that are repeated by
     aliases are one shared object in the result. Raises WorkflowSyntaxError with line and column.
     """
+    return _load(text, None)
+
+
+def load_with_positions(text: str | bytes) -> tuple[Any, Positions]:
+    """Return what load_workflow returns, and where its parts stand in the text."""
+    positions = Positions()
+    positions.root = _load(text, positions.marks)
+    return positions.root, positions
+
+
+def _load(text, marks):
     text = decode_text(text)
     try:
-        return _compose(yaml.parse(text, Loader=yaml.CSafeLoader))
+        return _compose(yaml.parse(text, Loader=yaml.CSafeLoader), marks)
     except yaml.MarkedYAMLError as error:
         problem = error.problem
         if problem == "exceeded maximum nesting depth":  # a limit of libyaml since 0.2.6, for blocks one less
@@ -72,7 +110,7 @@ def load_json(text: str | bytes):
         if "\\u" in text:  # only an escape can be a lone surrogate, because UTF-8 has none
             json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
-        raise WorkflowSyntaxError(f"line {error.lineno}, column {error.colno}: {error.msg}") from None
+        raise WorkflowSyntaxError(error.msg, error.lineno, error.colno) from None
     except UnicodeEncodeError:
         raise WorkflowSyntaxError("a string has half of a surrogate pair (\\ud800 to \\udfff)") from None
     except WorkflowSyntaxError:
@@ -89,30 +127,36 @@ class _Collection:
     value: dict | list
     anchor: str | None
     start: int  # the size of the document before it
+    mark: Any = None  # where it begins
+    marks: dict | None = None  # where its keys or items begin, if that is asked for
     key: str | None = None  # of a mapping: the key that has no value yet
 
-    def add(self, event, value, key_text):
+    def add(self, mark, value, key_text):
         """Add an item, a key or the value of a key. `key_text` is None for a collection, which cannot be a key."""
         if type(self.value) is list:
+            if self.marks is not None:
+                self.marks[len(self.value)] = mark
             self.value.append(value)
         elif self.key is not None:
             self.value[self.key] = value
             self.key = None
         elif key_text is None:
-            raise _error(event.start_mark, _KEY_NOT_SCALAR)
+            raise _error(mark, _KEY_NOT_SCALAR)
         elif key_text in self.value:
-            raise _error(event.start_mark, f"duplicate key {json.dumps(key_text)}")
+            raise _error(mark, f"duplicate key {json.dumps(key_text)}")
         else:
+            if self.marks is not None:
+                self.marks[key_text] = mark
             self.key = key_text
 
 
-def _compose(events):
-    """Return the value that the events of one document describe."""
+def _compose(events, positions):
+    """Return the value that the events of one document describe. Fill `positions` (see Positions.marks), or None."""
     stack = [_Collection([], None, 0)]  # open collections; the first holds the document
     anchors = {}  # name -> (value, key text, size), None while the collection is open
     n_documents = size = 0  # size: nodes and their characters, with aliases copied out
     for event in events:
-        kind = type(event)
+        kind, mark = type(event), event.start_mark
         if kind is yaml.ScalarEvent:
             value = _scalar_value(event)
             key_text, start = "" if value is None else event.value, size
@@ -121,24 +165,26 @@ def _compose(events):
                 anchors[event.anchor] = value, key_text, size - start
         elif kind is yaml.MappingEndEvent or kind is yaml.SequenceEndEvent:
             closed = stack.pop()
-            value, key_text = closed.value, None
+            value, key_text, mark = closed.value, None, closed.mark
             if closed.anchor:
                 anchors[closed.anchor] = value, None, size - closed.start
         elif kind is yaml.AliasEvent:
             value, key_text, copied = _resolve_alias(event, anchors)
             size += copied
             if size > MAX_EXPANDED:
-                raise _error(event.start_mark, f"aliases expand to more than {MAX_EXPANDED:,} characters")
+                raise _error(mark, f"aliases expand to more than {MAX_EXPANDED:,} characters")
         else:
             if kind in _COLLECTIONS:
                 stack.append(_start_collection(event, stack, size))
                 size += 1
+                if positions is not None:
+                    positions[id(stack[-1].value)] = stack[-1].marks = {}
                 if event.anchor:
                     anchors[event.anchor] = None
             elif kind is yaml.DocumentStartEvent and (n_documents := n_documents + 1) > 1:
-                raise _error(event.start_mark, "a second document starts here; a workflow file holds one")
+                raise _error(mark, "a second document starts here; a workflow file holds one")
             continue
-        stack[-1].add(event, value, key_text)
+        stack[-1].add(mark, value, key_text)
     if not n_documents:
         raise WorkflowSyntaxError("the file is empty")
     return stack[0].value[0]
@@ -152,7 +198,7 @@ def _start_collection(event, stack, size):
         raise _error(event.start_mark, _KEY_NOT_SCALAR)
     if len(stack) > MAX_DEPTH:
         raise _error(event.start_mark, _TOO_DEEP)
-    return _Collection({} if type(event) is yaml.MappingStartEvent else [], event.anchor, size)
+    return _Collection({} if type(event) is yaml.MappingStartEvent else [], event.anchor, size, event.start_mark)
 
 
 def _resolve_alias(event, anchors):
@@ -229,13 +275,13 @@ def decode_text(text: str | bytes) -> str:
 
 
 def _error(mark, problem):
-    return WorkflowSyntaxError(f"line {mark.line + 1}, column {mark.column + 1}: {problem}")
+    return WorkflowSyntaxError(problem, mark.line + 1, mark.column + 1)
 
 
 def _error_at_byte(data, position, problem):
     before = data[:position].split(b"\n")
     column = len(before[-1].decode(errors="replace"))
-    return WorkflowSyntaxError(f"line {len(before)}, column {column + 1}: {problem}")
+    return WorkflowSyntaxError(problem, len(before), column + 1)
 
 
 # -- writing

@@ -48,7 +48,7 @@ def make_chunk(stem: Path, records: list[Record], settings: PrepareSettings) -> 
     """
     entries, payload, signatures, positions = [], [], [], []
     for record in records:
-        result = clean(record, settings.repair)
+        result = clean(record, settings.repair, settings.clean)
         entries.append(record_entry(record, result))
         if isinstance(result, Workflow):
             is_encoded = settings.tokenizer == "tct"

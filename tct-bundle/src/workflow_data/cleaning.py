@@ -8,6 +8,7 @@ import tct_github_workflow as tct
 from tct.errors import SchemaValidationError
 from tct.json_text import compact
 from tct_github_workflow.files import FileTooLargeError, load_text, read_file
+from tct_github_workflow.rules import check
 from tct_github_workflow.workflow_yaml import WorkflowSyntaxError
 from workflow_data.repairs import MAX_REPAIRS, apply_repair
 from workflow_data.sources import Record
@@ -37,8 +38,12 @@ class Skipped:
     detail: str
 
 
-def clean(record: Record, repair: bool = False) -> Workflow | Skipped:
-    """Read and validate a record. With `repair`, fix what GitHub accepts and the schema rejects."""
+def clean(record: Record, repair: bool = False, rules: bool = False) -> Workflow | Skipped:
+    """Read and validate a record.
+
+    With `repair`, fix what GitHub accepts and the schema rejects. With `rules`, skip what breaks GitHub's rules beyond
+    the schema.
+    """
     if record.fault:
         return Skipped(*record.fault)
     try:
@@ -53,7 +58,9 @@ def clean(record: Record, repair: bool = False) -> Workflow | Skipped:
             return Skipped("not_a_workflow", describe_value(value))
         if found := PLACEHOLDER.search(compact(value)):
             return Skipped("template", f"placeholder {found[1]}")
-        return encode(value, repair)
+        workflow = encode(value, repair)
+        broken = broken_rule(workflow) if rules else None
+        return broken or workflow
     except RecursionError:
         return Skipped("syntax", "nested too deeply")
     except ValueError as error:
@@ -75,6 +82,15 @@ def encode(value: dict, repair: bool) -> Workflow:
             if name is None:
                 raise
             repairs.append(name)
+
+
+def broken_rule(workflow: Workflow) -> Skipped | None:
+    """Return the first rule that a workflow breaks, as the reason to skip it."""
+    findings = check(workflow.value)
+    if not findings:
+        return None
+    first, more = findings[0], f" (and {len(findings) - 1} more)" if findings[1:] else ""
+    return Skipped(f"rule {first.rule}", f"{first.place}: {first.message}{more}")
 
 
 def describe_value(value) -> str:

@@ -44,6 +44,7 @@ class PrepareSettings:
     path_glob: str | None = flag(SOURCES, "read only paths that end like this: '.github/workflows/*'", metavar="GLOB")
     max_files: int | None = flag(SOURCES, "read only the first N workflows", type=int)
     repair: bool = flag(FILTERS, "fix workflows that GitHub accepts and the schema rejects", False)
+    clean: bool = flag(FILTERS, "skip workflows that break GitHub's rules beyond the schema", False)
     near_dedup: float | None = flag(FILTERS, NEAR, type=float, nargs="?", const=0.85)
     tokenizer: str = flag(
         WINDOWS,

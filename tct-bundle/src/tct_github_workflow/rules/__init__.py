@@ -6,5 +6,6 @@ jobs.a.steps.0.run: there is no property 'b' in `steps.b.outcome` [undefined-pro
 """
 
 from .checking import Finding, check
+from .table import RULES, Rule, example
 
-__all__ = ["Finding", "check"]
+__all__ = ["RULES", "Finding", "Rule", "check", "example"]

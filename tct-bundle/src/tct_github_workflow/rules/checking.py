@@ -16,10 +16,15 @@ class Finding:
 
     path: Path  # of the value: keys and indices
     rule: str
-    message: str
+    message: str  # one line
+
+    @property
+    def place(self) -> str:
+        """The path in one line, such as jobs.build.steps.0.run."""
+        return _one_line(".".join(map(str, self.path))) or "workflow"
 
     def __str__(self) -> str:
-        return f"{'.'.join(map(str, self.path)) or 'workflow'}: {self.message} [{self.rule}]"
+        return f"{self.place}: {self.message} [{self.rule}]"
 
 
 def check(workflow: Any) -> list[Finding]:
@@ -58,4 +63,8 @@ def _faults(path: Path, run, *arguments) -> Iterator[Finding]:
     try:
         run(*arguments)
     except Fault as fault:
-        yield Finding(path, fault.rule, str(fault))
+        yield Finding(path, fault.rule, _one_line(str(fault)))
+
+
+def _one_line(text: str) -> str:
+    return " ".join(line.strip() for line in text.splitlines())

@@ -248,7 +248,7 @@ def _one_kind(value: dict, kinds: dict[str, frozenset[str]], required: dict[str,
     found = {kind: key for kind, keys in kinds.items() for key in value if key in keys}
     if len(found) > 1:
         (one, key), (other, other_key) = found.items()
-        raise Fault("kind", f"{key!r} is for {one}, but {other_key!r} is for {other}")
+        raise Fault("mixed-kinds", f"{key!r} is for {one}, but {other_key!r} is for {other}")
     if is_complete(value):
         kind = next(iter(found), next(iter(kinds)))
         for key in required[kind]:
@@ -311,7 +311,9 @@ def shells_of_job(spot: Spot, value: dict) -> None:
     shells = [members(members(value.get("defaults")).get("run")).get("shell")]
     shells += [members(step).get("shell") for step in items(value.get("steps"))]
     for shell in shells:
-        if isinstance(shell, str) and OPEN not in shell and (fault := shell_fault(shell, platform)):
+        if not isinstance(shell, str) or OPEN in shell or shell_fault(shell):
+            continue  # the check of its form has found that no runner has it
+        if fault := shell_fault(shell, platform):
             raise Fault("shell", fault)
 
 

@@ -251,7 +251,7 @@ KEYWORDS = {"true": True, "false": False, "null": None}
 
 
 def number(text: str) -> float:
-    """Return the value of a number. Integers have 32 bits."""
+    """Return the value of a number. Integers have 32 bits, others 64. Raises ExpressionError if it does not fit."""
     if re.search(r"^[^x]*[.eE]", text):
         if not math.isfinite(value := float(text)):
             raise ExpressionError(f"{text} is too large")

@@ -33,7 +33,7 @@ def _pattern(rule: str, pattern: str, message: str, *endings: str) -> Format:
 def _identifier_fault(text: str) -> str:
     if IDENTIFIER.match(text):
         return ""
-    return f"{text!r} is not an identifier: letters, digits, - and _, at most 100, not starting with a digit or __"
+    return f"{text!r} is not an identifier: letters, digits, - and _, at most 99, not starting with a digit or __"
 
 
 IDENTIFIERS = Format(

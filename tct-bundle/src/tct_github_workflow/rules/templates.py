@@ -45,6 +45,12 @@ class Template:
     gives: str = "text"
     may_be_empty: bool = True
 
+    @property
+    def wanted(self) -> str:
+        """What the place takes, in words."""
+        words = {"object": "an object", "array": "an array", "labels": "a string or an array"}
+        return words.get(self.gives, f"a {self.gives}")
+
 
 EXPECTED = {
     "boolean": (BOOL,),
@@ -64,7 +70,7 @@ def check_text(text: str, template: Template, contexts: Contexts, is_script: boo
     if OPEN not in text:
         if template.gives in ("text", "labels", "any"):
             return set()
-        raise Fault("expression-place", f"expected a {template.gives} or one expression, not a text")
+        raise Fault("expression-place", f"expected {template.wanted} or one expression, not a text")
     promises, types, sources = set(), [], []
     at = 0
     while (start := text.find(OPEN, at)) >= 0:
@@ -98,11 +104,11 @@ def _check_whole(text: str, template: Template, types: list[Type], sources: list
         if not template.may_be_empty and text.startswith(OPEN) and sources == ["''"]:
             raise Fault("empty-value", "the text is empty")
     elif not is_one:
-        raise Fault("expression-place", f"expected a {template.gives} or one expression")
+        raise Fault("expression-place", f"expected {template.wanted} or one expression")
     elif template.gives == "secret":
         pass
     elif not _fits(types[0], template.gives):
-        raise Fault("expression-type", f"expected a {template.gives}, not {types[0]}")
+        raise Fault("expression-type", f"expected {template.wanted}, not {types[0]}")
 
 
 def _fits(type: Type, gives: str) -> bool:
