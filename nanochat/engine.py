@@ -24,8 +24,8 @@ MAX_DRAWS = 16  # refused tokens before the exact mask of a constraint is comput
 class Constraint(Protocol):
     """Which tokens may come next in one sequence.
 
-    Three things are optional. `closing_tokens() -> list[int]` is a shortest ending from here: with it, samples that
-    reach max_tokens are complete too. `fill_candidate_bitmask` is like `fill_next_token_bitmask`, but may write tokens
+    Three things are optional. `closing_tokens() -> list[int]` is a short ending from here, or RuntimeError: with it, samples
+    that reach max_tokens are complete too. `fill_candidate_bitmask` is like `fill_next_token_bitmask`, but may write tokens
     that `accept_token` refuses, if that is cheaper: they are drawn again. A model that takes schema positions as input
     needs `state_id() -> int`, the current one, and `state_ids() -> list[int]`, those after 0, 1, 2 ... tokens.
     """
@@ -336,8 +336,11 @@ class SampleInProgress:
         if self.constraint and left >= 0 and self.constraint.is_terminated():
             return "complete"
         if len(self.tokens) >= self._next_ending_check and hasattr(self.constraint, "closing_tokens"):
-            ending = self.constraint.closing_tokens()
-            if len(ending) <= left:
+            try:
+                ending = self.constraint.closing_tokens()
+            except RuntimeError:
+                ending = None
+            if ending is not None and len(ending) <= left:
                 self._remember(ending)
                 return None
             length, self._logprob, ending = self._fallback  # the last one that fitted

@@ -167,6 +167,10 @@ class Closer:
         if find:
             yield from find(self)
         yield shortest(place)
+        if place.takes("object"):
+            yield shortest_object(place)
+        if place.takes("array") and not place.is_value:
+            yield [shortest(place.item)]
         yield from SCALARS
         yield from ({}, [])
 
@@ -387,12 +391,15 @@ def shortest(place: Place) -> Any:
         return JOB
     if place.name == "jobs.*.steps.*":
         return STEP
-    value = place.shortest
-    if value == {}:
-        value = {key: shortest(place.members[key]) for key in place.required}
-        if not value and not place.may_be_empty:
-            key, child = next(iter(place.members.items())) if place.members else ("a", place.others)
-            value = {key: shortest(child)}
-    elif value == []:
-        value = [] if place.may_be_empty else [shortest(place.item)]
-    return value
+    if place.shortest == {}:
+        return shortest_object(place)
+    return [shortest(place.item)] if place.shortest == [] and not place.may_be_empty else place.shortest
+
+
+def shortest_object(place: Place) -> dict[str, Any]:
+    """Return a short object that breaks no rule in a place."""
+    value = {key: shortest(place.members[key]) for key in place.required}
+    if value or place.may_be_empty:
+        return value
+    key, child = next(iter(place.members.items())) if place.members else ("a", place.others)
+    return {key: shortest(child)}
