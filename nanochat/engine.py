@@ -24,10 +24,11 @@ MAX_DRAWS = 16  # refused tokens before the exact mask of a constraint is comput
 class Constraint(Protocol):
     """Which tokens may come next in one sequence.
 
-    Three things are optional. `closing_tokens() -> list[int]` is a short ending from here, or RuntimeError: with it, samples
-    that reach max_tokens are complete too. `fill_candidate_bitmask` is like `fill_next_token_bitmask`, but may write tokens
-    that `accept_token` refuses, if that is cheaper: they are drawn again. A model that takes schema positions as input
-    needs `state_id() -> int`, the current one, and `state_ids() -> list[int]`, those after 0, 1, 2 ... tokens.
+    Three things are optional. `closing_tokens() -> list[int]` is a short ending from here, or raises RuntimeError. With
+    it, samples that reach max_tokens are complete too. `fill_candidate_bitmask` is like `fill_next_token_bitmask`, but
+    may write tokens that `accept_token` refuses, if that is cheaper: they are drawn again. A model that takes schema
+    positions as input needs `state_id() -> int`, the current one, and `state_ids() -> list[int]`, those after 0, 1,
+    2 ... tokens.
     """
 
     def accept_token(self, token: int) -> bool:
