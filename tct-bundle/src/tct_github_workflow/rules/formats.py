@@ -68,11 +68,12 @@ def action_fault(text: str) -> str:
     return f"{text!r} is not owner/repository@ref, ./path or docker://image"
 
 
-ACTION = Format(
-    "uses",
-    action_fault,
-    lambda text: iter(["", "a", "/a@v1", "a/a@v1", "@v1", "a@v1", "/", "//a", "docker://a"[len(text) :], "./"]),
-)
+def _action_endings(text: str) -> Iterator[str]:
+    yield from ("", "a", "/a@v1", "a/a@v1", "@v1", "a@v1", "/", "//a", "docker://a"[len(text) :], "./")
+    yield "sha256:0"[len(text.rpartition("@")[2]) :]
+
+
+ACTION = Format("uses", action_fault, _action_endings)
 
 
 def workflow_fault(text: str) -> str:
