@@ -114,6 +114,8 @@ def word_end(text: str, at: int) -> int:
 
 def is_number(word: str) -> bool:
     digits = word.removeprefix("-")
+    if digits.startswith("0x") and digits != word:
+        return False  # GitHub's parser knows no negative hexadecimal number
     if digits.startswith("0x"):
         digits = digits[2:].lower()
         is_form = bool(digits) and set(digits) <= DIGITS | set("abcdef") and (digits[0] != "0" or digits == "0")
