@@ -1,5 +1,7 @@
 """Linting a text: each problem stands in its line, and what two checks find is told once."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -8,6 +10,7 @@ from tct_github_workflow.lint import SAYS, lint
 from tct_github_workflow.workflow_yaml import WorkflowSyntaxError, dump_workflow, load_with_positions, load_workflow
 from workflow_synth.compose import compose_workflows
 
+README = Path(__file__).parents[2] / "README.md"
 HEAD = "on: push\njobs:\n  a:\n    runs-on: ubuntu-latest\n    steps:\n"
 
 
@@ -62,6 +65,28 @@ def test_what_only_the_schema_refuses_is_found():
 def test_what_rule_and_schema_find_is_told_once(step):
     (problem,) = lint(f"{HEAD}      - {step}\n")
     assert problem.rule in SAYS and problem.rule != "schema"
+
+
+RELEASE = """name: Release
+on: {push: {tags: [v*]}}
+jobs:
+  build:
+    runs-on: ubuntu-latest
+    steps:
+      - uses: actions/checkout@v4
+      - run: make VERSION=${{ steps.version.outputs.tag }}
+  publish:
+    needs: [build, test]
+    runs-on: ubuntu-latest
+    steps:
+      - name: Announce
+        run: echo ${{ github.head_ref }}
+"""
+
+
+def test_the_example_of_the_readme_is_true():
+    shown = "".join(f".github/workflows/release.yml:{problem}\n" for problem in lint(RELEASE))
+    assert f"```\n{shown}```" in README.read_text(encoding="utf-8")
 
 
 TEXTS = [dump_workflow(workflow) for _, workflow in compose_workflows(30)]
