@@ -1,7 +1,4 @@
-"""Texts with expressions: `name: Test on ${{ matrix.os }}`, and conditions.
-
-`endings.py` proposes how a text that is cut anywhere may go on.
-"""
+"""Texts with expressions, such as `name: Test on ${{ matrix.os }}`, and conditions."""
 
 import json
 import re
@@ -35,9 +32,9 @@ Contexts = Callable[[str], Type]
 class Template:
     """What the expressions of a text may use, and what they must give.
 
-    `gives` is "text", or, if the whole value must be one expression, "boolean", "number", "object" or "array". A
-    "condition" may omit the `${{ }}`. "labels" may be one expression that gives a string or an array. A "script" is a
-    text that is run: it must not contain what a stranger can write.
+    `gives` is "text", or, if the whole value must be one expression, "boolean", "number", "object", "array" or
+    "secret". A "condition" may omit the `${{ }}`. "labels" may be one expression that gives a string or an array.
+    "any" is a value of a matrix, whose expressions may give anything.
     """
 
     contexts: frozenset[str] = frozenset()
