@@ -8,7 +8,6 @@ one.
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import count
 from typing import Protocol
 
 import numpy as np
@@ -18,16 +17,15 @@ from nanochat.gpt import GPT, GPTConfig
 from nanochat.kv_cache import KVCache, NewTokens, window_start
 from nanochat.sampling import RepetitionTracker, SamplingParams, disallowed_mask, mask_repetition, sample_tokens
 
-MAX_DRAWS = 16  # refused tokens before the exact mask of a constraint is computed, which may be slow
-
 
 class Constraint(Protocol):
     """Which tokens may come next in one sequence.
 
-    Three things are optional. `closing_tokens() -> list[int]` is a short ending from here, or raises RuntimeError. With
+    Some things are optional. `closing_tokens() -> list[int]` is a short ending from here, or raises RuntimeError. With
     it, samples that reach max_tokens are complete too. `fill_candidate_bitmask` is like `fill_next_token_bitmask`, but
-    may write tokens that `accept_token` refuses, if that is cheaper: they are drawn again. A model that takes schema
-    positions as input needs `state_id() -> int`, the current one, and `state_ids() -> list[int]`, those after 0, 1,
+    may write tokens that `accept_token` refuses, if that is cheaper: they are drawn again. `refused_like(token) ->
+    np.ndarray` are the tokens that are refused like a refused one, int64 (n,). A model that takes schema positions as
+    input needs `state_id() -> int`, the current one, and `state_ids() -> list[int]`, those after 0, 1,
     2 ... tokens.
     """
 
@@ -179,35 +177,30 @@ class Engine:
     def _append_tokens(candidates, samples: list["SampleInProgress"], sampling: SamplingParams):
         """Draw the next token of each sample from the logits (B, V) of its candidates.
 
-        A token that the constraint refuses is drawn again without it. The first token of such draws that is allowed has
-        the same distribution as one draw from all allowed tokens.
+        If the constraint refuses a token, another one is drawn without it. The first token that is allowed has the same
+        distribution as one draw from all allowed tokens.
         """
         preferred = mask_repetition(candidates, [sample.repetition for sample in samples])
-        rows = list(range(len(samples)))
-        for attempt in count():
-            uniforms = torch.tensor([samples[row].draw() for row in rows], device=candidates.device)
-            logits = preferred if len(rows) == len(samples) else preferred[rows]
-            tokens, logprobs = sample_tokens(logits, uniforms, sampling)
-            drawn = list(zip(rows, tokens.tolist(), logprobs.tolist()))
-            refused = [(row, token) for row, token, logprob in drawn if not samples[row].try_append(token, logprob)]
-            if not attempt:
-                for row in rows:
-                    samples[row].n_draws += 1
-                    samples[row].n_refused += any(row == other for other, _ in refused)
-            if not refused:
-                return
-            if not attempt:
-                candidates, preferred = candidates.clone(), preferred.clone()
-            rows = [row for row, _ in refused]
-            for row, token in refused:
-                if attempt == MAX_DRAWS:
-                    excluded = disallowed_mask(samples[row].exact_bitmask(), candidates.size(-1)).to(candidates.device)
-                    candidates[row, excluded] = preferred[row, excluded] = -math.inf
-                candidates[row, token] = preferred[row, token] = -math.inf
-                if preferred[row].isneginf().all():  # only tokens that repeat the text are allowed
+        refused = draw(preferred, samples, sampling)
+        for row, sample in enumerate(samples):
+            sample.n_draws += 1
+            sample.n_refused += row in refused
+        if refused:
+            is_same = preferred is candidates
+            candidates = candidates.clone()
+            preferred = candidates if is_same else preferred.clone()
+        while refused:
+            for row, token in refused.items():
+                tokens = samples[row].refused_like(token).to(candidates.device)
+                for logits in (candidates, preferred):
+                    logits[row].index_fill_(0, tokens, -math.inf)
+                if preferred[row].max() == -math.inf:  # only tokens that repeat the text are allowed
                     preferred[row] = candidates[row]
-                if preferred[row].isneginf().all():
+                if preferred[row].max() == -math.inf:
                     raise RuntimeError(f"the constraint refuses token {token}, and all others that it had allowed")
+            rows = list(refused)
+            again = draw(preferred[rows], [samples[row] for row in rows], sampling)
+            refused = {rows[index]: token for index, token in again.items()}
 
     @staticmethod
     def _retire(samples: list["SampleInProgress"], cache: KVCache):
@@ -219,6 +212,14 @@ class Engine:
                 cache.copy(len(samples) - 1, row)
                 samples[row] = samples[-1]
                 samples.pop()
+
+
+def draw(logits, samples: list["SampleInProgress"], sampling: SamplingParams) -> dict[int, int]:
+    """Draw a token for each sample from logits (B, V), and append it. Return the refused ones: row -> token."""
+    uniforms = torch.tensor([sample.draw() for sample in samples], device=logits.device)
+    tokens, logprobs = sample_tokens(logits, uniforms, sampling)
+    drawn = zip(samples, tokens.tolist(), logprobs.tolist(), strict=True)
+    return {row: token for row, (sample, token, logprob) in enumerate(drawn) if not sample.try_append(token, logprob)}
 
 
 def rows_to_read(new: list[NewTokens]) -> list[int]:
@@ -300,10 +301,10 @@ class SampleInProgress:
         self._logprob += logprob
         return True
 
-    def exact_bitmask(self) -> bytes:
-        """Return which tokens the constraint allows next."""
-        self.constraint.fill_next_token_bitmask(self._words)
-        return self._words.astype("<i4", copy=False).tobytes()
+    def refused_like(self, token: int):
+        """Return the tokens (n,) that the constraint refuses because it has refused one."""
+        refused_like = getattr(self.constraint, "refused_like", None)
+        return torch.from_numpy(refused_like(token)) if refused_like else torch.tensor([token])
 
     def advance_forced(self) -> Step:
         """Append forced tokens, check for the end, and return what is new since the last call."""

@@ -425,13 +425,6 @@ def test_redrawing_what_a_constraint_refuses_gives_the_same_distribution(model, 
     assert 0 < np.mean([sample.accepted for sample in samples]) < 1
 
 
-def test_a_token_that_is_refused_often_is_looked_up_in_the_exact_mask(engine, monkeypatch):
-    monkeypatch.setattr("nanochat.engine.MAX_DRAWS", 0)
-    for sample in generate(engine, [], 5, max_tokens=20, constraint_factory=CostlyBrackets):
-        brackets = Brackets()
-        assert brackets.accept_token(sample.tokens[0]) and all(map(brackets.accept_token, sample.tokens[1:]))
-
-
 def test_the_logprob_is_that_of_the_renormalized_model(model, engine):
     options = dict(max_tokens=25, temperature=1.5, top_k=5, constraint_factory=Brackets)
     for sample in generate(engine, [], 10, **options):

@@ -52,12 +52,20 @@ class Masks:
         self._numbers = {symbol: node for symbol, node in self.root.items() if symbol in NUMBER_SYMBOLS}
         self._texts = TextTokens(self.root)
         self._is_plain = all(map(_is_plain, symbols_of))
+        self._below: dict[int, np.ndarray] = {}
         self._clear()
 
     def _clear(self) -> None:
         self._cache, self._n_cached = MaskCacheNode(), 0
         self._parts: dict[Hashable, Part] = {}
         self._text_masks: dict[tuple[TextMachine, int], Mask] = {}
+
+    def tokens_below(self, node: Node) -> np.ndarray:
+        """Return the tokens, int64 (n,), that start with the symbols of a node of the trie."""
+        if id(node) not in self._below:
+            inner = [self.tokens_below(child) for symbol, child in node.items() if symbol is not None]
+            self._below[id(node)] = np.concatenate([*inner, np.array([node[None]] if None in node else [], np.int64)])
+        return self._below[id(node)]
 
     def fill(self, state: State, pending: tuple[Symbols, ...], row: Mask) -> None:
         """Write the mask of a state to a row. If `pending` is not empty, the next symbols must start with one of its

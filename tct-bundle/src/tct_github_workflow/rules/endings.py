@@ -5,13 +5,16 @@ text that is being written is allowed if the rules accept it with one of the end
 
 An ending of an expression has three parts: the rest of the word at the cut; something that adapts the type, such as
 `&& fromJSON(...)`, which has any type; and the brackets and arguments that are missing.
+
+Proposals come in groups. If one of a group breaks a rule of HOPELESS, all of them do.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from itertools import product
 
-from .expressions import KEYWORDS, TOKEN, ExpressionError, Node, Parser, tokens
+from .expressions import KEYWORDS, TOKEN, ExpressionError, Node, Parser, Token, tokens
 from .templates import CLOSE, EMBEDDED, OPEN, Contexts, Template
 from .types import ANY, CONTEXTS, FUNCTIONS, Array, Fault, Object, Type, Typing, placeholders
 
@@ -21,27 +24,26 @@ AN_ELEMENT = f"[{ANYTHING}]"
 ADAPTERS = ["", f" && {ANYTHING}", AN_ELEMENT, f"{AN_ELEMENT}{AN_ELEMENT}", f"{AN_ELEMENT} && {ANYTHING}"]
 OPERANDS = ["''", ANYTHING]
 ARGUMENTS = {"join": ANYTHING, "format": "'{0}', 0", "tojson": "0", "fromjson": "toJSON(0)"}
+HOPELESS = frozenset(["context-availability", "expression-syntax", "undefined-property"])  # whatever the types are
 PARTIAL_NUMBER = re.compile(r"0x\Z|-?(?:|(?:0|[1-9][0-9]*)(?:\.|(?:\.[0-9]+)?[eE]-?))\Z")
 
 
-def text_endings(text: str, template: Template, contexts: Contexts) -> Iterator[str]:
-    """Yield proposals for how a text may go on."""
+def text_endings(text: str, template: Template, contexts: Contexts) -> Iterator[Iterable[str]]:
+    """Yield groups of proposals for how a text may continue."""
     start = open_expression(text)
     if start is not None:
         if text.endswith("}"):
-            yield "}"
-        for ending in expression_endings(text[start + len(OPEN) :], contexts):
-            yield f"{ending} {CLOSE}"
-            yield f"{ending}{CLOSE}"  # no blank if the text is at its greatest length, or ends with a brace
+            yield ["}"]
+        for endings in expression_endings(text[start + len(OPEN) :], contexts):
+            # No blank if the text is at its greatest length, or ends with a brace.
+            yield (ending + blank + CLOSE for ending in endings for blank in (" ", ""))
         return
     if template.gives == "condition" and OPEN not in text and not (text and OPEN.startswith(text)):
         yield from expression_endings(text, contexts)
         return
-    yield ""
-    if template.gives in ("text", "labels"):
-        yield "a"
+    yield ["", "a"] if template.gives in ("text", "labels") else [""]
     opening = next((OPEN[len(part) :] for part in ("${", "$") if text.endswith(part)), OPEN)
-    yield f"{opening} {ANYTHING} {CLOSE}"
+    yield [f"{opening} {ANYTHING} {CLOSE}"]
 
 
 def open_expression(text: str, at: int = 0) -> int | None:
@@ -58,17 +60,33 @@ def open_expression(text: str, at: int = 0) -> int | None:
     return None
 
 
-def expression_endings(source: str, contexts: Contexts) -> Iterator[str]:
-    """Yield proposals for how an expression may go on."""
-    for word in word_endings(source, contexts):
-        try:
-            words = list(tokens(source + word))
-        except ExpressionError:
-            continue
-        for inner, outer in product(ADAPTERS, ADAPTERS[:2]):
-            if (closing := Closing(words, inner, outer).ending) is None:
-                break
-            yield word + closing
+def expression_endings(source: str, contexts: Contexts) -> Iterator[Iterable[str]]:
+    """Yield groups of proposals for how an expression may continue."""
+    cuts = [split_at_cut(source)]
+    if source.endswith("!"):  # perhaps the first half of "!="
+        cuts.append((source[:-1], "!", "operator"))
+    for before, word, kind in cuts:
+        if (words := lex(before)) is not None and kind is not None:
+            for rest in word_endings(word, kind, words, contexts):
+                yield closings(words, word, rest)
+
+
+@lru_cache(maxsize=64)  # the texts that a mask tries start with the same words
+def lex(source: str) -> tuple[Token, ...] | None:
+    """Return the tokens of a text, or None if it has others."""
+    try:
+        return tuple(tokens(source))
+    except ExpressionError:
+        return None
+
+
+def closings(before: tuple[Token, ...], word: str, rest: str) -> Iterator[str]:
+    """Yield the rest of a word, and what closes the expression after it, with different adapters."""
+    last = lex(word + rest)
+    for inner, outer in product(ADAPTERS, ADAPTERS[:2]) if last is not None else ():
+        if (closing := Closing([*before, *last], inner, outer).ending) is None:
+            return
+        yield rest + closing
 
 
 class Closing(Parser):
@@ -77,7 +95,7 @@ class Closing(Parser):
     `inner` adapts the type of the last operand, `outer` that of each bracket and call around it.
     """
 
-    def __init__(self, words: list[tuple[str, str]], inner: str, outer: str):
+    def __init__(self, words: list[Token], inner: str, outer: str):
         super().__init__(words)
         self._closing, self._inner, self._outer = "", inner, outer
         try:
@@ -148,27 +166,27 @@ class CutParser(Parser):
         return super().primary()
 
 
-def word_endings(source: str, contexts: Contexts) -> Iterator[str]:
+def word_endings(word: str, kind: str, before: tuple[Token, ...], contexts: Contexts) -> Iterator[str]:
     """Yield proposals for the rest of the word at the cut. With it, the expression ends after an operand."""
-    if source.endswith("!"):  # perhaps the first half of "!="
-        yield from (f"= {operand}" for operand in OPERANDS)
-    before, word, kind = split_at_cut(source)
-    if kind is None:
-        return
     if kind == "operator":
-        yield from (f"{word} {operand}" for operand in OPERANDS)
+        yield from (f"{'=' if word == '!' else word} {operand}" for operand in OPERANDS)
         return
     try:
-        CutParser([*tokens(before), ("cut", word)]).expression()
+        CutParser([*before, ("cut", word)]).expression()
         cut = Cut(is_operand=False)
     except Cut as found:
         cut = found
     except ExpressionError:
         return
+    function, index = cut.within or ("", 0)
     if not cut.is_operand:  # only an operator, a bracket or the end may follow
         yield from [] if word else [""]
     elif cut.of is not None:
         yield from property_endings(cut.of, word.lower(), contexts)
+    elif not word and index == 0 and function in FUNCTIONS and FUNCTIONS[function].min_arguments == 0:
+        yield ")"
+    elif function in FUNCTIONS and index >= FUNCTIONS[function].max_arguments:
+        return
     elif kind == "string":
         if word.endswith("'") and len(word) > 1 and word.count("'") % 2 == 0:
             yield ""
@@ -179,9 +197,6 @@ def word_endings(source: str, contexts: Contexts) -> Iterator[str]:
         yield from name_endings(word)
     else:
         yield from OPERANDS
-        function, index = cut.within or ("", 0)
-        if index == 0 and function in FUNCTIONS and FUNCTIONS[function].min_arguments == 0:
-            yield ")"
 
 
 def split_at_cut(source: str) -> tuple[str, str, str | None]:

@@ -28,7 +28,8 @@ class RulesMatcher(Matcher):
     """Follow one workflow: a token is allowed only if the workflow can still become one without findings.
 
     A mask of the whole vocabulary needs a check of each token. It is cheaper to draw from what the schema allows
-    (`fill_candidate_bitmask`), and to draw again without the token if it is refused. The distribution is the same.
+    (`fill_candidate_bitmask`), and to draw again if a token is refused, without all that are refused like it
+    (`refused_like`). The distribution is the same.
     """
 
     def _start(self) -> RulesStep:
@@ -100,11 +101,29 @@ class RulesMatcher(Matcher):
             for symbol, child in node.items():
                 if symbol is None:
                     tokens.append(child)
-                elif (after := state.step(symbol)) is not None:
+                elif state.step(symbol) is not None:
                     with suppress(Fault):
-                        text, symbols = (bytes([symbol - 1]), ()) if symbol < END_STRING else (b"", (symbol,))
-                        todo.append((child, after, self._write(state, rules, text, symbols)))
+                        todo.append((child, *self._write_symbol(state, rules, symbol)))
         return tokens
+
+    def _write_symbol(self, state: State, rules: RulesState, symbol: int) -> tuple[State, RulesState]:
+        text, symbols = (bytes([symbol - 1]), ()) if symbol < END_STRING else (b"", (symbol,))
+        return state.step(symbol), self._write(state, rules, text, symbols)
+
+    def refused_like(self, token: int) -> np.ndarray:
+        """Return the tokens, int64 (n,), that are refused because they start like `token`, which is one of them.
+
+        `token` is one that the schema allows and the rules refuse.
+        """
+        step = self._history[-1]
+        node, state, rules = self._masks.root, step.state, step.rules
+        for symbol in () if step.pending else self._bpe.symbols_of[token]:
+            node = node[symbol]
+            try:
+                state, rules = self._write_symbol(state, rules, symbol)
+            except Fault:
+                return self._masks.tokens_below(node)
+        return np.array([token])
 
     def closing_tokens(self) -> list[int]:
         """Return tokens that complete the workflow in a short way, without findings."""

@@ -4,10 +4,10 @@ A state is immutable. It has the containers that are open, the text that is bein
 references are still owed. A symbol is refused if no ending of the workflow could break no rule any more.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import chain, product
+from itertools import product
 from typing import Any, NamedTuple
 
 from tct.state import State
@@ -23,7 +23,7 @@ from .checks import (
     deprecated_command,
     is_script,
 )
-from .endings import open_expression, text_endings
+from .endings import HOPELESS, open_expression, text_endings
 from .places import ROOT, Place
 from .scope import PENDING, OpenArray, OpenObject, Path, Workflow
 from .templates import CLOSE, OPEN, check_text
@@ -309,45 +309,50 @@ class RulesState:
         """Return a rest of a free text, with which it breaks no rule, or None."""
         start = open_expression(self.text, self.checked)
         tail = self.text[len(self.text) if start is None else start :]
-        for ending in text_endings(tail or self.text, self.place.template, self.spot().contexts):
-            try:
-                self._check_part(tail + ending if start is not None else self.text[self.checked :] + ending)
-            except Fault:
-                continue
-            if self.text + ending or self.place.template.may_be_empty:
-                return ending
-        return None
 
-    def endings(self) -> Iterator[str]:
-        """Yield proposals for the rest of what is being written."""
+        def check(ending: str) -> None:
+            self._check_part(tail + ending if start is not None else self.text[self.checked :] + ending)
+            if not (self.text + ending or self.place.template.may_be_empty):
+                raise Fault("empty-value", "the text is empty")
+
+        return first_ending(text_endings(tail or self.text, self.place.template, self.spot().contexts), check)
+
+    def endings(self) -> Iterator[Iterable[str]]:
+        """Yield groups of proposals for the rest of what is being written (see endings.py)."""
         if self.kind == "key":
             yield from self._key_endings()
         elif self.kind == "number":
-            yield from NUMBER_ENDINGS
-            yield from (text[len(self.text) :] for text in self._known_texts() if text.startswith(self.text))
+            yield NUMBER_ENDINGS
+            yield self._known_rests()
         else:
             yield from self._text_endings()
 
-    def _text_endings(self) -> Iterator[str]:
+    def _text_endings(self) -> Iterator[Iterable[str]]:
         place = self.place
-        yield from (text[len(self.text) :] for text in self._known_texts() if text.startswith(self.text))
-        if place.format and not (OPEN in self.text and place.template.contexts) and place.format.start.match(self.text):
-            yield from place.format.endings(self.text)
+        is_template = place.template.contexts and OPEN in self.text
+        yield self._known_rests()
+        if place.format and not is_template and place.format.start.match(self.text):
+            yield place.format.endings(self.text)
         if not place.format or place.template.contexts:
             yield from text_endings(self.text, place.template, self.spot().contexts)
-        if not place.format:
-            yield from ("b", "aa", "ab", "a1", "1", "true", "0")
+        if not (place.format or is_template):
+            yield ("b", "aa", "ab", "a1", "1", "true", "0")
 
-    def _key_endings(self) -> Iterator[str]:
+    def _key_endings(self) -> Iterator[Iterable[str]]:
         place = self.frames[-1].place
-        yield from (key[len(self.text) :] for key in place.members or () if key.startswith(self.text))
+        yield [key[len(self.text) :] for key in place.members or () if key.startswith(self.text)]
         if place.others and (place.key is None or place.key.start.match(self.text)):
-            yield from KEY_ENDINGS
+            if OPEN not in self.text:
+                yield KEY_ENDINGS
             if OPEN[:1] in self.text and place.others.template:
                 path = self.path
                 yield from text_endings(
                     self.text, place.others.template, lambda name: self.workflow.context(name, path)
                 )
+
+    def _known_rests(self) -> list[str]:
+        """Return rests of the texts that neighbours of the place suggest."""
+        return [text[len(self.text) :] for text in self._known_texts() if text.startswith(self.text)]
 
     def _known_texts(self) -> Iterator[str]:
         """Yield texts that neighbours of the place suggest."""
@@ -367,14 +372,14 @@ class RulesState:
         `schema` is the state of the schema, which must accept the rest, too.
         """
         for rest in rests_of_character(self.rest):
-            text = self.text + (self.rest + rest).decode()
-            for ending in replace(self, text=text, rest=b"").endings():
+            state = replace(self, text=self.text + (self.rest + rest).decode(), rest=b"")
+
+            def check(ending: str) -> None:
                 if not _accepts(schema, rest + ending.encode(), self.kind):
-                    continue
-                try:
-                    self._end(text + ending)
-                except (Fault, ValueError):
-                    continue
+                    raise Fault("schema", "not allowed by the schema")
+                self._end(state.text + ending)
+
+            if (ending := first_ending(state.endings(), check)) is not None:
                 return rest + ending.encode()
         return None
 
@@ -392,20 +397,46 @@ class RulesState:
         return self.end_scalar(number_of(whole) if self.kind == "number" else whole)
 
 
-CONTINUATION = (0x80, 0xA0, 0x90, 0xBF)
 SETTLING = frozenset(["needs", "strategy", "outputs", "uses"])
 
 
-def rests_of_character(start: bytes) -> Iterator[bytes]:
-    """Yield bytes that complete a character of UTF-8 which starts so; nothing if it is empty."""
-    for rest in (
-        [b""] if not start else map(bytes, chain.from_iterable(product(CONTINUATION, repeat=n) for n in (1, 2, 3)))
-    ):
-        try:
-            (start + rest).decode()
-        except UnicodeDecodeError:
-            continue
-        yield rest
+def first_ending(groups: Iterable[Iterable[str]], check: Callable[[str], Any]) -> str | None:
+    """Return the first ending that `check` does not refuse by a ValueError, such as Fault."""
+    for endings in groups:
+        for ending in endings:
+            try:
+                check(ending)
+                return ending
+            except ValueError as error:
+                if getattr(error, "rule", "") in HOPELESS:
+                    break
+    return None
+
+
+def rests_of_character(start: bytes) -> Iterable[bytes]:
+    """Return bytes that complete a character of UTF-8 which starts so; nothing if it is empty.
+
+    These are the rests of the first and of the last such character, and of a blank: no rule takes only others.
+    """
+    if not start:
+        return [b""]
+    for n in 1, 2, 3:
+        characters = [start + bytes(rest) for rest in product(CONTINUATION, repeat=n)]
+        if characters := [character for character in characters if _is_utf8(character)]:
+            blank = next((character for character in characters if character.decode().isspace()), characters[0])
+            return [character[len(start) :] for character in dict.fromkeys([blank, characters[0], characters[-1]])]
+    return []
+
+
+CONTINUATION = (0x80, 0x90, 0x9F, 0xA0, 0xBF)
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def number_of(text: str) -> int | float:

@@ -138,6 +138,9 @@ def of_literal(value: Any) -> Type:
 # functions
 
 
+MAX_ARGUMENTS = 255
+
+
 @dataclass(frozen=True)
 class Function:
     """A function: each signature is a tuple of parameters. If it repeats, so does the last parameter."""
@@ -146,11 +149,14 @@ class Function:
     returns: Type
     signatures: tuple[tuple[Type, ...], ...]
     repeats: bool = False
-    max_arguments: int = 255
 
     @property
     def min_arguments(self) -> int:
         return min(map(len, self.signatures))
+
+    @property
+    def max_arguments(self) -> int:
+        return MAX_ARGUMENTS if self.repeats else max(map(len, self.signatures))
 
     def accepts(self, arguments: list[Type]) -> str:
         """Return why the arguments do not fit, or an empty string."""
