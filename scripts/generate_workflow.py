@@ -103,7 +103,9 @@ def parse_arguments(argv):
     max_tokens = "maximum new tokens; an unfinished sample gets the shortest ending, or with BPE is cut (default 1024)"
     add("--max_tokens", type=int, default=1024, metavar="N", help=max_tokens)
     rules = "github: without findings of GitHub's parser and actionlint; schema: only schema-valid (default github)"
-    add("--rules", choices=tct.RULES, default="github", help=rules)
+    add("--rules", choices=("github", "schema"), default="github", help=rules)
+    known = "only actions and inputs that three owners of the corpus use, and runners that GitHub hosts"
+    add("--known_actions", action="store_true", help=known)
     add("--strict", action="store_true", help="refuse a prompt that breaks a rule (default: continue by the schema)")
     add(
         "--no_constraint", action="store_true", help="sample from the raw model, valid or not (BPE: without llguidance)"
@@ -188,16 +190,20 @@ def check_prompt(prompt: str | dict, what: str):
 
 
 def choose_rules(args, prompt: str | dict | None) -> str:
-    """Return --rules, or "schema" if the prompt breaks a rule of GitHub already. ValueError if --strict is given."""
-    if args.rules == "schema" or args.no_constraint or not prompt:
-        return args.rules
-    fault = tct.matcher("github").fault(tct.encode_prefix(prompt))
-    if not fault:
-        return args.rules
-    if args.strict:
-        raise ValueError(f"the prompt breaks a rule of GitHub: {fault}")
-    print(f"the prompt breaks a rule of GitHub: {fault}; continuing by the schema alone", file=sys.stderr)
-    return "schema"
+    """Return the strictest rules up to those of the flags that the prompt does not break. ValueError with --strict."""
+    if args.known_actions and (args.rules == "schema" or args.no_constraint):
+        raise ValueError("--known_actions needs --rules github")
+    rules = "known" if args.known_actions else args.rules
+    while prompt and rules != "schema" and not args.no_constraint:
+        fault = tct.matcher(rules).fault(tct.encode_prefix(prompt))
+        if not fault:
+            break
+        if args.strict:
+            raise ValueError(f"the prompt breaks a rule: {fault}")
+        rules = tct.RULES[tct.RULES.index(rules) - 1]
+        weaker = "the rules of GitHub, with any actions" if rules == "github" else "the schema alone"
+        print(f"the prompt breaks a rule: {fault}; continuing by {weaker}", file=sys.stderr)
+    return rules
 
 
 def is_complete(text: str) -> bool:

@@ -17,7 +17,6 @@ from script_tools.cli import ArgumentParser, cli_errors, print0
 from script_tools.files import refuse_to_replace, write_atomic
 from script_tools.tables import columns
 from scripts.generate_workflow import add_sampling_flags
-from tct_github_workflow import RULES
 from workflow_eval.report import FIGURES, completion_rows, held_out_rows, metric_rows, write_report
 
 FILES = ("eval.json", "timing.json", "report.md", "report.html", *FIGURES)
@@ -90,7 +89,7 @@ def parse_arguments(argv):
     add_sampling_flags(add, temperature=1.0)
     add("--no_constraint", action="store_true", help="generate without the schema's constraint; samples may be invalid")
     rules = "github also samples by the schema alone, and compares the two (default github)"
-    add("--rules", choices=RULES, default="github", help=rules)
+    add("--rules", choices=("github", "schema"), default="github", help=rules)
     count("--device_batch_size", 16, "contexts scored, and samples generated, at a time (default 16)")
     add("--seed", type=int, default=0, help="random seed; equal seeds give equal results (default 0)")
     add("--device", default="auto", help="cpu, cuda, mps (default: the best available)")

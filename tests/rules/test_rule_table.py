@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import tct_github_workflow
-from tct_github_workflow.rules import RULES, check, example
+from tct_github_workflow.rules import KNOWN_RULES, RULES, check, example
 from workflow_synth.compose import compose_workflows
 
 PACKAGE = Path(tct_github_workflow.__file__).parent / "rules"
@@ -15,20 +15,20 @@ OF_GENERATION = {"schema", "no-ending"}  # why a state refuses to continue a tex
 
 
 def raised() -> set[str]:
-    """Return the names of rules that the package uses: the first arguments of Fault, Format and _pattern."""
+    """Return the names of rules that the package uses: the first arguments of Fault, Format, _pattern and one_of."""
     calls = [node for path in PACKAGE.glob("*.py") for node in ast.walk(ast.parse(path.read_text()))]
     return {
         call.args[0].value
         for call in calls
         if isinstance(call, ast.Call)
-        and getattr(call.func, "id", "") in ("Fault", "Format", "_pattern")
+        and getattr(call.func, "id", "") in ("Fault", "Format", "_pattern", "one_of")
         and call.args
         and isinstance(call.args[0], ast.Constant)
     }
 
 
 def test_the_table_has_every_rule():
-    assert raised() - OF_GENERATION == RULES.keys()
+    assert raised() - OF_GENERATION == RULES.keys() | KNOWN_RULES.keys()
 
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
@@ -41,7 +41,16 @@ def test_failing_examples_break_their_rule_only(rule, text):
     assert [finding.rule for finding in check(example(text))] == [rule.name]
 
 
-@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+@pytest.mark.parametrize("rule", KNOWN_RULES.values(), ids=KNOWN_RULES)
+def test_only_known_actions(rule):
+    for text in rule.passes:
+        assert check(example(text), known_actions=True) == []
+    for text in rule.fails:
+        assert check(example(text)) == []
+        assert [finding.rule for finding in check(example(text), known_actions=True)] == [rule.name]
+
+
+@pytest.mark.parametrize("rule", [*RULES.values(), *KNOWN_RULES.values()], ids=[*RULES, *KNOWN_RULES])
 def test_every_rule_is_described(rule):
     assert rule.fails and rule.page.startswith("https://docs.github.com/en/actions/")
     assert re.fullmatch(r"[A-Z`].*[^.]\.", rule.says) and re.fullmatch("[a-z]+(-[a-z]+)*", rule.name)

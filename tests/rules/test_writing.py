@@ -121,6 +121,10 @@ REFUSED = [  # a workflow that is complete up to its last value, which the rules
     {"on": "push", "jobs": {"a": {**JOB, "timeout-minutes": 0}}},
     {"on": "push", "jobs": {"a": {"runs-on": "", "steps": [{"run": "make"}]}}},
     {"on": "push", "env": {"A B": "1"}, "jobs": {"a": JOB}},
+    {"on": "push", "env": {"A}} ${{ github.sha }}": "1"}, "jobs": {"a": JOB}},  # actionlint sees no expression
+    {"on": "push", "env": "\x1f${{ fromJSON('{}') }}", "jobs": {"a": JOB}},
+    {"on": {"push": {"paths": ["a\0"]}}, "jobs": {"a": JOB}},
+    {"on": "push", "jobs": {"a": {**JOB, "container": {"image": "a", "env": "${{ secrets }}"}}}},
 ]
 
 
@@ -154,6 +158,30 @@ def test_a_prompt_that_breaks_a_rule_is_named():
     assert tct.matcher("schema").accept_prefix(prefix)
 
 
-def test_rules_have_two_names():
-    with pytest.raises(ValueError, match="rules must be github or schema, not 'none'"):
+def test_a_prompt_may_be_cut_in_a_text_that_follows_structure():
+    prefix, matcher = (
+        tct.encode_prefix("jobs:\n  a:\n    steps:\n      - with:\n          node-ve"),
+        tct.matcher("github"),
+    )
+    assert matcher.accept_prefix(prefix)
+    close(prefix[: prefix.n_stable], matcher)
+
+
+def test_what_is_refused_with_a_token_is_refused():
+    n_refused = 0
+    for seed in range(12):
+        _, matcher = walk(seed, 20)
+        mask = matcher.allocate_token_bitmask()
+        matcher.fill_candidate_bitmask(mask)
+        candidates = np.random.default_rng(seed).permutation(allowed_tokens(mask[0]))[:40]
+        for token in map(int, candidates):
+            if not matcher.validate_tokens([token]):
+                like = matcher.refused_like(token)
+                assert token in like and not any(matcher.validate_tokens([int(other)]) for other in like[:20])
+                n_refused += 1
+    assert n_refused > 10
+
+
+def test_rules_have_three_names():
+    with pytest.raises(ValueError, match="rules must be schema or github or known, not 'none'"):
         tct.matcher("none")

@@ -6,6 +6,6 @@ jobs.a.steps.0.run: there is no property 'b' in `steps.b.outcome` [undefined-pro
 """
 
 from .checking import Finding, check
-from .table import RULES, Rule, example
+from .table import KNOWN_RULES, RULES, Rule, example
 
-__all__ = ["RULES", "Finding", "Rule", "check", "example"]
+__all__ = ["KNOWN_RULES", "RULES", "Finding", "Rule", "check", "example"]

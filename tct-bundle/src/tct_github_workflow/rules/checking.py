@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .checks import Spot, check_container, check_key, check_kind, check_scalar, kind_of
-from .places import ROOT, Place
+from .places import ROOT, Place, known_root
 from .scope import Path, Workflow
 from .types import Fault
 
@@ -27,9 +27,13 @@ class Finding:
         return f"{self.place}: {self.message} [{self.rule}]"
 
 
-def check(workflow: Any) -> list[Finding]:
-    """Return what breaks the rules in a workflow that has been read. It need not be schema-valid."""
-    return list(_value(Workflow(workflow), workflow, ROOT, ()))
+def check(workflow: Any, known_actions: bool = False) -> list[Finding]:
+    """Return what breaks the rules in a workflow that has been read. It need not be schema-valid.
+
+    With `known_actions`, also what is not in the table of known.py.
+    """
+    root = known_root() if known_actions else ROOT
+    return list(_value(Workflow(workflow), workflow, root, ()))
 
 
 def _value(workflow: Workflow, value: Any, place: Place, path: Path) -> Iterator[Finding]:

@@ -15,7 +15,7 @@ from tct.json_text import compact
 from .formats import VARIABLE, platform_of, shell_fault
 from .places import Place
 from .scope import FLOAT, OpenArray, OpenObject, Path, Workflow, is_complete, items, may_come, members
-from .templates import OPEN, check_text
+from .templates import OPEN, check_text, has_expression
 from .types import Fault, Promise
 
 MAX_INPUTS = 10  # of workflow_dispatch; GitHub has raised it to 25, but actionlint 1.7.7 refuses more than 10
@@ -95,7 +95,7 @@ def check_string(spot: Spot, value: str) -> Promises:
     place, template = spot.place, spot.place.template
     if not (value or template.may_be_empty):
         raise Fault("empty-value", "the text is empty")
-    if place.format and not (OPEN in value and template.contexts):
+    if place.format and not (has_expression(value) and template.contexts):
         if fault := place.format.fault(value):
             raise Fault(place.format.rule, fault)
     promises = check_text(value, template, spot.contexts, is_script=is_script(spot))
@@ -127,10 +127,10 @@ def check_key(spot: Spot, key: str, siblings: Iterable[str]) -> Promises:
         is_fixed = False
         if not key:
             raise Fault("empty-value", "the key is empty")
+        if place.key and not has_expression(key) and (fault := place.key.fault(key)):
+            raise Fault(place.key.rule, fault)
         if OPEN in key:
             return check_key_expression(spot, key)
-        if place.key and (fault := place.key.fault(key)):
-            raise Fault(place.key.rule, fault)
     if not is_fixed and key.lower() in map(str.lower, siblings):
         raise Fault("duplicate-key", f"{key!r} is there already: upper and lower case make no difference")
     return set()
@@ -268,6 +268,15 @@ def step_kind(spot: Spot, value: dict) -> None:
     _one_kind(value, kinds, {"a script": ("run",), "an action": ("uses",)})
 
 
+@container_at("jobs.*.steps.*")
+def known_inputs(spot: Spot, value: dict) -> None:
+    """Check that the action of a step takes the inputs that it gets, if only known actions are allowed."""
+    if spot.place.known and isinstance(given := value.get("with"), dict):
+        uses = value.get("uses")
+        if fault := spot.place.known.fault(uses if isinstance(uses, str) else None, given):
+            raise Fault("known-input", fault)
+
+
 @scalar_at("jobs.*.steps.*.id")
 def distinct_ids(spot: Spot, value: str) -> None:
     for step in spot.job["steps"][: spot.path[3]]:
@@ -311,7 +320,7 @@ def shells_of_job(spot: Spot, value: dict) -> None:
     shells = [members(members(value.get("defaults")).get("run")).get("shell")]
     shells += [members(step).get("shell") for step in items(value.get("steps"))]
     for shell in shells:
-        if not isinstance(shell, str) or OPEN in shell or shell_fault(shell):
+        if not isinstance(shell, str) or has_expression(shell) or shell_fault(shell):
             continue  # the check of its form has found that no runner has it
         if fault := shell_fault(shell, platform):
             raise Fault("shell", fault)
@@ -376,7 +385,7 @@ def call_input(spot: Spot, value: dict) -> None:
     if "default" not in value or not is_complete(value["default"]):
         return
     default, type = value["default"], value.get("type")
-    if not may_come(value, "type") and not (isinstance(default, str) and OPEN in default):
+    if not may_come(value, "type") and not (isinstance(default, str) and has_expression(default)):
         _check_default(type, default)
 
 
@@ -391,7 +400,7 @@ def text_of(value: Any) -> str:
 
 def _contains(value: Any, part: Any) -> bool:
     """Does a value of a row have all that a value of `exclude` has, or may it still turn out so?"""
-    if not is_complete(part) and not isinstance(part, (dict, list)) or isinstance(part, str) and OPEN in part:
+    if not is_complete(part) and not isinstance(part, (dict, list)) or isinstance(part, str) and has_expression(part):
         return True
     if isinstance(value, dict):
         return isinstance(part, dict) and all(
@@ -404,7 +413,7 @@ def _contains(value: Any, part: Any) -> bool:
             return False
         fits = len(part) <= len(value) if isinstance(part, OpenArray) else len(part) == len(value)
         return fits and all(map(_contains, value, part))
-    if isinstance(value, str) and OPEN in value:
+    if isinstance(value, str) and has_expression(value):
         return True
     return not isinstance(part, (dict, list)) and text_of(value) == text_of(part)
 

@@ -184,7 +184,7 @@ class Closer:
             if key not in frame.members:
                 yield from ((key, value) for value in self._values(place.members[key]))
         if place.others:
-            for key in ("a", "b", "c", "_a", "d"):
+            for key in place.key and place.key.words or ("a", "b", "c", "_a", "d"):
                 yield from ((key, value) for value in self._values(place.others))
         for key, child in (place.members or {}).items():
             yield key, shortest(child)
@@ -222,7 +222,7 @@ class Closer:
             if "runs-on" not in given:
                 yield from (("runs-on", value) for value in self._runners())
             yield "steps", self._steps_value()
-        yield "uses", "./a.yml"
+        yield "uses", self.rules.frames[-1].place.members["uses"].shortest
 
     def _steps_value(self) -> list[dict[str, Any]]:
         return [{"id": name, **STEP} for name in self._owed("steps", self.rules.path[1]) if name != "*"] or [
@@ -235,7 +235,9 @@ class Closer:
         yield STEP
 
     def _step(self, given: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-        yield from (("run", "true"), ("uses", "a/a@v1"))
+        yield "run", "true"
+        uses = self.rules.frames[-1].place.members["uses"]
+        yield from (("uses", value) for value in uses.format.words or [uses.shortest])
 
     def _runners(self) -> Iterator[Any]:
         yield from ("ubuntu-latest", "windows-latest", "self-hosted")
@@ -401,5 +403,6 @@ def shortest_object(place: Place) -> dict[str, Any]:
     value = {key: shortest(place.members[key]) for key in place.required}
     if value or place.may_be_empty:
         return value
-    key, child = next(iter(place.members.items())) if place.members else ("a", place.others)
+    others = place.key.words[0] if place.key and place.key.words else "a"
+    key, child = next(iter(place.members.items())) if place.members else (others, place.others)
     return {key: shortest(child)}

@@ -193,6 +193,7 @@ def word_endings(word: str, kind: str, before: tuple[Token, ...], contexts: Cont
         yield from string_endings(word, cut.within, contexts)
     elif kind == "number":
         yield "1" if PARTIAL_NUMBER.match(word) else ""
+        yield ".1"  # an integer that is too large
     elif word:
         yield from name_endings(word)
     else:

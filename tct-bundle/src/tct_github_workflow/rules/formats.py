@@ -4,7 +4,7 @@ A format checks a complete text, and proposes how a text that is cut anywhere ma
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 
@@ -22,6 +22,20 @@ class Format:
     fault: Callable[[str], str]
     endings: Callable[[str], Iterator[str]]
     start: re.Pattern = re.compile(r"(?s).*\Z")
+    words: Sequence[str] = ()  # all texts of the form, if they are few
+
+
+def one_of(rule: str, words: Sequence[str], message: str) -> Format:
+    """Return the format of some words. `message` is what a finding says after the text."""
+
+    def fault(text: str) -> str:
+        return "" if text in known else f"{text!r} {message}"
+
+    def endings(start: str) -> Iterator[str]:
+        return (word[len(start) :] for word in words if word.startswith(start))
+
+    known = frozenset(words)
+    return Format(rule, fault, endings, words=words)
 
 
 def _pattern(rule: str, pattern: str, message: str, *endings: str) -> Format:
@@ -226,8 +240,8 @@ def glob_fault(text: str, is_ref: bool) -> str:
 
     https://docs.github.com/en/actions/reference/workflows-and-actions/workflow-syntax#filter-pattern-cheat-sheet
     """
-    if not text:
-        return "the pattern is empty"
+    if not text or "\0" in text:
+        return f"the pattern {text!r} is empty, or has the character '\\0'"
     if not is_ref and (text != text.strip() or re.match(r"!?\.\.?(/|\Z)", text)):
         return f"the path {text!r} starts with ./ or has blanks around it"
     if is_ref and (text[0] == "/" or text[-1] in "/." and not text.endswith(("\\/", "\\."))):

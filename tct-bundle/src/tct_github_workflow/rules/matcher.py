@@ -6,12 +6,13 @@ from typing import NamedTuple
 import numpy as np
 
 from script_tools.bitmask import allowed_tokens
-from tct.matcher import Matcher, Pending, Prefix
+from tct.matcher import Matcher, Pending, Prefix, Vocabulary
 from tct.state import State
 from tct.symbols import END_NUMBER, END_STRING
 
 from .closing import closing_symbols
 from .following import implied, write_symbol, write_text
+from .places import ROOT, Place
 from .state import RulesState
 from .types import Fault
 
@@ -32,9 +33,13 @@ class RulesMatcher(Matcher):
     (`refused_like`). The distribution is the same.
     """
 
+    def __init__(self, vocabulary: Vocabulary, root: Place = ROOT):
+        self._root = root
+        super().__init__(vocabulary)
+
     def _start(self) -> RulesStep:
         step = super()._start()
-        return RulesStep(*step, implied(RulesState(), step.state))
+        return RulesStep(*step, implied(RulesState(root_place=self._root), step.state))
 
     def _after(self, step: RulesStep, token: int) -> RulesStep | None:
         then = super()._after(step, token)
@@ -133,11 +138,16 @@ class RulesMatcher(Matcher):
         return self._bpe.tokens_of_symbols([*symbols, *closing_symbols(state, rules, self._vocabulary.machine.symbols)])
 
     def _run_pending(self, step: RulesStep, symbols: tuple[int, ...]) -> tuple[State, RulesState]:
-        n_text = next((index for index, symbol in enumerate(symbols) if symbol >= END_STRING), len(symbols))
-        text = bytes(symbol - 1 for symbol in symbols[:n_text])
-        rules, state = self._write(step.state, step.rules, text, symbols[n_text:]), step.state
-        for symbol in symbols:
-            state = state.step(symbol)
+        """Return the states after symbols. Raises Fault."""
+        state, rules, at = step.state, step.rules, 0
+        while at < len(symbols):
+            end_of_text = next((i for i in range(at, len(symbols)) if symbols[i] >= END_STRING), len(symbols))
+            end = next((i for i in range(end_of_text, len(symbols)) if symbols[i] < END_STRING), len(symbols))
+            text = bytes(symbol - 1 for symbol in symbols[at:end_of_text])
+            rules = self._write(state, rules, text, symbols[end_of_text:end])
+            for symbol in symbols[at:end]:
+                state = state.step(symbol)
+            at = end
         return state, rules
 
     def accept_prefix(self, prefix: Prefix) -> bool:

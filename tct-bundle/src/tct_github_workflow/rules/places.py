@@ -6,9 +6,11 @@ https://docs.github.com/en/actions/reference/workflows-and-actions/contexts#cont
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
-from .formats import ACTION, CRON, IDENTIFIERS, NAME, PATH, REF, SHELL, VARIABLE, WORKFLOW, Format
+from .formats import ACTION, CRON, IDENTIFIERS, NAME, PATH, REF, SHELL, VARIABLE, WORKFLOW, Format, one_of
+from .known import RUNNERS, KnownActions, known_actions
 from .scope import Path
 from .templates import Template
 from .types import STATUS_FUNCTIONS
@@ -38,6 +40,7 @@ class Place:
     is_script: bool = False
     is_value: bool = False  # any JSON value, as in a matrix
     shortest: Any = "a"  # a value that breaks no rule; {} and [] are filled in with what is required
+    known: KnownActions | None = None  # of a step, if only known actions are allowed
     name: str = field(default="", compare=False)  # such as "jobs.*.steps.*.run"
 
     def takes(self, kind: str) -> bool:
@@ -125,15 +128,8 @@ def words(place: Place = WORD) -> Place:
 
 def choice(values: str) -> Place:
     """Return a place for one of some words."""
-    known = values.split()
-
-    def fault(value: str) -> str:
-        return "" if value in known else f"{value!r} is not one of {', '.join(known)}"
-
-    def endings(start: str):
-        return (value[len(start) :] for value in known if value.startswith(start))
-
-    return form(Format("choice", fault, endings), shortest=known[0])
+    words = values.split()
+    return form(one_of("choice", words, f"is not one of {', '.join(words)}"), shortest=words[0])
 
 
 # -- triggers
@@ -264,7 +260,7 @@ IMAGE = text(JOB, empty=False)
 CONTAINER = {
     "image": IMAGE,
     "credentials": CREDENTIALS,
-    "env": env(RUNNER) | expression(RUNNER, "object"),
+    "env": env(RUNNER) | expression(JOB, "object"),
     "ports": list_of(text(JOB, empty=False, also="number"), empty=True),
     "volumes": list_of(text(JOB, empty=False), empty=True),
     "options": text(JOB),
@@ -350,20 +346,45 @@ WORKFLOW_PLACE = object_of(
 )
 
 
-def named(place: Place, name: str = "") -> Place:
-    """Return a tree of places with their names."""
+def named(place: Place, name: str = "", changes: Mapping[str, dict[str, Any]] = {}) -> Place:
+    """Return a tree of places with their names, and with other fields for some names."""
     if place.is_value:
         object.__setattr__(place, "name", "jobs.*.strategy.matrix.value")
         return place
 
     def below(key: str, child: Place | None) -> Place | None:
-        return child and named(child, f"{name}.{key}" if name else key)
+        return child and named(child, f"{name}.{key}" if name else key, changes)
 
-    members = place.members and {key: below(key, child) for key, child in place.members.items()}
-    return replace(place, name=name, members=members, others=below("*", place.others), item=below("*", place.item))
+    fields = {
+        "members": place.members and {key: below(key, child) for key, child in place.members.items()},
+        "others": below("*", place.others),
+        "item": below("*", place.item),
+    }
+    return replace(place, name=name, **(fields | changes.get(name, {})))
 
 
 ROOT = named(WORKFLOW_PLACE)
+
+
+@cache
+def known_root() -> Place:
+    """Return the places of workflows that use only actions, inputs and runners that are known."""
+    known = known_actions()
+    actions = one_of("known-action", known.uses, "is not an action that three owners use")
+    workflows = one_of("known-action", known.workflows, "is not a workflow that three owners call")
+    inputs = one_of("known-input", known.all_inputs, "is not an input that three owners use")
+    runners = {"format": one_of("known-runner", RUNNERS, f"is not one of {', '.join(RUNNERS)}")}
+    changes = {
+        "jobs.*.uses": {"format": workflows, "shortest": known.workflows[0]},
+        "jobs.*.steps.*": {"known": known},
+        "jobs.*.steps.*.uses": {"format": actions, "shortest": min(known.uses, key=len)},
+        "jobs.*.steps.*.with": {"key": inputs},
+        "jobs.*.runs-on": runners,
+        "jobs.*.runs-on.*": runners,
+        "jobs.*.runs-on.labels": runners,
+        "jobs.*.runs-on.labels.*": runners,
+    }
+    return named(WORKFLOW_PLACE, changes=changes)
 
 
 def place_of(path: Path) -> Place | None:

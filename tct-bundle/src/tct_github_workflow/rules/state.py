@@ -24,6 +24,7 @@ from .checks import (
     is_script,
 )
 from .endings import HOPELESS, open_expression, text_endings
+from .formats import VARIABLE
 from .places import ROOT, Place
 from .scope import PENDING, OpenArray, OpenObject, Path, Workflow
 from .templates import CLOSE, OPEN, check_text
@@ -64,6 +65,7 @@ class RulesState:
     promises: frozenset[Promise] = frozenset()  # what the texts that are owing refer to
     assumed: Mapping[str, Type] = field(default_factory=dict)  # types of inputs that are used, but not declared yet
     root: Any = PENDING  # the whole workflow, once it is complete
+    root_place: Place = ROOT
 
     # -- the workflow so far
 
@@ -100,7 +102,7 @@ class RulesState:
     def place(self) -> Place | None:
         """The place of the value that is being written, or comes next."""
         if not self.frames:
-            return ROOT
+            return self.root_place
         frame = self.frames[-1]
         return frame.place.child(frame.key if frame.key is not None else 0)
 
@@ -342,9 +344,11 @@ class RulesState:
         place = self.frames[-1].place
         yield [key[len(self.text) :] for key in place.members or () if key.startswith(self.text)]
         if place.others and (place.key is None or place.key.start.match(self.text)):
-            if OPEN not in self.text:
+            if place.key and place.key.words:
+                yield place.key.endings(self.text)
+            elif OPEN not in self.text:
                 yield KEY_ENDINGS
-            if OPEN[:1] in self.text and place.others.template:
+            if place.key is VARIABLE or OPEN[:1] in self.text and place.others.template:
                 path = self.path
                 yield from text_endings(
                     self.text, place.others.template, lambda name: self.workflow.context(name, path)

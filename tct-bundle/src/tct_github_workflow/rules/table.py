@@ -326,3 +326,31 @@ JOB_RULES = [
 ]
 
 RULES = {rule.name: rule for rule in [*EXPRESSION_RULES, *STRUCTURE_RULES, *FORM_RULES, *JOB_RULES]}
+
+# Rules of `check(workflow, known_actions=True)`, which GitHub does not have.
+KNOWN_RULES = {
+    rule.name: rule
+    for rule in [
+        Rule(
+            "known-action",
+            "`uses` is an action, or a workflow, that at least three owners of the corpus use.",
+            SYNTAX + "#jobsjob_idstepsuses",
+            ("- uses: actions/checkout@v4",),
+            ("- uses: octocat/checkout@v4", "- uses: actions/checkout@v0"),
+        ),
+        Rule(
+            "known-input",
+            "`with` has inputs that at least three owners use with the action.",
+            SYNTAX + "#jobsjob_idstepswith",
+            ("- uses: actions/checkout@v4\n  with: {fetch-depth: 0}",),
+            ("- uses: actions/checkout@v4\n  with: {node-version: 20}",),
+        ),
+        Rule(
+            "known-runner",
+            "`runs-on` is a runner that GitHub hosts, or an expression.",
+            "https://docs.github.com/en/actions/reference/runners/github-hosted-runners",
+            ("jobs: {a: {runs-on: '${{ github.event.x }}', steps: [run: make]}}",),
+            ("jobs: {a: {runs-on: self-hosted, steps: [run: make]}}",),
+        ),
+    ]
+}

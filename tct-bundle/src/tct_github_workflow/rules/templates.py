@@ -24,6 +24,7 @@ OPEN, CLOSE = "${{", "}}"
 # An expression in a text ends at the first `}}` outside of its strings.
 EMBEDDED = re.compile(r"\$\{\{((?:[^'}]|'[^']*'|\}(?!\}))*)\}\}")
 BLANKS = " \t\r\n"
+SPACES = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))  # of Go
 
 Contexts = Callable[[str], Type]
 
@@ -47,6 +48,11 @@ class Template:
         """What the place takes, in words."""
         words = {"object": "an object", "array": "an array", "labels": "a string or an array"}
         return words.get(self.gives, f"a {self.gives}")
+
+
+def has_expression(text: str) -> bool:
+    """Return whether actionlint sees an expression in a text. It does not if there is a `}}` before."""
+    return 0 <= text.find(OPEN) < text.find(CLOSE)
 
 
 EXPECTED = {
@@ -85,8 +91,8 @@ def check_text(text: str, template: Template, contexts: Contexts, is_script: boo
 
 def _check_whole(text: str, template: Template, types: list[Type], sources: list[str]) -> None:
     """Raise Fault if the text around its expressions, or their types, do not fit the place."""
-    whole = text.strip()
-    is_one = whole.startswith(OPEN) and whole.endswith(CLOSE) and text.count(OPEN) == 1
+    whole = text.strip(SPACES)
+    is_one = EMBEDDED.fullmatch(whole) is not None and text.count(OPEN) == 1
     if template.gives == "condition":
         if not is_one or whole != text or text.index(CLOSE) + len(CLOSE) < len(text):
             raise Fault("constant-condition", "text around `${{ }}` makes the condition always true")
