@@ -1,18 +1,19 @@
-"""Measure the speed of generation in tokens per second, by batch size, with and without constraint and cache.
+"""Measure the speed of generation in tokens per second, by batch size, with and without rules and cache.
 
     python -m scripts.bench.generate --checkpoint out/small --output bench.json
     python -m scripts.bench.generate --model_size small --device cpu
 
-All variants take turns in one run, round by round, on the same machine: ours with and without the constraint, ours
-without a cache, and generate() of transformers on a model of the same shape (GPT-NeoX: rotary positions, one MLP of
-4C, untied) in two dtypes, if transformers is installed. The limit is memory bandwidth: a step reads every weight of its
-matrix products, and all keys and values, once.
+All variants take turns in one run, round by round, on the same machine: ours without a constraint and under both kinds
+of rules, ours without a cache, and generate() of transformers on a model of the same shape (GPT-NeoX: rotary positions,
+one MLP of 4C, untied) in two dtypes, if transformers is installed. The limit is memory bandwidth: a step reads every
+weight of its matrix products, and all keys and values, once.
 """
 
 import time
 from pathlib import Path
 from statistics import median
 
+from model_config import PRESET_NAMES
 from nanochat.process import tune_process
 from script_tools.cli import ArgumentParser, cli_errors
 from script_tools.files import write_json
@@ -47,7 +48,7 @@ def parse_arguments(argv):
     parser = ArgumentParser(prog="python -m scripts.bench.generate", description=__doc__.split("\n")[0])
     add = parser.add
     add("--checkpoint", "a file model_NNNNNN.pt or a folder (default: random weights)", metavar="PATH")
-    add("--model_size", "of random weights", "small", choices=("tiny", "small", "medium", "large"))
+    add("--model_size", "of random weights", "small", choices=PRESET_NAMES)
     for flag in ("--previous_token", "--state_embedding", "--state_attention"):
         add(flag, "for random weights: as in scripts.tct_train", False)
     add("--batches", "batch sizes (default: 1 16 64)", [1, 16, 64], type=int, nargs="+")
@@ -92,9 +93,10 @@ def report(batch: int, rounds: dict[str, list[float]], config, rate: float, new_
         result["ways"][name] = {"tokens_per_second": speeds, "share_of_limit": share}
     print(f"\n{columns(rows)}")
     for name in rounds:
-        if name.endswith("constraint"):
-            ratios = [on / off for on, off in zip(rounds[name], rounds[name.removesuffix(", constraint")])]
-            print(f"{name}: {median(ratios):.3f} of the speed without, round by round", flush=True)
+        free, _, rules = name.partition(", rules ")
+        if rules:
+            ratios = [on / off for on, off in zip(rounds[name], rounds[free])]
+            print(f"{name}: {median(ratios):.3f} of the speed without rules, round by round", flush=True)
             result["ways"][name]["of_unconstrained"] = ratios
     return result
 

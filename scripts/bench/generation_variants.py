@@ -54,19 +54,20 @@ def name_of(dtype) -> str:
 
 
 def our_variants(generator: WorkflowGenerator, new_tokens: int, dtype) -> dict[str, Variant]:
-    """Return our generator with and without constraint, and without a cache."""
+    """Return our generator without constraint, under both kinds of rules, and without a cache."""
     name, seeds = f"ours, {name_of(dtype)}", count()
     return {
-        name: with_cache(generator, new_tokens, seeds, constrained=False),
-        f"{name}, constraint": with_cache(generator, new_tokens, seeds, constrained=True),
+        name: with_cache(generator, new_tokens, seeds, None),
+        f"{name}, rules schema": with_cache(generator, new_tokens, seeds, "schema"),
+        f"{name}, rules github": with_cache(generator, new_tokens, seeds, "github"),
         f"{name}, no cache": without_cache(generator.engine.model, new_tokens),
     }
 
 
-def with_cache(generator: WorkflowGenerator, new_tokens: int, seeds, constrained: bool) -> Variant:
-    prompt, factory = generator.language.start(None, None, constrained, rules="schema")
+def with_cache(generator: WorkflowGenerator, new_tokens: int, seeds, rules: str | None) -> Variant:
+    prompt, factory = generator.language.start(None, None, rules is not None, rules or "schema")
     # The raw model needs no monitor, unless it takes schema positions as input.
-    factory = factory if constrained or generator.engine.model.config.n_states else None
+    factory = factory if rules or generator.engine.model.config.n_states else None
 
     def run(batch: int) -> int:
         # max_tokens leaves room, because closing a document is not what is measured.

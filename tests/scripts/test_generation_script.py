@@ -256,8 +256,9 @@ def test_the_benchmark_measures_recommended_models(recommended, tmp_path, monkey
         ]
     )
     one, two = json.loads((tmp_path / "bench.json").read_text())["results"]
-    assert list(one["ways"]) == ["ours, float32", "ours, float32, constraint", "ours, float32, no cache"]
-    assert list(two["ways"]) == ["ours, float32", "ours, float32, constraint"]
+    ways = ["ours, float32", "ours, float32, rules schema", "ours, float32, rules github"]
+    assert list(one["ways"]) == [*ways, "ours, float32, no cache"]
+    assert list(two["ways"]) == ways
 
 
 # -----------------------------------------------------------------------------

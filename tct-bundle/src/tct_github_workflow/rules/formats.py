@@ -194,38 +194,29 @@ def _cron_field(field: str, name: str, least: int, greatest: int, names: dict[st
     return selected
 
 
+FIELD_RESTS = ["", "*", *"0123456789", "/5", "/15", "/30", "/59", "0/5", "-1", "12", "15", "23", "30", "31", "59"]
+LATER_FIELDS = ["0 1 1 *".split(), "* * * *".split(), "0 * * 1".split()]  # after the minute
+
+
 def _cron_endings(text: str) -> Iterator[str]:
-    n_fields = len(text.split())
-    rests = [
-        name[len(part) :]
-        for name in (*MONTHS, *DAYS)
-        if (part := re.search(r"[A-Za-z]*\Z", text)[0].lower()) and name.startswith(part)
-    ]
-    for rest in (
-        "",
-        *rests,
-        *map(str, range(10)),
-        "/5",
-        "/15",
-        "/30",
-        "/59",
-        "5",
-        "15",
-        "30",
-        "0/5",
-        "-1",
-        "59",
-        "23",
-        "31",
-        "12",
-    ):
-        for tail in (" 0 1 1 *", " * * * *", " 0 * * 1"):
-            missing = tail.split()[max(n_fields - 1, 0) :] if n_fields else ["0", *tail.split()]
-            yield rest + "".join(f" {field}" for field in missing)
-            yield rest + " ".join(missing)
-            yield rest + " ".join(tail.split()[max(n_fields - 1, 0) :])
-            if missing:
-                yield rest + " ".join(missing[1:])
+    *whole, cut = text.split(" ")
+    whole = [field for field in whole if field]
+    if len(whole) > 4 or not all(map(_is_cron_field, whole, FIELDS)):
+        return
+    of = FIELDS[len(whole)]
+    word = re.search(r"[A-Za-z]*\Z", cut)[0].lower()
+    names = [name[len(word) :] for name in of[-1] if name.startswith(word)]
+    for rest in (*FIELD_RESTS, *names):
+        if _is_cron_field(cut + rest, of):
+            for later in LATER_FIELDS:
+                yield " ".join([rest, *later[len(whole) :]])
+
+
+def _is_cron_field(field: str, of: tuple) -> bool:
+    try:
+        return bool(_cron_field(field, *of))
+    except ValueError:
+        return False
 
 
 CRON = Format("cron", cron_fault, _cron_endings, re.compile(r"[0-9*A-Za-z][0-9A-Za-z*/, -]*\Z"))
