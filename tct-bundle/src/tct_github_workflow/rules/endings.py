@@ -10,7 +10,7 @@ Proposals come in groups. If one of a group breaks a rule of HOPELESS, all of th
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from itertools import product
 
@@ -166,17 +166,25 @@ class CutParser(Parser):
         return super().primary()
 
 
+@lru_cache(maxsize=64)
+def cut_after(before: tuple[Token, ...]) -> Cut | None:
+    """Return what the next word of an expression is, or None if nothing can follow these."""
+    try:
+        CutParser([*before, ("cut", "")]).expression()
+    except Cut as cut:
+        return cut.with_traceback(None)
+    except ExpressionError:
+        return None
+    return Cut(is_operand=False)
+
+
 def word_endings(word: str, kind: str, before: tuple[Token, ...], contexts: Contexts) -> Iterator[str]:
     """Yield proposals for the rest of the word at the cut. With it, the expression ends after an operand."""
     if kind == "operator":
         yield from (f"{'=' if word == '!' else word} {operand}" for operand in OPERANDS)
         return
-    try:
-        CutParser([*before, ("cut", word)]).expression()
-        cut = Cut(is_operand=False)
-    except Cut as found:
-        cut = found
-    except ExpressionError:
+    cut = cut_after(before)
+    if cut is None:
         return
     function, index = cut.within or ("", 0)
     if not cut.is_operand:  # only an operator, a bracket or the end may follow
@@ -221,6 +229,22 @@ def split_at_cut(source: str) -> tuple[str, str, str | None]:
             return source[:at], rest[0], "number"
         at = match.end()
     return source, "", ""
+
+
+WORD = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_'"
+STARTS = frozenset(WORD + "&|=!<>()[].,*- \t\r\n}")  # what may stand in an expression outside of its strings
+
+
+def is_refused_like(source: str, char: str) -> Callable[[str], bool]:
+    """Return which characters an expression refuses for the same reason as `char`, which it refuses."""
+    before, word, kind = split_at_cut(source)
+    if kind != "string" and char not in STARTS:
+        return lambda other: other not in STARTS
+    words = lex(before) if not word and char in WORD else None
+    cut = words is not None and cut_after(words)
+    if cut and not cut.is_operand:
+        return lambda other: other in WORD
+    return lambda other: other == char
 
 
 def name_endings(word: str) -> Iterator[str]:

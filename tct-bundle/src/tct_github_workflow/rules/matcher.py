@@ -123,11 +123,13 @@ class RulesMatcher(Matcher):
         step = self._history[-1]
         node, state, rules = self._masks.root, step.state, step.rules
         for symbol in () if step.pending else self._bpe.symbols_of[token]:
-            node = node[symbol]
             try:
                 state, rules = self._write_symbol(state, rules, symbol)
             except Fault:
-                return self._masks.tokens_below(node)
+                is_text = rules.kind in ("string", "key") and symbol < END_STRING
+                alike = [byte + 1 for byte in rules.refused_like(symbol - 1)] if is_text else [symbol]
+                return np.concatenate([self._masks.tokens_below(node[other]) for other in alike if other in node])
+            node = node[symbol]
         return np.array([token])
 
     def closing_tokens(self) -> list[int]:

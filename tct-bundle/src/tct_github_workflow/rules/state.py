@@ -23,7 +23,7 @@ from .checks import (
     deprecated_command,
     is_script,
 )
-from .endings import HOPELESS, open_expression, text_endings
+from .endings import HOPELESS, is_refused_like, open_expression, text_endings
 from .formats import VARIABLE
 from .places import ROOT, Place
 from .scope import PENDING, OpenArray, OpenObject, Path, Workflow
@@ -318,6 +318,19 @@ class RulesState:
                 raise Fault("empty-value", "the text is empty")
 
         return first_ending(text_endings(tail or self.text, self.place.template, self.spot().contexts), check)
+
+    def refused_like(self, byte: int) -> list[int]:
+        """Return the next bytes of a text that are refused for the same reason as one."""
+        source = self.text
+        if self.kind != "string" or self.place.template.gives != "condition" or OPEN in source:
+            start = open_expression(source, self.checked)
+            if start is None or self.rest:
+                return [byte]
+            source = source[start + len(OPEN) :]
+        elif OPEN.startswith(source):
+            return [byte]
+        is_alike = is_refused_like(source, chr(byte))
+        return [other for other in range(256) if is_alike(chr(other))]
 
     def endings(self) -> Iterator[Iterable[str]]:
         """Yield groups of proposals for the rest of what is being written (see endings.py)."""
