@@ -100,6 +100,11 @@ OWED = [  # the start of a workflow, and a part of its end
         lambda w: "path" in w["jobs"]["build"]["outputs"],
     ),
     (CHOICE, lambda w: "b" in w["on"]["workflow_dispatch"]["inputs"]["i"]["options"]),
+    (
+        "name: x\nconcurrency: ${{ inputs.who }}\non:\n  workflow_dispatch:\n    inputs: {a: {}}\n"
+        "  workflow_call:\n    inputs:\n      b",
+        lambda w: "who" in w["on"]["workflow_call"]["inputs"],
+    ),
     ("jobs:\n  a:\n    outputs:\n      x: ${{ steps.get.outputs.y }}\n", lambda w: w["jobs"]["a"]["steps"][0]["id"]),
 ]  # fmt: skip
 

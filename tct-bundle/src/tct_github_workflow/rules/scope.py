@@ -178,9 +178,11 @@ class Workflow:
         return Object({**github.properties, "event": Object({"inputs": type}, others=ANY)})
 
     def _inputs(self, job: str | None) -> Type:
-        found, may_grow = [], self.events_may_come
+        found, may_grow = [], False
         for event in ("workflow_call", "workflow_dispatch"):
-            if event in self.events:
+            if event not in self.events:
+                may_grow |= self.events_may_come
+            else:
                 inputs, grows = self._inputs_of(event)
                 found.append(Object({name: self._input_type(event, value) for name, value in inputs.items()}))
                 may_grow |= grows
