@@ -140,7 +140,7 @@ def check_key_expression(spot: Spot, key: str) -> Promises:
     """Check a key with expressions. Only the names of environment variables may have them."""
     if spot.place.key is not VARIABLE:
         raise Fault("expression-place", "expressions are not evaluated in keys")
-    return check_text(key, spot.place.others.template, spot.contexts)
+    return check_text(key, spot.place.key_template, spot.contexts)
 
 
 def check_container(spot: Spot, value: dict | list) -> None:

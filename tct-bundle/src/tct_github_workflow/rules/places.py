@@ -55,6 +55,12 @@ class Place:
             return self.item
         return (self.members or {}).get(key, self.others)
 
+    @property
+    def key_template(self) -> Template | None:
+        """What expressions in keys may use: what one may use that stands for the object, if there may be one."""
+        template = self.others and self.others.template
+        return replace(template, contexts=self.template.contexts) if template and self.template else template
+
     def __or__(self, other: "Place") -> "Place":
         """Return a place that takes the values of both."""
         changed = {
@@ -224,9 +230,8 @@ ON = Place(
     },
     may_be_empty=False,
 )
-EVENT_WORD = choice(" ".join(name for name in ON.members if name not in ("schedule", "workflow_run")))
-LISTED_EVENT = choice(" ".join(sorted(ON.members.keys() - {"schedule", "workflow_run", "repository_dispatch"})))
-ON = ON | EVENT_WORD | list_of(LISTED_EVENT)
+NEED_SETTINGS = ("schedule", "workflow_run", "repository_dispatch")
+ON = ON | words(choice(" ".join(name for name in ON.members if name not in NEED_SETTINGS)))
 
 # -- jobs
 

@@ -361,11 +361,9 @@ class RulesState:
                 yield place.key.endings(self.text)
             elif OPEN not in self.text:
                 yield KEY_ENDINGS
-            if place.key is VARIABLE or OPEN[:1] in self.text and place.others.template:
+            if place.key is VARIABLE or OPEN[:1] in self.text and place.key_template:
                 path = self.path
-                yield from text_endings(
-                    self.text, place.others.template, lambda name: self.workflow.context(name, path)
-                )
+                yield from text_endings(self.text, place.key_template, lambda name: self.workflow.context(name, path))
 
     def _known_rests(self) -> list[str]:
         """Return rests of the texts that neighbours of the place suggest."""
