@@ -4,10 +4,12 @@
     python -m scripts.lint_workflow workflows/ --format json
     python -m scripts.lint_workflow --list
 
-The exit code is 1 if there are findings, and 0 if there are none.
+Findings go to the standard output, and their number to the standard error. The exit code is 1 if there are findings,
+and 0 if there are none.
 """
 
 import json
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -24,14 +26,19 @@ def main(argv=None):
     if args.list:
         print_rules(args.format)
         return
-    n_found = 0
-    for path in find_workflows(args.files):
+    n_found, files = 0, find_workflows(args.files)
+    for path in files:
         problems = lint(read_file(path))
         n_found += len(problems)
         for problem in problems:
             print(as_json(path, problem) if args.format == "json" else f"{path}:{problem}")
+    print(f"{count(len(files), 'file')}, {count(n_found, 'finding') if n_found else 'no findings'}", file=sys.stderr)
     if n_found:
         raise SystemExit(1)
+
+
+def count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def parse_arguments(argv):

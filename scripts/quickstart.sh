@@ -44,9 +44,10 @@ if ! has_step "$iterations"; then
     "${train[@]}" --resume_from_iteration latest
 fi
 
-section "5. Generate 10 workflows. By construction GitHub finds no fault in them"
+section "5. Generate 10 workflows. By construction GitHub finds no fault in them, as the linter confirms"
 python -m scripts.generate_workflow --checkpoint "$out/checkpoints" --num_samples 10 --device cpu \
     --output "$out/samples"
+python -m scripts.lint_workflow "$out/samples"
 
 section "6. Evaluate"
 python -m scripts.tct_eval --checkpoint "$out/checkpoints" --data_dir "$out/prepared" --num_samples 10 --device cpu

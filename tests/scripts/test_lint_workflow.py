@@ -50,7 +50,7 @@ def folder(tmp_path) -> Path:
 
 def test_a_clean_file_has_no_findings(folder):
     result = run(folder / "clean.yml")
-    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "1 file, no findings\n")
 
 
 def test_findings_name_file_line_column_and_rule(folder):
@@ -58,7 +58,7 @@ def test_findings_name_file_line_column_and_rule(folder):
     needs, cut = result.stdout.splitlines()
     assert needs == f"{folder / 'needs.yaml'}:4:5: there is no job 'b' [needs]"
     assert cut.startswith(f"{folder / 'cut.yml'}:2:1: ") and cut.endswith(" [yaml]")
-    assert (result.returncode, result.stderr) == (1, "")
+    assert (result.returncode, result.stderr) == (1, "3 files, 2 findings\n")
 
 
 def test_json_has_one_object_for_each_finding(folder, call):
