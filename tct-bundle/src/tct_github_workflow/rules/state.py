@@ -350,7 +350,7 @@ class RulesState:
             yield place.format.endings(self.text)
         if not place.format or place.template.contexts:
             yield from text_endings(self.text, place.template, self.spot().contexts)
-        if not (place.format or is_template):
+        if not (place.format or is_template or place.template.gives == "condition"):
             yield ("b", "aa", "ab", "a1", "1", "true", "0")
 
     def _key_endings(self) -> Iterator[Iterable[str]]:
