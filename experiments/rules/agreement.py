@@ -3,11 +3,12 @@
     python experiments/rules/agreement.py FOLDER [--judged judged.jsonl]
 
 The verdicts of the two judges are kept in the file --judged, one line per workflow, so that a second run is fast.
-Prints the tables of README.md.
+Prints the tables of README.md, and how many workflows per second each of the three checks.
 """
 
 import json
 import re
+import time
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from workflow_eval.actionlint import find_linter
 from workflow_eval.github_parser import find_parser
 
 BATCH = 100
+N_TIMED = 500  # workflows that are timed
 
 
 @cli_errors
@@ -33,6 +35,7 @@ def main(argv=None):
     judge(args.folder, files, args.judged)
     verdicts = {line["file"]: line for line in map(json.loads, args.judged.open())}
     compare([(verdicts[str(file.relative_to(args.folder))], file) for file in files])
+    compare_speed([file.read_bytes() for file in files[:: max(1, len(files) // N_TIMED)]])
 
 
 def judge(folder: Path, files: list[Path], judged: Path) -> None:
@@ -50,6 +53,30 @@ def judge(folder: Path, files: list[Path], judged: Path) -> None:
                 linted = [[each.line, each.column, each.message, each.kind] for each in found]
                 line = {"file": str(file.relative_to(folder)), "actionlint": linted, "parser": errors}
                 output.write(json.dumps(line) + "\n")
+
+
+def compare_speed(files: list[bytes]) -> None:
+    """Print the workflows per second of each judge. That of `check` is also measured without reading the YAML."""
+    texts = [file.decode("utf-8-sig", "replace") for file in files]
+    values = [value for text in texts if (value := read(text)) is not None]
+    ways = {
+        "check": lambda: list(map(check, values)),
+        "read the YAML and check": lambda: [check(value) for text in texts if (value := read(text)) is not None],
+        "actionlint": lambda: find_linter().lint_all(texts),
+        "the parser": lambda: find_parser()(texts),
+    }
+    for name, run in ways.items():
+        started = time.perf_counter()
+        run()
+        print(f"{name}: {len(texts) / (time.perf_counter() - started):,.0f} workflows per second")
+
+
+def read(text: str):
+    """Return the value of a workflow, or None if it is not YAML."""
+    try:
+        return load_workflow(text)
+    except WorkflowSyntaxError:
+        return None
 
 
 def is_about_data(message: str, kind: str) -> bool:
