@@ -3,6 +3,7 @@
 import gc
 import io
 import json
+import re
 import sys
 from functools import partial
 from types import SimpleNamespace
@@ -318,7 +319,8 @@ def test_the_stress_check_passes_and_detects_faults(recommended, tmp_path, monke
         ]
     )
     report = capsys.readouterr().out
-    assert report.count("6 of 6 schema-valid") == 4 and "longest 300 tokens" in report
+    assert report.count("6 of 6 schema-valid") == 4
+    assert 200 < max(map(int, re.findall(r"longest (\d+) tokens", report))) <= 300
     assert "1 cut as" in report or "1 workflows cut" in report
     assert not check_generation.keeps_json('{"name":"Y"}', '{"name":"X')
     assert not check_generation.keeps_yaml({"name": "Y", "on": "push"}, "name: X\non: push\njobs:\n")
