@@ -275,6 +275,8 @@ class RulesState:
         state = self._with(text=self.text + text, rest=data[len(text.encode()) :])
         if self.kind == "string" and state._is_free():
             return state._with_free_text() if not state.rest else state._with_cut_character()
+        if self.kind == "key" and not state.rest and state._is_free_key():
+            return state
         if state.ending(schema) is None:
             state.refuse()
         return state
@@ -292,6 +294,13 @@ class RulesState:
             and not (place.format or place.is_value or self.frames[0].key == "on")
             and (not checks or checks == [deprecated_command])
         )
+
+    def _is_free_key(self) -> bool:
+        """Can the key certainly be completed? It can in an object with any texts under any names."""
+        place = self.frames[-1].place
+        is_map_of_texts = place.others is not None and place.others.template is not None and not place.others.is_value
+        fits = place.key is None or place.key is VARIABLE and not VARIABLE.fault(self.text)
+        return is_map_of_texts and not place.members and fits and OPEN[0] not in self.text
 
     def _with_cut_character(self) -> "RulesState":
         """Check that a text may go on with one of the characters that start as its last bytes do."""
