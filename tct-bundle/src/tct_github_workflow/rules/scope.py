@@ -361,7 +361,7 @@ class Workflow:
         if isinstance(row, str):
             type = self._type_of_text(row, job)
             return type.element if isinstance(type, Array) else ANY
-        return reduce(merge, (self._value_type(value, job) for value in row)) if row else ANY
+        return reduce(merge, (self._value_type(value, job) for value in items(row))) if items(row) else ANY
 
     def _value_type(self, value: Any, job: str) -> Type:
         """Return the type of a value in a matrix. Its text decides: "1.5" is a number."""
