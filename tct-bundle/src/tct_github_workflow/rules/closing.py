@@ -34,7 +34,7 @@ from .types import NUMBER as A_NUMBER
 STEP = {"run": "true"}
 JOB = {"runs-on": "ubuntu-latest", "steps": [STEP]}
 ANY_VALUE = f"${{{{ {ANYTHING} }}}}"
-SCALARS = ["a", 1, True, None, ANY_VALUE, "b", "1", "aa", 2, 3, 5]
+SCALARS = ["a", 1, True, False, None, ANY_VALUE, "b", "1", "aa", 2, 3, 5]
 
 
 def closing_symbols(schema: State, rules: RulesState, table: SymbolTable) -> list[int]:
