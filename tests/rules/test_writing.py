@@ -163,6 +163,13 @@ def test_a_prompt_that_breaks_a_rule_is_named():
     assert tct.matcher("schema").accept_prefix(prefix)
 
 
+def test_an_index_with_capitals_refers_to_nothing_that_may_come():
+    prefix = tct.encode_prefix("jobs:\n  a:\n    if: inputs['Who'] == 'x'\n    name: a\n")
+    assert not tct.matcher("github").accept_prefix(prefix)
+    prefix = tct.encode_prefix("jobs:\n  a:\n    if: inputs['who'] == 'x'\n    name: a\n")
+    assert tct.matcher("github").accept_prefix(prefix)
+
+
 def test_a_prompt_may_be_cut_in_a_text_that_follows_structure():
     prefix, matcher = (
         tct.encode_prefix("jobs:\n  a:\n    steps:\n      - with:\n          node-ve"),

@@ -323,7 +323,7 @@ class Typing:
             return found
         if type.others is not None:
             return type.others
-        if type.grows and type.grows(name):
+        if type.grows and name == name.lower() and type.grows(name):  # actionlint finds no ['Name']
             self.promises.add((type.owner, name))
             return type.unknown if isinstance(type.unknown, Type) else type.unknown(name)
         known = f": it has {', '.join(sorted(type.properties))}" if type.properties else ""
