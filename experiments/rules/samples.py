@@ -43,7 +43,7 @@ def main(argv=None):
     parser.add("--checkpoint", "of the model (default: random weights of the size tiny)", type=Path, metavar="PATH")
     parser.add("--folder", "real workflows to cut", type=Path)
     parser.add("--count", "number of workflows", 1000)
-    parser.add("--judged", "show only so many of them to the judges (default: all)", type=int, metavar="N")
+    parser.add("--judged", "number of workflows that the judges check (default: all)", type=int, metavar="N")
     parser.add("--temperature", "of the model", 1.0)
     parser.add("--max_tokens", "of a sample", 200)
     parser.add("--seed", "of samples, walks or cuts", 0)

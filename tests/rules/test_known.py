@@ -66,7 +66,7 @@ def test_known_steps_have_no_finding(uses, data):
 
 
 def write_corpus(folder, owners: int) -> None:
-    """Write for each owner what all use, and something of its own."""
+    """Write a workflow for each owner, with the actions that all use and with actions of its own."""
     for owner in range(owners):
         step = {"uses": "octocat/build@v1", "with": {"fast": True, f"own-{owner}": 1}}
         own = [{"uses": f"octocat/own-{owner}@v1"}, {"uses": "./local"}, {"uses": "docker://alpine:3"}]

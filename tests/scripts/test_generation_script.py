@@ -19,6 +19,7 @@ from scripts import generate_workflow
 from scripts.bench import generate as bench_generate
 from scripts.bench import generation_variants
 from scripts.stress import generation as check_generation
+from tct_github_workflow.rules import check
 from tct_github_workflow.workflow_yaml import load_workflow
 from workflow_eval import actionlint
 from workflow_generator import ValidityMonitor, WorkflowGenerator
@@ -47,6 +48,21 @@ def refused(tct_checkpoint, capsys, *flags) -> str:
 
 # -----------------------------------------------------------------------------
 # how they begin
+
+
+def test_known_actions_are_in_every_sample(run):
+    for line in run("--known_actions", "--num_samples", 3, "--format", "jsonl").out.splitlines():
+        assert check(json.loads(line)["workflow"], known_actions=True) == []
+
+
+def test_a_prompt_that_breaks_rules_continues_under_weaker_ones(run, tct_checkpoint, capsys, tmp_path):
+    prompt, flags = tmp_path / "begun.yml", ["--known_actions", "--prompt", tmp_path / "begun.yml"]
+    prompt.write_text("on: push\njobs:\n  a:\n    runs-on: my-runner\n    steps:\n      - name: a")
+    assert "[known-runner]; continuing by the rules of GitHub, with any actions" in run(*flags).err
+    assert "[known-runner]" in refused(tct_checkpoint, capsys, *flags, "--strict")
+    prompt.write_text("on: push\njobs:\n  a:\n    runs-on: ''\n    steps:\n      - name: a")
+    assert "[empty-value]; continuing by the schema alone" in run(*flags).err
+    assert "--known_actions needs" in refused(tct_checkpoint, capsys, "--known_actions", "--rules", "schema")
 
 
 def test_name_events_and_actions_are_in_every_sample(run):

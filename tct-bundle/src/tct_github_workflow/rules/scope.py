@@ -32,9 +32,8 @@ from .types import (
 Path = tuple[str | int, ...]
 
 IDENTIFIER = re.compile(r"(?!__)[A-Za-z_][A-Za-z0-9_-]{0,98}\Z")  # of a job or step
-EXPRESSION = re.compile(
-    r"[^\S\x1c-\x1f]*\$\{\{((?:(?!\$\{\{).)*)\}\}[^\S\x1c-\x1f]*\Z", re.DOTALL
-)  # a text that is one expression
+# A text that is one expression, among what Go takes for blanks.
+EXPRESSION = re.compile(r"[^\S\x1c-\x1f]*\$\{\{((?:(?!\$\{\{).)*)\}\}[^\S\x1c-\x1f]*\Z", re.DOTALL)
 FLOAT = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?\Z|[+-]?(?:inf|infinity)\Z|nan\Z", re.IGNORECASE)
 STRATEGY_CONTEXTS = frozenset(["github", "inputs", "needs", "vars"])
 BUILT_IN_SECRETS = dict.fromkeys(["github_token", "actions_step_debug", "actions_runner_debug"], STRING)
