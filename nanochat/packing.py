@@ -25,11 +25,15 @@ class PackedTrainLoader:
     those of n processes, and the position is independent of the number of ranks.
     """
 
-    def __init__(self, rows, targets, metadata, *, states=None, seed=0, rank=0, world_size=1, device="cpu"):
+    def __init__(
+        self, rows, targets, metadata, *, random_cuts=False, states=None, seed=0, rank=0, world_size=1, device="cpu"
+    ):
+        """random_cuts shows every token once in an epoch, although the rows overlap: see cut_at_random."""
         self.rows, self.states, self.targets, self.pad_token = rows, states, targets, metadata["pad_token"]
         self.context_size = rows.size(1) - 1
-        self.lengths = count_tokens(rows, self.pad_token)  # (R,)
-        self.epoch_targets = int(self.lengths.sum())
+        self.tokens = count_tokens(rows, self.pad_token)  # (R,)
+        self.starts = rows[:, 0].numpy().astype(np.int64) * metadata["stride"] if random_cuts else None  # (R,)
+        self.epoch_targets = int(self._lengths(np.random.default_rng(0)).sum())
         self.seed, self.rank, self.world_size, self.device = seed, rank, world_size, torch.device(device)
         self.drawn = 0  # targets taken by all ranks together since the run began
         self._line = lru_cache(maxsize=2)(self._make_line)  # this epoch and, at its end, the next
@@ -85,18 +89,25 @@ class PackedTrainLoader:
         """Yield (row, start, stop) of each piece of the line from target first to target last of the whole run."""
         while first < last:
             epoch, position = divmod(first, self.epoch_targets)
-            order, ends = self._line(self.seed, epoch)
+            order, ends, lengths = self._line(self.seed, epoch)
             i = np.searchsorted(ends, position, side="right")
             row, end = order[i], ends[i]
-            begin = end - self.lengths[row]
+            begin = end - lengths[row]
             stop = min(end, position + last - first)
             yield int(row), int(position - begin), int(stop - begin)
             first += int(stop - position)
 
     def _make_line(self, seed: int, epoch: int):
-        """Return (order of the rows, their ends in the line), both (R,)."""
-        order = packing_order(self.lengths, self.context_size, np.random.default_rng((seed, epoch)))
-        return order, self.lengths[order].cumsum()
+        """Return (order of the rows shown, their ends in the line), both (S,), and the targets of each row (R,)."""
+        random = np.random.default_rng((seed, epoch))
+        lengths = self._lengths(random)
+        shown = lengths.nonzero()[0]
+        order = shown[packing_order(lengths[shown], self.context_size, random)]
+        return order, lengths[order].cumsum(), lengths
+
+    def _lengths(self, random: np.random.Generator) -> np.ndarray:
+        """Return how many targets an epoch has from each row, int64 (R,)."""
+        return self.tokens if self.starts is None else cut_at_random(self.starts, self.tokens, random)
 
 
 class PackedEvalLoader:
@@ -128,6 +139,27 @@ def count_tokens(rows: torch.Tensor, pad_token: int) -> np.ndarray:
     """Count the tokens in each row (R, C + 1) without position and padding, int64 (R,)."""
     parts = [(part[:, 1:] != pad_token).sum(1) for part in rows.split(65_536)]  # to limit memory
     return torch.cat(parts).numpy()
+
+
+def cut_at_random(starts: np.ndarray, tokens: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Return how many targets to take from the beginning of each window (R,), so that every token is a target once.
+
+    starts (R,) are the places of the windows in their workflows, of which 0 begins a new one; tokens (R,) are their
+    sizes. The first cut of a workflow is after a random window. Further windows follow without overlap, as far as
+    there are windows that begin there; the last window of a workflow is always taken.
+    """
+    lengths = np.zeros_like(tokens)
+    firsts = np.flatnonzero(starts == 0)
+    for first, last in zip(firsts, np.append(firsts[1:], len(starts)) - 1):
+        row = first
+        while row < last:
+            reach = starts[row] + tokens[row]  # the window that begins here, or the one before, is next
+            later = first + np.searchsorted(starts[first : last + 1], reach, side="right") - 1
+            following = random.integers(row + 1, later + 1) if row == first else later
+            lengths[row] = starts[following] - starts[row]
+            row = following
+        lengths[last] = tokens[last]
+    return lengths
 
 
 def packing_order(lengths: np.ndarray, capacity: int, random: np.random.Generator) -> np.ndarray:

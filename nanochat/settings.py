@@ -99,6 +99,11 @@ class TrainSettings:
     state_attention: bool = flag(
         "with --state_embedding: add a learned score of two schema positions to each attention logit", False, fixed=True
     )
+    random_cuts: bool = flag(
+        "cut workflows into other windows in each epoch, each token once; for data with overlapping windows",
+        False,
+        fixed=True,
+    )
     eval_every: int = flag("iterations between validations", 500, least=1)
     eval_windows: int = flag("approximate number of windows per validation; scripts.tct_eval uses all", 128, least=1)
     save_every: int = flag("iterations between checkpoints", 5000, least=1)

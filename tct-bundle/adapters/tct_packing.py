@@ -21,20 +21,22 @@ def packed_data_loader(
     max_files=None,
     max_windows=None,
     with_states=False,
+    random_cuts=False,
     rank=None,
     world_size=None,
 ):
     """Return a loader of packed batches of device_batch_size * context_size targets.
 
     Arguments and errors are those of tct_dataloader.tokenizing_distributed_data_loader, whose padded rows hold the same
-    windows. With states the documents of a batch carry the schema position after each token.
+    windows. With states the documents of a batch carry the schema position after each token. random_cuts is for the
+    training split: each epoch has every token once, in other windows (see nanochat.packing.cut_at_random).
     """
     rows, metadata, share = open_split(context_size, split, data_dir, device, vocab_size, max_files, rank, world_size)
     if with_states:
         share["states"] = load_schema_positions(data_dir, split, metadata)
     targets = device_batch_size * context_size
     if split == "train":
-        return PackedTrainLoader(rows, targets, metadata, seed=seed, **share)
+        return PackedTrainLoader(rows, targets, metadata, random_cuts=random_cuts, seed=seed, **share)
     return PackedEvalLoader(rows, targets, *visited_rows(rows, metadata, max_windows), metadata, **share)
 
 
@@ -50,7 +52,8 @@ def open_training_data(start: Start, process: Process) -> tuple[GPTConfig, Data]
         tokenizer = start.meta["data"]["tokenizer"]
         check_metadata(metadata, settings.data_dir, tokenizer=tokenizer, n_states=config.n_states)
     limits = {"vocab_size": config.vocab_size, "max_files": settings.max_files, "max_windows": settings.eval_windows}
-    options = {"seed": settings.seed, "with_states": settings.state_embedding, **limits, **vars(process.ranks)}
+    windows = {"with_states": settings.state_embedding, "random_cuts": settings.random_cuts}
+    options = {"seed": settings.seed, **windows, **limits, **vars(process.ranks)}
     size = settings.device_batch_size, config.sequence_len
     place = settings.data_dir, process.device
     train, val = (packed_data_loader(*size, split, *place, **options) for split in ("train", "val"))

@@ -77,6 +77,35 @@ def test_every_document_is_the_start_of_a_window(lengths):
             assert counted[first:].all()  # what is ignored was a target before
 
 
+@settings(max_examples=60)
+@given(st.lists(st.integers(1, 5 * C), min_size=1, max_size=8), st.sampled_from([1, 2, 4, 16]), st.integers(0, 2**40))
+def test_random_cuts_show_every_token_once_in_every_epoch(workflows, step, seed):
+    rows, metadata = overlapping_rows(workflows, step), METADATA | {"stride": 1}
+    loader = PackedTrainLoader(rows, sum(workflows), metadata, random_cuts=True, seed=seed)
+    assert loader.epoch_targets == sum(workflows)
+    every_token = list(range(1, sum(workflows) + 1))
+    cuts = set()
+    for _ in range(12):
+        batch = next(loader)
+        assert sorted(targets_of(batch)) == every_token
+        cuts.add(tuple(sorted(batch[2].lengths)))
+    if max(workflows) > 2 * C and step <= 4:
+        assert len(cuts) > 1
+
+
+def overlapping_rows(workflows, step):
+    """Rows of workflows of these lengths with a window at every step; tokens are numbered from 1 on."""
+    rows, begin = [], 0
+    for length in workflows:
+        start = 0
+        while not start or start - step + C < length:
+            tokens = range(begin + start + 1, begin + min(length, start + C) + 1)
+            rows.append([start, *tokens, *[0] * (C - len(tokens))])
+            start += step
+        begin += length
+    return torch.tensor(rows, dtype=torch.int16)
+
+
 def test_each_epoch_and_seed_has_its_own_order():
     lengths = [5] * 40
     orders = {tuple(targets_of(next(loader_of(lengths, 200, seed=seed)))) for seed in range(3)}
