@@ -17,6 +17,7 @@ _GPU = _ALL | {"num_iterations": 50_000, "warmup_iters": 2000, "weight_decay": 0
 _COLUMNS = ("d_model", "n_layers", "n_heads", "device_batch_size", "gradient_accumulation", "learning_rate")
 _ROWS = {
     "tiny": (_CPU, 128, 4, 2, 8, 1, 8e-3),
+    "mini": (_CPU | {"num_iterations": 3000, "weight_decay": 0.2}, 256, 6, 4, 8, 1, 5.6e-3),
     "small": (_GPU, 384, 8, 6, 32, 1, 4e-3),
     "medium": (_GPU, 768, 8, 12, 32, 1, 3e-3),
     "large": (_GPU, 1024, 12, 16, 16, 2, 2.5e-3),

@@ -9,7 +9,7 @@ import torch
 from model_config import PRESET_NAMES, get_config, gpt_fields
 from nanochat.gpt import GPT, GPTConfig
 
-SIZES = {"tiny": 2_883_584, "small": 20_447_232, "medium": 69_206_016, "large": 167_772_160}
+SIZES = {"tiny": 2_883_584, "mini": 8_912_896, "small": 20_447_232, "medium": 69_206_016, "large": 167_772_160}
 
 
 @pytest.mark.parametrize("name", PRESET_NAMES)
@@ -43,7 +43,7 @@ def test_the_caller_may_change_the_dict_it_got():
 
 
 def test_an_unknown_name_is_refused_with_the_known_names():
-    with pytest.raises(ValueError, match="'huge'.*tiny, small, medium, large"):
+    with pytest.raises(ValueError, match="'huge'.*tiny, mini, small, medium, large"):
         get_config("huge")
 
 
