@@ -2,7 +2,7 @@
 
 The meta file carries the checksums of the other two. So a step without a matching meta file does not exist, and a
 crash in the middle of a save costs nothing but that save. The folder best/ next to them has the model of the lowest
-validation loss, without its optimizer.
+validation loss, without its optimizer. `load_model` also reads compact models.
 """
 
 import hashlib
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from nanochat.compact import SUFFIX, load_compact
 from nanochat.gpt import GPT, GPTConfig
 from script_tools.files import write_atomic
 
@@ -102,22 +103,30 @@ def load_checkpoint(checkpoint_dir, step: int, device="cpu"):
 
 
 def load_model(path, device="cpu", step: int | None = None):
-    """Return (model in evaluation mode, meta) from a file model_{step:06d}.pt or a folder.
+    """Return (model in evaluation mode, meta) from a folder, a file model_{step:06d}.pt or a compact model.
 
     The step of a folder is the last one unless it is given. Errors as in load_checkpoint.
     """
-    folder = Path(path).expanduser()
-    if not folder.is_dir():
-        match = TENSOR_FILE.fullmatch(folder.name)
-        if not match or match["kind"] != "model":
-            raise FileNotFoundError(f"{path} is neither a checkpoint folder nor a file model_NNNNNN.pt")
-        folder, step = folder.parent, int(match["step"])
-    if step is None:
-        step = find_last_step(folder)
-    meta = load_meta(folder, step)
+    path = Path(path).expanduser()
+    if path.suffix == SUFFIX:
+        state, meta = load_compact(path, device)
+    else:
+        folder, step = find_step(path, step)
+        meta = load_meta(folder, step)
+        state = load_tensors(folder, f"model_{step:06d}.pt", meta, device)
     model = GPT(GPTConfig.from_dict(meta["model_config"])).to(device)
-    model.load_state_dict(load_tensors(folder, f"model_{step:06d}.pt", meta, device))
+    model.load_state_dict(state)
     return model.eval(), meta
+
+
+def find_step(path: Path, step: int | None) -> tuple[Path, int]:
+    """Return the folder and the step of a file model_{step:06d}.pt, or of a folder. Errors as in load_model."""
+    if path.is_dir():
+        return path, find_last_step(path) if step is None else step
+    match = TENSOR_FILE.fullmatch(path.name)
+    if not match or match["kind"] != "model":
+        raise FileNotFoundError(f"{path} is neither a checkpoint folder nor a file model_NNNNNN.pt")
+    return path.parent, int(match["step"])
 
 
 def list_steps(checkpoint_dir) -> list[int]:
