@@ -27,6 +27,8 @@ SHARES = {  # name in eval.json -> row of the table
     "github_parser_clean": "no errors of GitHub's own parser",
     "rules_clean": "no findings of our own linter",
     "references_intact": "all jobs, steps, inputs and matrix keys that it refers to exist",
+    "ended_by_model": "ended by the model",
+    "loops": "repeats a passage three times in a row",
     "distinct": "distinct",
     "copies": "equal to a training workflow",
     "accepted_tokens": "tokens drawn that the rules accept",

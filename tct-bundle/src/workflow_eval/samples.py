@@ -19,6 +19,7 @@ from workflow_eval.actionlint import Linter, find_linter
 from workflow_eval.features import action_name, actions, compare_features
 from workflow_eval.github_parser import GitHubParser, find_parser
 from workflow_eval.memorization import known_steps, longest_copied_spans, novel_step_shares
+from workflow_eval.repetition import has_loop
 
 REQUIRED = {"on", "jobs"}
 IGNORED_KINDS = {"runner-label", "action"}  # of findings: labels and actions that the linter does not know
@@ -111,6 +112,7 @@ METRICS: dict[str, dict[str, Callable[[SampleSet], object]]] = {
         "required_fields": lambda s: s.share(value.keys() >= REQUIRED for value in s.objects),
         "rules_clean": lambda s: s.share(not check(value) for value in s.objects),
         "references_intact": lambda s: s.share(map(has_intact_references, s.objects)),
+        "loops": lambda s: s.share(map(has_loop, s.tokens)),
         "distinct": lambda s: len(set(s.texts)) / len(s.texts),
         "tokens": lambda s: quantiles(list(map(len, s.tokens))),
         "characters": lambda s: quantiles(list(map(len, s.texts))),
