@@ -1,9 +1,9 @@
-"""Generate GitHub Actions workflows from a checkpoint. With TCT tokens, GitHub accepts each: it is complete and valid.
+"""Generate GitHub Actions workflows from a model. With TCT tokens, GitHub accepts each: it is complete and valid.
 
-python -m scripts.generate_workflow --checkpoint out/tiny --num_samples 3
-python -m scripts.generate_workflow --checkpoint out/tiny --prompt begun.yml --output samples/
-python -m scripts.generate_workflow --checkpoint out/tiny --name Release --on push,pull_request
-head -c 300 begun.yml | python -m scripts.generate_workflow --checkpoint out/tiny --prompt -
+python -m scripts.generate_workflow --name Release --on push,pull_request
+python -m scripts.generate_workflow --prompt begun.yml --num_samples 3 --output samples/
+python -m scripts.generate_workflow --checkpoint out/tiny
+head -c 300 begun.yml | python -m scripts.generate_workflow --prompt -
 """
 
 import json
@@ -20,6 +20,7 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 import tct_github_workflow as tct
+import workflow_model
 from nanochat.process import tune_process
 from script_tools.cli import ArgumentParser, cli_errors
 from script_tools.files import write_atomic, write_new_files
@@ -72,9 +73,9 @@ def main(argv=None):
 
 
 def parse_arguments(argv):
-    parser = ArgumentParser(description="Generate GitHub Actions workflows from a checkpoint.")
+    parser = ArgumentParser(description="Generate GitHub Actions workflows from a model.")
     add = parser.add_argument
-    add("--checkpoint", required=True, metavar="PATH", help="a file model_NNNNNN.pt, or a folder: its last checkpoint")
+    add_checkpoint_flag(add)
     add("--num_samples", type=int, default=1, metavar="N", help="number of workflows (default 1)")
 
     add = parser.add_argument_group("how samples begin (default: from scratch)").add_argument
@@ -123,6 +124,12 @@ def parse_arguments(argv):
     add("--device", default="auto", help="cpu, cuda or mps (default: the best available)")
     add("--dtype", choices=("auto", "float32", "bfloat16"), default="auto", help="(default: the faster one)")
     return parser.parse_args(argv)
+
+
+def add_checkpoint_flag(add):
+    """Add the flag that names the model."""
+    paths = "a file model_NNNNNN.pt, or a folder: its last checkpoint (default: the model that ships with nanochat-tct)"
+    add("--checkpoint", default=str(workflow_model.PATH), metavar="PATH", help=paths)
 
 
 def add_sampling_flags(add, temperature: float):

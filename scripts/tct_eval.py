@@ -1,4 +1,4 @@
-"""Evaluate a checkpoint: its held-out loss, its samples, and its completions of real workflows.
+"""Evaluate a model: its held-out loss, its samples, and its completions of real workflows.
 
     python -m scripts.tct_eval --checkpoint out/tiny --data_dir prepared/ --num_samples 100
 
@@ -12,11 +12,12 @@ import re
 import time
 from pathlib import Path
 
+import workflow_model
 from nanochat.process import tune_process
 from script_tools.cli import ArgumentParser, cli_errors, print0
 from script_tools.files import refuse_to_replace, write_atomic
 from script_tools.tables import columns
-from scripts.generate_workflow import add_sampling_flags
+from scripts.generate_workflow import add_checkpoint_flag, add_sampling_flags
 from workflow_eval.report import FIGURES, completion_rows, held_out_rows, metric_rows, write_report
 
 FILES = ("eval.json", "timing.json", "report.md", "report.html", *FIGURES)
@@ -27,7 +28,7 @@ SAMPLING = ("max_tokens", "temperature", "top_k", "top_p", "min_p", "max_repeats
 def main(argv=None):
     args = parse_arguments(argv)
     checkpoint = Path(args.checkpoint).expanduser()
-    output = args.output or (checkpoint if checkpoint.is_dir() else checkpoint.parent) / "eval"
+    output = args.output or default_output(checkpoint)
     refuse_foreign_files(output)
 
     tune_process()
@@ -44,6 +45,13 @@ def main(argv=None):
     else:
         results["left_out"] = ["samples: --num_samples is 0"]
     publish(output, {"checkpoint": str(checkpoint), **results}, sets, seconds)
+
+
+def default_output(checkpoint: Path) -> Path:
+    """Return the folder of the results. That of the model that ships is not next to the model."""
+    if checkpoint == workflow_model.PATH:
+        return Path("out/eval")
+    return (checkpoint if checkpoint.is_dir() else checkpoint.parent) / "eval"
 
 
 def evaluate(args, evaluation) -> tuple[dict, list[dict], list[dict], float]:
@@ -75,9 +83,9 @@ def evaluate(args, evaluation) -> tuple[dict, list[dict], list[dict], float]:
 
 
 def parse_arguments(argv):
-    parser = ArgumentParser(description="Evaluate a checkpoint on held-out workflows and on its own samples.")
+    parser = ArgumentParser(description="Evaluate a model on held-out workflows and on its own samples.")
     add = parser.add_argument
-    add("--checkpoint", required=True, metavar="PATH", help="a file model_NNNNNN.pt, or a folder: its last checkpoint")
+    add_checkpoint_flag(add)
     add("--data_dir", required=True, metavar="DIR", help="prepared folder; its validation split is scored")
 
     def count(flag: str, default: int | None, help: str):
@@ -94,7 +102,7 @@ def parse_arguments(argv):
     add("--seed", type=int, default=0, help="random seed; equal seeds give equal results (default 0)")
     add("--device", default="auto", help="cpu, cuda, mps (default: the best available)")
     add("--dtype", choices=("float32", "bfloat16"), help="(default: that of the training run)")
-    add("--output", type=Path, metavar="DIR", help="(default: the folder eval next to the checkpoint)")
+    add("--output", type=Path, metavar="DIR", help="(default: the folder eval next to the checkpoint, or out/eval)")
     args = parser.parse_args(argv)
     if args.num_completions is None:
         args.num_completions = args.num_samples

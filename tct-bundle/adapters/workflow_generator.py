@@ -1,6 +1,6 @@
-"""Generate workflows from a checkpoint: the engine draws tokens, and a TokenLanguage knows what they mean.
+"""Generate workflows from a model: the engine draws tokens, and a TokenLanguage knows what they mean.
 
->>> generator = WorkflowGenerator.load("out/tiny")                     # doctest: +SKIP
+>>> generator = WorkflowGenerator.load()    # the model that ships; or load("out/tiny")
 >>> for workflow in generator.generate(3, temperature=0.8, seed=1):    # doctest: +SKIP
 ...     print(workflow.yaml)
 """
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import tct_github_workflow as tct
+import workflow_model
 from nanochat.checkpoint_manager import load_model
 from nanochat.device import choose_dtype
 from nanochat.engine import Constraint, Engine
@@ -76,9 +77,10 @@ class WorkflowGenerator:
         self.language = language or TctLanguage()
 
     @classmethod
-    def load(cls, checkpoint, device="cpu", dtype: str = "auto") -> "WorkflowGenerator":
-        """Load a checkpoint: a file model_NNNNNN.pt, or a folder. dtype is "float32", "bfloat16", or "auto": the
-        faster. ValueError or OSError if the checkpoint, or the tokenizer that it was trained with, is missing."""
+    def load(cls, checkpoint=workflow_model.PATH, device="cpu", dtype: str = "auto") -> "WorkflowGenerator":
+        """Load a model: a checkpoint's file model_NNNNNN.pt, a folder of checkpoints, or a compact model such as the
+        one that ships. dtype is "float32", "bfloat16", or "auto": the faster. ValueError or OSError if the model, or
+        the tokenizer that it was trained with, is missing."""
         model, meta = load_model(checkpoint, device)
         language = find_language(meta["data"]["tokenizer"], checkpoint, model.config.n_states)
         model = prepare_for_inference(model, choose_dtype(dtype, model.get_device()))
