@@ -18,6 +18,7 @@ from nanochat.functional import IGNORE_INDEX, Layout, cap, capped_cross_entropy
 NORM_EPS = 1.1920929e-07  # torch.finfo(torch.float32).eps, in every dtype
 ROTARY_BASE = 10000  # RoFormer, https://arxiv.org/abs/2104.09864
 SCHEMA_FEATURES = 16  # features of a schema position in attention
+GATE_CHANNELS = 32  # channels of a token that open its value gates
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class GPTConfig:
     previous_token: bool = False  # add the embedding of the previous token, with a weight for each channel
     n_states: int = 0  # number of schema positions; if not 0, each token comes with the one that it leads to
     state_attention: bool = False  # attention scores depend on schema positions too
+    value_embedding: bool = False  # in every other layer, tokens bring a learned vector to the values of attention
 
     def __post_init__(self):
         for name in ("sequence_len", "vocab_size", "n_layer", "n_head", "n_kv_head", "n_embd"):
@@ -80,8 +82,11 @@ class CausalSelfAttention(nn.Module):
         self.c_v = nn.Linear(C, self.n_kv_head * D, bias=False)
         self.c_proj = nn.Linear(C, C, bias=False)
 
-    def forward(self, x, cos, sin, layout: Layout, schema_features=None):
+    def forward(self, x, cos, sin, layout: Layout, schema_features=None, token_values=None):
         q, k, v = self.project(x, cos, sin)
+        if token_values is not None:
+            values, gate_weights = token_values
+            v = v + gates(x, gate_weights).to(v.dtype) * values.view_as(v).to(v.dtype)
         if schema_features is not None:
             q, k = append_schema_features(q, k, *schema_features)
         y = layout.attend(self.layer, q, k, v)  # (B, T, H, D)
@@ -113,8 +118,8 @@ class Block(nn.Module):
         self.mlp = MLP(config)
         self.dropout = config.dropout
 
-    def forward(self, x, cos, sin, layout: Layout, schema_features=None):
-        x = x + self.drop(self.attn(norm(x), cos, sin, layout, schema_features))
+    def forward(self, x, cos, sin, layout: Layout, schema_features=None, token_values=None):
+        x = x + self.drop(self.attn(norm(x), cos, sin, layout, schema_features, token_values))
         return x + self.drop(self.mlp(norm(x)))
 
     def drop(self, x):
@@ -150,6 +155,33 @@ class SchemaAttention(nn.Module):
         return [(queries * weight, keys) for weight in self.weight]
 
 
+class ValueEmbedding(nn.Module):
+    """Vectors of tokens that are added to the values of attention in every other layer, the last one included.
+
+    So a layer can pass on which token it attends to without storing that in the hidden vector. Gates, one for each
+    head, depend on the first channels of the layer's input. nanochat has them since 2026
+    (https://github.com/karpathy/nanochat).
+    """
+
+    def __init__(self, config: GPTConfig):
+        super().__init__()
+        self.layers = range((config.n_layer - 1) % 2, config.n_layer, 2)
+        width, channels = config.n_kv_head * config.head_dim, min(GATE_CHANNELS, config.n_embd)
+        self.tables = nn.ModuleList(nn.Embedding(config.vocab_size, width) for _ in self.layers)
+        self.gates = nn.Parameter(torch.empty(len(self.layers), config.n_kv_head, channels))
+
+    def init_weights(self):
+        for table in self.tables:
+            bound = math.sqrt(3 / table.embedding_dim)  # as large as the values of a random layer
+            nn.init.uniform_(table.weight, -bound, bound)
+        nn.init.zeros_(self.gates)  # all gates are 1
+
+    def forward(self, idx):
+        """Return for each layer (values (B, T, H_kv * D) of tokens idx (B, T), weights of the gates), or None."""
+        found = dict(zip(self.layers, zip((table(idx) for table in self.tables), self.gates)))
+        return [found.get(layer) for layer in range(self.layers.stop)]
+
+
 class GPT(nn.Module):
     """A decoder over token ids. Set `gradient_checkpointing` to trade a second forward pass for memory."""
 
@@ -165,6 +197,8 @@ class GPT(nn.Module):
             self.state_embedding = nn.Embedding(config.n_states, config.n_embd)
         if config.state_attention:
             self.state_attention = SchemaAttention(config)
+        if config.value_embedding:
+            self.value_embedding = ValueEmbedding(config)
         if config.previous_token:
             self.previous_weight = nn.Parameter(torch.empty(config.n_embd))
         cos, sin = rotary_tables(config.sequence_len, config.head_dim)
@@ -188,6 +222,8 @@ class GPT(nn.Module):
             nn.init.normal_(self.state_embedding.weight, mean=0.0, std=1.0)
         if self.config.state_attention:
             self.state_attention.init_weights()
+        if self.config.value_embedding:
+            self.value_embedding.init_weights()
         if self.config.previous_token:
             nn.init.zeros_(self.previous_weight)
         nn.init.zeros_(self.lm_head.weight)
@@ -212,6 +248,8 @@ class GPT(nn.Module):
         enlarge one of the two products of attention.
         """
         tables = [module.weight.numel() for module in self.modules() if isinstance(module, nn.Embedding)]
+        if self.config.value_embedding:
+            tables.append(self.value_embedding.gates.numel())
         width = 2 * self.config.n_embd
         if self.config.state_attention:
             tables += [parameter.numel() for parameter in self.state_attention.parameters()]
@@ -251,11 +289,12 @@ class GPT(nn.Module):
         schema_features = [None] * self.config.n_layer
         if self.config.state_attention:
             schema_features = self.state_attention(layout.previous_schema_positions(), layout.schema_positions)
-        for block, features in zip(self.transformer.h, schema_features):
+        token_values = self.value_embedding(idx) if self.config.value_embedding else [None] * self.config.n_layer
+        for block, *inputs in zip(self.transformer.h, schema_features, token_values):
             if self.gradient_checkpointing and torch.is_grad_enabled():
-                x = checkpoint_block(block, x, cos, sin, layout, features)
+                x = checkpoint_block(block, x, cos, sin, layout, *inputs)
             else:
-                x = block(x, cos, sin, layout, features)
+                x = block(x, cos, sin, layout, *inputs)
         return norm(x)
 
     def embed(self, idx, layout: Layout):
@@ -285,6 +324,15 @@ def checkpoint_block(block, x, *arguments):
 def norm(x):
     """Apply RMSNorm without weights to the last dimension."""
     return F.rms_norm(x, (x.size(-1),), eps=NORM_EPS)
+
+
+def gates(x, weights):
+    """Return the gates of heads, from 0 to 2, (B, T, H, 1), for x (B, T, C) and weights (H, G) of the first G channels.
+
+    A sum, not a matrix product: its rounding does not depend on the other tokens of the batch.
+    """
+    channels = x[..., None, : weights.size(-1)].float()  # (B, T, 1, G)
+    return 2 * torch.sigmoid((channels * weights.float()).sum(-1, keepdim=True))
 
 
 def rotate(x, cos, sin):

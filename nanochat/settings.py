@@ -99,6 +99,9 @@ class TrainSettings:
     state_attention: bool = flag(
         "with --state_embedding: add a learned score of two schema positions to each attention logit", False, fixed=True
     )
+    value_embedding: bool = flag(
+        "add an embedding of each token to its values of attention, in every other layer", False, fixed=True
+    )
     random_cuts: bool = flag(
         "cut workflows into other windows in each epoch, each token once; for data with overlapping windows",
         False,
@@ -175,6 +178,7 @@ class TrainSettings:
             "previous_token": self.previous_token,
             "n_states": n_states if self.state_embedding else 0,
             "state_attention": self.state_attention,
+            "value_embedding": self.value_embedding,
         }
 
 

@@ -24,7 +24,7 @@ from nanochat.sampling import SamplingParams, sample_tokens
 
 VOCAB = 45  # not a multiple of 32, so that the last word of a bitmask is partly used
 CONFIG = GPTConfig(sequence_len=32, vocab_size=VOCAB, n_layer=2, n_head=4, n_kv_head=2, n_embd=32)
-SCHEMA_FIELDS = {"n_states": 6, "state_attention": True, "previous_token": True}
+SCHEMA_FIELDS = {"n_states": 6, "state_attention": True, "previous_token": True, "value_embedding": True}
 STRIDE = 8
 OPEN, OPEN_THREE, CLOSE, HEAD, FIRST, SECOND = 1, 2, 3, 4, 5, 40
 WORDS = (6, 7, 8, 31, 32, 33, 44)

@@ -61,6 +61,16 @@ def reference_logits(config: GPTConfig, weights: dict, tokens: list[int], states
         key = before[states[s - 1] if s else 0] + after[states[s]]
         return (w["state_attention.weight"][layer, h] * query[states[t]] * key).sum() / math.sqrt(D + len(key))
 
+    def brought(layer, g, s):  # to the values of a head by the token at s
+        if not config.value_embedding or (config.n_layer - 1 - layer) % 2:
+            return 0
+        weights = w["value_embedding.gates"][layer // 2, g]
+        return (
+            2
+            * torch.sigmoid(weights @ inputs[s][: len(weights)])
+            * w[f"value_embedding.tables.{layer // 2}.weight"][tokens[s]]
+        )
+
     stream = words = [w["transformer.wte.weight"][token] for token in tokens]
     if config.previous_token:
         stream = [words[0], *(x + w["previous_weight"] * before for x, before in zip(words[1:], words))]
@@ -79,7 +89,9 @@ def reference_logits(config: GPTConfig, weights: dict, tokens: list[int], states
                 g = h // group
                 q = rms(turn((of("attn.c_q") @ inputs[t])[h * D : (h + 1) * D], t))
                 keys = [rms(turn((of("attn.c_k") @ inputs[s])[g * D : (g + 1) * D], s)) for s in range(t + 1)]
-                values = [(of("attn.c_v") @ inputs[s])[g * D : (g + 1) * D] for s in range(t + 1)]
+                values = [
+                    (of("attn.c_v") @ inputs[s] + brought(layer, g, s))[g * D : (g + 1) * D] for s in range(t + 1)
+                ]
                 scores = torch.stack([q @ key / math.sqrt(D) for key in keys])
                 if states:
                     scores = scores + torch.stack([bias(layer, h, t, s) for s in range(t + 1)])
@@ -93,7 +105,7 @@ def reference_logits(config: GPTConfig, weights: dict, tokens: list[int], states
 @pytest.mark.parametrize("previous_token", [False, True])
 @pytest.mark.parametrize("config", SHAPES.values(), ids=SHAPES)
 def test_logits_equal_the_formulas(config, previous_token):
-    config = replace(config, previous_token=previous_token)
+    config = replace(config, previous_token=previous_token, value_embedding=previous_token)
     model = random_model(config)
     x, _ = random_batch(config, 2, 11)
     expected = torch.stack([reference_logits(config, model.state_dict(), row.tolist()) for row in x])
@@ -102,7 +114,8 @@ def test_logits_equal_the_formulas(config, previous_token):
 
 @pytest.mark.parametrize("config", SHAPES.values(), ids=SHAPES)
 def test_schema_positions_enter_as_in_the_formulas(config):
-    model = random_model(replace(config, n_states=5, state_attention=True, previous_token=True))
+    fields = {"n_states": 5, "state_attention": True, "previous_token": True, "value_embedding": True}
+    model = random_model(replace(config, **fields))
     x, states = (tensor[0] for tensor in random_batch(replace(config, vocab_size=5), 1, 18))
     lengths = [11, 7]
     got = model(x[None], layout=PackedDocuments.of(lengths, 11, schema_positions=states[None]))[0].split(lengths)
