@@ -329,10 +329,10 @@ def norm(x):
 def gates(x, weights):
     """Return the gates of heads, from 0 to 2, (B, T, H, 1), for x (B, T, C) and weights (H, G) of the first G channels.
 
-    A sum, not a matrix product: its rounding does not depend on the other tokens of the batch.
+    Not a matrix product and no exponential function: their rounding may depend on the other tokens of the batch.
     """
     channels = x[..., None, : weights.size(-1)].float()  # (B, T, 1, G)
-    return 2 * torch.sigmoid((channels * weights.float()).sum(-1, keepdim=True))
+    return 1 + F.softsign((channels * weights.float()).sum(-1, keepdim=True))
 
 
 def rotate(x, cos, sin):

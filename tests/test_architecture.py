@@ -9,7 +9,13 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 BUNDLE = ROOT / "tct-bundle"
-BASES = {"nanochat": ROOT, "scripts": ROOT, "src": BUNDLE, "adapters": BUNDLE}  # folders of source, and where they are
+BASES = {
+    "nanochat": ROOT,
+    "scripts": ROOT,
+    "workflow_model": ROOT,
+    "src": BUNDLE,
+    "adapters": BUNDLE,
+}  # folders of source, and where they are
 LIBRARIES = sorted(path.name for path in (BUNDLE / "src").iterdir() if (path / "__init__.py").exists())
 DATA_AND_EVALUATION = {name for name in LIBRARIES if name.startswith("workflow_")}
 ADAPTERS = {path.stem for path in (BUNDLE / "adapters").glob("*.py")}

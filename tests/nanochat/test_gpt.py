@@ -65,11 +65,8 @@ def reference_logits(config: GPTConfig, weights: dict, tokens: list[int], states
         if not config.value_embedding or (config.n_layer - 1 - layer) % 2:
             return 0
         weights = w["value_embedding.gates"][layer // 2, g]
-        return (
-            2
-            * torch.sigmoid(weights @ inputs[s][: len(weights)])
-            * w[f"value_embedding.tables.{layer // 2}.weight"][tokens[s]]
-        )
+        opened = weights @ inputs[s][: len(weights)]
+        return (1 + opened / (1 + opened.abs())) * w[f"value_embedding.tables.{layer // 2}.weight"][tokens[s]]
 
     stream = words = [w["transformer.wte.weight"][token] for token in tokens]
     if config.previous_token:
