@@ -123,7 +123,6 @@ def test_a_draft_that_is_not_known_is_refused_with_those_that_are(uri):
     [
         ({"$schema": DRAFT_04, "properties": {"a": {"not": True}}}, "bool", "#/properties/a/not"),
         ({"$schema": DRAFT_04, "id": {"type": "string"}}, "id", "#"),
-        ({"$schema": DRAFT_06, "id": "http://example.com"}, "id", "#"),
         ({"$schema": DRAFT_2020, "items": [{"type": "string"}]}, "items", "#"),
         ({"$schema": DRAFT_2020, "prefixItems": [{"type": "string"}]}, "prefixItems", "#"),
         ({"$schema": DRAFT_2019, "$recursiveRef": "#"}, "$recursiveRef", "#"),
@@ -133,6 +132,29 @@ def test_what_a_draft_reads_in_a_way_that_is_not_supported_is_refused(schema, ke
     with pytest.raises(UnsupportedSchemaError) as error:
         compile_json_schema(schema)
     assert (error.value.keyword, error.value.pointer) == (keyword, place)
+
+
+@pytest.mark.parametrize(
+    "schema, ignored",
+    [
+        ({"properties": {"a": {"minlength": 3}}}, ["#/properties/a/minlength"]),
+        ({"additonalProperties": False, "title": "t", "$comment": "c"}, ["#/additonalProperties"]),
+        ({"definitions": {"x": {"x/y": 1}}, "items": {"$ref": "#/definitions/x"}}, ["#/definitions/x/x~1y"]),
+        ({"$schema": DRAFT_06, "id": "http://example.com"}, ["#/id"]),
+        ({"$schema": DRAFT_04, "dependentRequired": {"a": ["b"]}}, ["#/dependentRequired"]),
+        ({"format": "color"}, []),
+        ({"$schema": DRAFT_2020, "format": "date", "contentMediaType": "text/css", "$anchor": "a"}, []),
+    ],
+)
+def test_unknown_keywords_assert_nothing_and_are_listed(schema, ignored):
+    assert compile_json_schema(schema).ignored_keywords == ignored
+    check_verdicts(schema, ["a", "ab", {"a": "a"}, {"a": 1}, [1], 3], jsonschema_rs.validator_for(schema))
+
+
+def test_parts_that_are_not_schemas_can_be_referred_to():
+    schema = {"parts": {"a": {"type": "string"}}, "items": {"$ref": "#/parts/a"}}
+    assert compile_json_schema(schema).ignored_keywords == ["#/parts"]
+    check_verdicts(schema, [["a"], [1], []], jsonschema_rs.validator_for(schema))
 
 
 @pytest.mark.parametrize("reference", ["#/definitions/x", "#/definitions/x/definitions/y"])

@@ -1,7 +1,7 @@
 """The drafts of JSON Schema that `$schema` can name, and how each differs from draft-07.
 
-A keyword that a draft does not define is skipped, as the draft requires. All other differences between the drafts
-concern keywords that the compiler rejects in any draft.
+A keyword that a draft does not define asserts nothing, as the draft requires. A keyword that it defines, and that the
+compiler cannot enforce yet, is among the `refused` ones.
 """
 
 import re
@@ -12,12 +12,30 @@ from tct.errors import UnsupportedSchemaError
 from tct.numbers import POINTED, WHOLE
 
 
+# Keywords that assert something and are not enforced.
+REFUSED = frozenset([
+    "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "uniqueItems", "contains",
+])  # fmt: skip
+CONTENT = frozenset(["contentEncoding", "contentMediaType"])  # annotations in draft-04 and since 2019-09
+SINCE_2019 = frozenset([
+    "dependentRequired", "dependentSchemas", "unevaluatedItems", "unevaluatedProperties", "minContains", "maxContains",
+])  # fmt: skip
+# Values of `format` that jsonschema-rs asserts. All others are annotations, and all are since 2019-09.
+FORMATS_04 = frozenset([
+    "date", "date-time", "email", "hostname", "idn-email", "ipv4", "ipv6", "regex", "time", "uri",
+])  # fmt: skip
+FORMATS_06 = FORMATS_04 | {"json-pointer", "uri-reference", "uri-template"}
+FORMATS_07 = FORMATS_06 | {"idn-hostname", "iri", "iri-reference", "relative-json-pointer"}
+
+
 @dataclass(frozen=True)
 class Dialect:
     """A draft. The defaults are those of draft-07."""
 
     identifier: str = "$id"  # the keyword that gives a schema a URI
     skipped: frozenset[str] = frozenset()  # keywords of draft-07 that the draft does not define
+    refused: frozenset[str] = REFUSED | CONTENT
+    formats: frozenset[str] = FORMATS_07  # those that assert something
     value_types: dict[str, tuple[type, ...]] = field(default_factory=dict)  # the Python types of a keyword's value
     ref_has_siblings: bool = False  # are keywords next to $ref enforced?
     may_be_boolean: frozenset[str] | None = None  # keywords whose schema may be true or false; None: all
@@ -36,15 +54,27 @@ class Dialect:
 
 
 DRAFT_07 = Dialect()
-DRAFT_06 = Dialect(skipped=frozenset(["if", "then", "else"]))
+DRAFT_06 = Dialect(skipped=frozenset(["if", "then", "else"]), formats=FORMATS_06)
 DRAFT_04 = Dialect(
     identifier="id",
     skipped=frozenset(["if", "then", "else", "const", "contains", "propertyNames", "$id"]),
+    refused=REFUSED - {"contains"},
+    formats=FORMATS_04,
     may_be_boolean=frozenset(["additionalProperties", "additionalItems"]),
     integers=(WHOLE,),
 )
-DRAFT_2019 = Dialect(ref_has_siblings=True)
-DRAFT_2020 = Dialect(skipped=frozenset(["additionalItems"]), value_types={"items": (dict, bool)}, ref_has_siblings=True)
+DRAFT_2019 = Dialect(
+    refused=REFUSED | SINCE_2019 | {"$recursiveRef"},
+    formats=frozenset(),
+    ref_has_siblings=True,
+)
+DRAFT_2020 = Dialect(
+    skipped=frozenset(["additionalItems"]),
+    refused=REFUSED | SINCE_2019 | {"$dynamicRef", "prefixItems"},
+    formats=frozenset(),
+    value_types={"items": (dict, bool)},
+    ref_has_siblings=True,
+)
 
 DIALECTS = {
     "http://json-schema.org/draft-04/schema#": DRAFT_04,

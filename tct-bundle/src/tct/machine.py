@@ -46,6 +46,7 @@ class TypeMachine:
 
     def __init__(self, schema: Schema):
         compiler = SchemaCompiler(schema)
+        self.ignored_keywords = list(compiler.ignored)
         self.reach = Reachability(compiler.formulas.__getitem__)
         declared = _all_assertions(compiler.formulas.values())
         strings = set().union(*(a.values for a in declared if isinstance(a, Text)))

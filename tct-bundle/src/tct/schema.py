@@ -1,7 +1,7 @@
 """JSON Schema -> formulas over assertions. A table holds one small function for each keyword.
 
-A keyword that is not enforced exactly is rejected with its name and JSON pointer. Annotations, which assert nothing,
-and keywords that the draft does not define are skipped. The functions implement draft-07; dialects.py lists how other
+A keyword that asserts something and is not enforced exactly is refused with its name and JSON pointer. Annotations and
+keywords that no draft defines assert nothing; the latter are listed, because they may be typos. The functions implement draft-07; dialects.py lists how other
 drafts differ.
 """
 
@@ -32,7 +32,8 @@ from tct.regex import PatternError, compile_pattern, finite_language
 
 ANNOTATIONS = frozenset([
     "$id", "$comment", "title", "description", "default", "examples", "readOnly", "writeOnly", "deprecated",
-    "markdownDescription", "x-intellij-html-description", "definitions", "$defs",
+    "definitions", "$defs", "contentEncoding", "contentMediaType", "contentSchema", "$vocabulary", "$anchor",
+    "$dynamicAnchor", "$recursiveAnchor",
 ])  # fmt: skip
 MAX_COUNT = 1000  # of minItems and the like: each number of items or members is a state
 MAX_LENGTH = 256  # of minLength and maxLength: each character takes several states
@@ -43,7 +44,7 @@ Schema = dict[str, Any] | bool
 
 class SchemaCompiler:
     """Compile a schema. `formulas` maps JSON pointers to the formulas of the schemas there: the root, its definitions
-    and the targets of references."""
+    and the targets of references. `ignored` are the pointers of keywords that assert nothing and that no draft has."""
 
     def __init__(self, document: Schema):
         self.document = document
@@ -51,6 +52,7 @@ class SchemaCompiler:
         if isinstance(document, dict) and "$schema" in document:
             self.dialect = dialect_of(document["$schema"], "#")
         self.formulas: dict[str, Formula] = {}
+        self.ignored: dict[str, None] = {}  # an ordered set
         self._targets = ["#", *_definitions_of(document)]  # includes definitions that nothing refers to
         try:
             for pointer in self._targets:  # compile() appends the targets of references
@@ -100,8 +102,11 @@ class SchemaCompiler:
             return _ref(self, schema, f"{pointer}/$ref")
         schema = {keyword: schema[keyword] for keyword in schema if keyword not in self.dialect.skipped}
         for keyword, value in schema.items():
-            if keyword not in KEYWORDS and keyword not in ANNOTATIONS and keyword != self.dialect.identifier:
+            if keyword in self.dialect.refused:
                 raise UnsupportedSchemaError(keyword, pointer, "this keyword is not supported")
+            if keyword not in KEYWORDS and keyword not in ANNOTATIONS and keyword != self.dialect.identifier:
+                self.ignored[f"{pointer}/{_escape_pointer(keyword)}"] = None
+                continue
             if not isinstance(value, self.dialect.value_types.get(keyword, VALUE_TYPES.get(keyword, object))):
                 raise UnsupportedSchemaError(keyword, pointer, f"it may not be {value!r:.60} in this draft")
         return all_of(KEYWORDS[k](self, schema, f"{pointer}/{k}") for k in schema if k in KEYWORDS)
@@ -264,6 +269,13 @@ def _keys(compiler: SchemaCompiler, formula: Formula, pointer: str) -> Formula:
     raise UnsupportedSchemaError("propertyNames", pointer, "only pattern, lengths, enum and const are supported")
 
 
+def _format(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
+    """Compile format. Most drafts have formats that assert something; those are not enforced yet."""
+    if schema["format"] in compiler.dialect.formats:
+        raise UnsupportedSchemaError("format", pointer.rsplit("/", 1)[0], f"{schema['format']!r} is not supported")
+    return TRUE
+
+
 def _dependencies(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
     implications = []
     for key, needed in schema["dependencies"].items():
@@ -298,6 +310,7 @@ KEYWORDS: dict[str, Callable[[SchemaCompiler, dict, str], Formula]] = {
     "enum": _enum,
     "const": lambda compiler, schema, pointer: _equals(schema["const"]),
     "pattern": lambda compiler, schema, pointer: atom(Pattern(_checked_regex("pattern", schema["pattern"], pointer))),
+    "format": _format,
     "minLength": _length,
     "maxLength": _length,
     "items": _items,
@@ -324,7 +337,7 @@ KEYWORDS: dict[str, Callable[[SchemaCompiler, dict, str], Formula]] = {
 }
 
 # The Python type of a keyword's value, if another type would be misread.
-VALUE_TYPES = dict.fromkeys(("$id", "id", "pattern"), str) | dict.fromkeys(("enum", "required"), list)
+VALUE_TYPES = dict.fromkeys(("$id", "id", "pattern", "format"), str) | dict.fromkeys(("enum", "required"), list)
 VALUE_TYPES |= dict.fromkeys(("definitions", "$defs", "properties", "patternProperties", "dependencies"), dict)
 
 

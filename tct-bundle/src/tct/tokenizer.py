@@ -33,6 +33,11 @@ class CompiledSchema:
         self.schema = schema
         self.machine = TypeMachine(schema)
 
+    @property
+    def ignored_keywords(self) -> list[str]:
+        """The JSON pointers of keywords that no draft defines. They assert nothing, but may be typos."""
+        return self.machine.ignored_keywords
+
     def encode(self, value: Any) -> list[int]:
         """Return the base symbols of a document. Raises SchemaValidationError with JSON path and reason."""
         return flatten(Encoder(self.machine).encode(value))
