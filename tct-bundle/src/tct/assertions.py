@@ -68,9 +68,9 @@ class Pattern:
 
 @dataclass(frozen=True)
 class AtLeast:
-    """The container has at least `count` (more) items or members."""
+    """The container has at least `count` (more) items or members, or the string so many characters."""
 
-    about: str  # "array" or "object"
+    about: str  # "array", "object" or "string"
     count: int
 
     def after_one(self) -> Formula:
@@ -80,9 +80,9 @@ class AtLeast:
 
 @dataclass(frozen=True)
 class AtMost:
-    """The container has at most `count` (more) items or members."""
+    """The container has at most `count` (more) items or members, or the string so many characters."""
 
-    about: str  # "array" or "object"
+    about: str  # "array", "object" or "string"
     count: int
 
     def after_one(self) -> Formula:

@@ -11,7 +11,6 @@ from typing import Any
 from tct.errors import UnsupportedSchemaError
 from tct.numbers import POINTED, WHOLE
 
-
 # Keywords that assert something and are not enforced.
 REFUSED = frozenset([
     "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "uniqueItems", "contains",

@@ -64,9 +64,22 @@ def finite_language(dfa: DFA, limit: int) -> list[str] | None:
 
 def co_reachable(table: np.ndarray, final: np.ndarray) -> np.ndarray:
     """Return the states, bool (S,), from which a `final` state, bool (S,), can be reached."""
-    while ((grown := final | final[table].any(axis=1)) != final).any():
-        final = grown
-    return final
+    leading, reached = predecessors(table), final.tolist()
+    todo = np.flatnonzero(final).tolist()
+    for state in todo:
+        for source in leading[state]:
+            if not reached[source]:
+                reached[source] = True
+                todo.append(source)
+    return np.array(reached)
+
+
+def predecessors(table: np.ndarray) -> list[list[int]]:
+    """Return for each state of a table (S, 256) the states that lead to it, once for each of the bytes that differ."""
+    columns = np.unique(table, axis=1)  # (S, C): bytes that every state treats alike count once
+    order = np.argsort(columns, axis=None, kind="stable")
+    ends = np.searchsorted(columns.ravel()[order], np.arange(1, len(table)))
+    return [part.tolist() for part in np.split(order // columns.shape[1], ends)]
 
 
 def escape(text: str) -> str:

@@ -1,8 +1,8 @@
 """JSON Schema -> formulas over assertions. A table holds one small function for each keyword.
 
 A keyword that asserts something and is not enforced exactly is refused with its name and JSON pointer. Annotations and
-keywords that no draft defines assert nothing; the latter are listed, because they may be typos. The functions implement draft-07; dialects.py lists how other
-drafts differ.
+keywords that no draft defines assert nothing; the latter are listed, because they may be typos. The functions implement
+draft-07; dialects.py lists how other drafts differ.
 """
 
 from collections.abc import Callable, Iterator
@@ -36,7 +36,7 @@ ANNOTATIONS = frozenset([
     "$dynamicAnchor", "$recursiveAnchor",
 ])  # fmt: skip
 MAX_COUNT = 1000  # of minItems and the like: each number of items or members is a state
-MAX_LENGTH = 256  # of minLength and maxLength: each character takes several states
+MAX_LENGTH = 2000  # of minLength and maxLength: each character takes several states
 MAX_PATTERN_NAMES = 64  # a key pattern that matches at most so many keys is replaced by named keys
 
 Schema = dict[str, Any] | bool
@@ -182,9 +182,7 @@ def _one_text(values: frozenset[str]) -> Formula:
 def _length(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
     """Compile minLength or maxLength."""
     count = _count(schema, pointer, MAX_LENGTH)
-    if pointer.endswith("/maxLength"):
-        return atom(Pattern(rf"^[\s\S]{{0,{count}}}$"))
-    return atom(Pattern(rf"^[\s\S]{{{count},}}$")) if count > 0 else TRUE
+    return atom(AtMost("string", count)) if pointer.endswith("/maxLength") else _at_least("string", count)
 
 
 def _checked_regex(keyword: str, regex: str, pointer: str) -> str:
@@ -261,6 +259,9 @@ def _keys(compiler: SchemaCompiler, formula: Formula, pointer: str) -> Formula:
         return TRUE
     if isinstance(assertion, Pattern):
         return compiler.compile(allowed | {"patternProperties": {assertion.regex: True}}, pointer)
+    if isinstance(assertion, (AtLeast, AtMost)):
+        bounds = f"{assertion.count}," if isinstance(assertion, AtLeast) else f"0,{assertion.count}"
+        return _keys(compiler, atom(Pattern(rf"^[\s\S]{{{bounds}}}$")), pointer)
     if isinstance(assertion, Ref):
         target = assertion.pointer
         return _keys(compiler, compiler.compile(compiler.find(target), target), pointer)
