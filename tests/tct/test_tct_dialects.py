@@ -123,6 +123,9 @@ def test_a_draft_that_is_not_known_is_refused_with_those_that_are(uri):
     [
         ({"$schema": DRAFT_04, "properties": {"a": {"not": True}}}, "bool", "#/properties/a/not"),
         ({"$schema": DRAFT_04, "id": {"type": "string"}}, "id", "#"),
+        ({"$schema": DRAFT_04, "minimum": 3, "exclusiveMinimum": 2}, "exclusiveMinimum", "#"),
+        ({"minimum": 3, "exclusiveMinimum": True}, "exclusiveMinimum", "#"),
+        ({"minimum": "3"}, "minimum", "#"),
         ({"$schema": DRAFT_2020, "items": [{"type": "string"}]}, "items", "#"),
         ({"$schema": DRAFT_2020, "prefixItems": [{"type": "string"}]}, "prefixItems", "#"),
         ({"$schema": DRAFT_2019, "$recursiveRef": "#"}, "$recursiveRef", "#"),
@@ -149,6 +152,21 @@ def test_what_a_draft_reads_in_a_way_that_is_not_supported_is_refused(schema, ke
 def test_unknown_keywords_assert_nothing_and_are_listed(schema, ignored):
     assert compile_json_schema(schema).ignored_keywords == ignored
     check_verdicts(schema, ["a", "ab", {"a": "a"}, {"a": 1}, [1], 3], jsonschema_rs.validator_for(schema))
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"minimum": 2, "exclusiveMinimum": 3.5, "maximum": 7},
+        {"minimum": 2, "exclusiveMaximum": 2},
+        {"$schema": DRAFT_04, "minimum": 2, "exclusiveMinimum": True, "maximum": 4, "exclusiveMaximum": False},
+        {"$schema": DRAFT_04, "type": "integer", "maximum": 2, "exclusiveMaximum": True},
+        {"type": "integer", "exclusiveMinimum": 1, "exclusiveMaximum": 3},
+    ],
+)
+def test_limits_are_exclusive_as_the_draft_says(schema):
+    values = [1, 2, 2.0, 2.5, 3, 3.5, 4, 7, 8, "3", None]
+    check_verdicts(schema, values, jsonschema_rs.validator_for(schema))
 
 
 def test_parts_that_are_not_schemas_can_be_referred_to():

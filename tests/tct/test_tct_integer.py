@@ -1,4 +1,4 @@
-"""Integers among numbers: the verdict is that of jsonschema-rs, and a spelling begins only if it can end well.
+"""Integers and limits of numbers: the verdict is that of jsonschema-rs, and a spelling begins only if it can end well.
 
 Draft-04 does not take 1.0 for an integer; later drafts do.
 """
@@ -30,6 +30,7 @@ PARTS = st.recursive(
         st.fixed_dictionaries({"type": TYPES | st.lists(TYPES, min_size=1, unique=True)}),
         st.fixed_dictionaries({"enum": ENUMS}, optional={"type": TYPES}),
         st.fixed_dictionaries({"const": NUMBERS}),
+        st.fixed_dictionaries({}, optional={"type": TYPES, "minimum": NUMBERS, "maximum": NUMBERS}),
     ),
     lambda inner: (
         st.fixed_dictionaries({"not": inner}, optional={"type": st.sampled_from(["integer", "number"])})

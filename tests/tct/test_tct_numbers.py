@@ -1,10 +1,10 @@
 """Numbers have one spelling, and every byte of it can be foreseen, for integers and for fractions."""
 
 import json
-from itertools import islice
+import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tct.numbers import (
@@ -15,7 +15,7 @@ from tct.numbers import (
     POINTED,
     WHOLE,
     ending,
-    endings,
+    ending_between,
     exact,
     kind,
     parse,
@@ -63,27 +63,67 @@ def test_an_exact_number_is_an_int_if_it_can_be_and_equal_spellings_stand_for_it
 
 
 @pytest.mark.parametrize(
-    "text, of_kind, found",
+    "text, of_kind, low, high, found",
     [
-        ("0", WHOLE, [""]),
-        ("0", POINTED, [".0"]),
-        ("-0", WHOLE, []),
-        ("-0", POINTED, [".0"]),
-        ("5", WHOLE, ["", "0", "1"]),
-        ("5", FRACTION, [".1", ".2", ".3"]),
-        ("12.", WHOLE, []),
-        ("12.", POINTED, ["0"]),
-        ("12345678901234567", POINTED, []),
-        ("0.3000000000000000", FRACTION, ["4"]),
-        ("1.5e", POINTED, [f"+{n}" for n in range(16, 309)]),
-        ("1.5e-", POINTED, []),
-        ("12.5", POINTED, []),
-        ("0.0000", FRACTION, []),
-        ("9" * MAX_DIGITS, WHOLE, [""]),
+        ("0", WHOLE, None, None, ""),
+        ("0", POINTED, None, None, ".0"),
+        ("-0", WHOLE, None, None, None),
+        ("-0", POINTED, None, None, ".0"),
+        ("-0", POINTED, 0, None, None),
+        ("12.", WHOLE, None, None, None),
+        ("12345678901234567", POINTED, None, None, None),
+        ("0.3000000000000000", FRACTION, None, None, "4"),
+        ("12.5", POINTED, None, None, None),
+        ("0.0000", FRACTION, None, None, None),
+        ("9" * MAX_DIGITS, WHOLE, None, None, ""),
+        ("1", WHOLE, 1, 10, None),
+        ("1", WHOLE, 65_535, None, "00000"),
+        ("", WHOLE, 0, 1, None),
+        ("", FRACTION, 2**53, None, None),  # doubles beyond are whole
+        ("", POINTED, 2**53, 2**53 + 2, None),
+        ("", POINTED, 10**22, None, "1e+23"),
+        ("", FRACTION, 0, 5e-324, None),
+        ("5", FRACTION, 0, 1e-323, "e-324"),
+        ("-1", WHOLE, -200, -150, "51"),
     ],
 )
-def test_endings_are_complete(text, of_kind, found):
-    assert list(islice(endings(text, of_kind), len(found) if text == "5" else None)) == found
+def test_endings_are_between_the_limits(text, of_kind, low, high, found):
+    ending = ending_between(text, of_kind, low, high)
+    assert (ending is None) == (found is None)
+    if ending is not None:
+        number = parse(text + ending)
+        assert kind(number) == of_kind and (low is None or number > low) and (high is None or number < high)
+
+
+@st.composite
+def numbers_within_limits(draw):
+    """Draw a number, and limits around it that are exact: far, near, or the next doubles."""
+    number = draw(st.one_of(st.integers(), st.integers(-100, 100), st.floats(allow_nan=False, allow_infinity=False),
+                            st.decimals(-10, 10, places=3).map(float)))  # fmt: skip
+    limits = []
+    for sign in (-1, 1):
+        steps = draw(st.sampled_from([None, 1, 2, 3, 0.001, 0.5, 7, 1e9]))
+        try:
+            near = float(number)
+            for _ in range(steps if isinstance(steps, int) and not isinstance(number, int) else 0):
+                near = math.nextafter(near, sign * math.inf)
+            limit = None if steps is None else exact(near if near != number else number + sign * steps)
+        except OverflowError:
+            limit = None
+        limits.append(limit if limit is not None and math.isfinite(limit) and (limit - number) * sign > 0 else None)
+    return number, *limits
+
+
+@settings(max_examples=300, deadline=None)
+@given(numbers_within_limits())
+def test_every_start_of_a_number_between_limits_has_an_ending(drawn):
+    number, low, high = drawn
+    spelled = spell(number)
+    for length in range(len(spelled) + 1):
+        ending = ending_between(spelled[:length], kind(number), low, high)
+        assert ending is not None, spelled[:length]
+        found = parse(spelled[:length] + ending)
+        assert kind(found) == kind(number) and (low is None or found > low) and (high is None or found < high)
 
 
 @pytest.mark.parametrize("text", ["-0", "01", "1.50", "1e5", "1.", "", "+1", "1e400", "9" * (MAX_DIGITS + 1)])

@@ -107,7 +107,7 @@ def check_walk(schema, random, judge) -> None:
 @pytest.mark.parametrize(
     "schema, keyword, place",
     [
-        ({"properties": {"a": {"maximum": 3}}}, "maximum", "#/properties/a"),
+        ({"properties": {"a": {"multipleOf": 3}}}, "multipleOf", "#/properties/a"),
         ({"type": "any"}, "type", "#/type"),
         ({"required": True}, "required", "#"),
         ({"items": {"maxLength": 5000}}, "maxLength", "#/items/maxLength"),

@@ -43,6 +43,24 @@ class Number:
 
 
 @dataclass(frozen=True)
+class Above:
+    """The number is greater than `limit`, which is exact, or equal to it if `or_equal`."""
+
+    limit: int | float
+    or_equal: bool
+    about = "number"
+
+
+@dataclass(frozen=True)
+class Below:
+    """The number is less than `limit`, which is exact, or equal to it if `or_equal`."""
+
+    limit: int | float
+    or_equal: bool
+    about = "number"
+
+
+@dataclass(frozen=True)
 class OfKind:
     """The number is of one of these kinds (numbers.py)."""
 

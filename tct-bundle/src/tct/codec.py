@@ -373,7 +373,8 @@ def _unfit(node: ValueNode, value: Any) -> str:
 
 
 def _expected(node: ValueNode) -> str:
-    number = "integer" if node.free_numbers and FRACTION not in node.free_numbers else "number"
+    kinds = {each.kind for each in node.number_ranges}
+    number = "integer" if kinds and FRACTION not in kinds else "number"
     types = (number if type == "number" else type for type in node.types)
     return " or ".join(_article(type) if type != "null" else type for type in types)
 

@@ -12,9 +12,7 @@ from tct.errors import UnsupportedSchemaError
 from tct.numbers import POINTED, WHOLE
 
 # Keywords that assert something and are not enforced.
-REFUSED = frozenset([
-    "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "uniqueItems", "contains",
-])  # fmt: skip
+REFUSED = frozenset(["multipleOf", "uniqueItems", "contains"])
 CONTENT = frozenset(["contentEncoding", "contentMediaType"])  # annotations in draft-04 and since 2019-09
 SINCE_2019 = frozenset([
     "dependentRequired", "dependentSchemas", "unevaluatedItems", "unevaluatedProperties", "minContains", "maxContains",
@@ -38,6 +36,7 @@ class Dialect:
     value_types: dict[str, tuple[type, ...]] = field(default_factory=dict)  # the Python types of a keyword's value
     ref_has_siblings: bool = False  # are keywords next to $ref enforced?
     may_be_boolean: frozenset[str] | None = None  # keywords whose schema may be true or false; None: all
+    exclusive: tuple[type, ...] = (int, float)  # the Python types of exclusiveMinimum and exclusiveMaximum
     integers: tuple[int, ...] = (WHOLE, POINTED)  # the kinds of numbers (numbers.py) that are an "integer"
 
     def identifies(self, node: Any) -> bool:
@@ -60,6 +59,7 @@ DRAFT_04 = Dialect(
     refused=REFUSED - {"contains"},
     formats=FORMATS_04,
     may_be_boolean=frozenset(["additionalProperties", "additionalItems"]),
+    exclusive=(bool,),
     integers=(WHOLE,),
 )
 DRAFT_2019 = Dialect(

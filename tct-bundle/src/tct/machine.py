@@ -19,18 +19,20 @@ from tct.errors import UnsupportedSchemaError
 from tct.formula import FALSE as NEVER
 from tct.formula import Formula, atom
 from tct.memoised import memoised
-from tct.numbers import WHOLE, endings, exact, is_whole, kind, parse
+from tct.numbers import WHOLE, ending_between, exact, is_whole
 from tct.reachability import (
+    NumberRange,
     OutcomeDepths,
     Reachability,
     Residuals,
     assertions,
     boolean_outcome,
     named_numbers,
-    named_spellings,
     names_of,
     number_outcome,
-    unnamed_numbers,
+    number_points,
+    number_ranges,
+    point_spellings,
 )
 from tct.regex import compile_pattern
 from tct.schema import Schema, SchemaCompiler
@@ -196,16 +198,17 @@ class ValueNode:
     def has_free_numbers(self) -> bool:
         """Do numbers fit that have no symbol? These are numbers that the schema does not name. Spellings of a named
         number count, too, if their outcome is another: in draft-04 3 is an integer and 3.0 is not."""
-        if "number" not in self.types or self.free_numbers:
+        if "number" not in self.types or self.number_ranges:
             return "number" in self.types
-        found = named_spellings(self._specialised("number")).values()
-        return any(self.number(n) not in (None, self.number(exact(n))) for n in found)
+        residuals = self._specialised("number")
+        named, fitting = named_numbers(residuals), filter(self._number_fits, point_spellings(residuals).values())
+        return any(exact(n) not in named or self.number(n) != self.number(exact(n)) for n in fitting)
 
     @cached_property
-    def free_numbers(self) -> list[int]:
-        """The kinds of numbers that fit without being named by the schema."""
-        numbers = unnamed_numbers(self._specialised("number"))
-        return [kind(number) for number in numbers if self.number(number) is not None]
+    def number_ranges(self) -> list[NumberRange]:
+        """The ranges of numbers that fit, besides single numbers."""
+        ranges = number_ranges(number_points(self._specialised("number")))
+        return [each for each in ranges if self._number_fits(each.example)]
 
     def number(self, value: float) -> Outcome | None:
         """Return the outcome of a number, or None if the number does not fit."""
@@ -214,19 +217,23 @@ class ValueNode:
 
     def number_may_continue(self, text: str) -> bool:
         """Does the spelling of a number that fits start with `text`?"""
-        return WHOLE in self.free_numbers and is_whole(text) or self.number_ending(text) is not None
+        side = "low" if text.startswith("-") else "high"
+        grows = any(each.kind == WHOLE and getattr(each, side) is None for each in self.number_ranges)
+        return grows and is_whole(text) or self.number_ending(text) is not None
 
     @partial(memoised, maxsize=10_000)
     def number_ending(self, text: str) -> str | None:
         """Return a short ending that makes `text` the spelling of a number that fits, or None if there is none."""
-        likely_first = sorted(self.free_numbers, reverse="." in text)
-        for of_kind in likely_first:  # only named numbers may fail to fit, so few endings are tried
-            for ending in endings(text, of_kind):
-                if self.number(parse(text + ending)) is not None:
-                    return ending
-        named = named_spellings(self._specialised("number")).items()
-        fitting = (spelling for spelling, number in named if self.number(number) is not None)
+        for each in sorted(self.number_ranges, key=lambda each: each.kind, reverse="." in text):  # likely ones first
+            ending = ending_between(text, each.kind, each.low, each.high)
+            if ending is not None:
+                return ending
+        points = point_spellings(self._specialised("number")).items()
+        fitting = (spelling for spelling, number in points if self._number_fits(number))
         return next((spelling[len(text) :] for spelling in fitting if spelling.startswith(text)), None)
+
+    def _number_fits(self, number: float) -> bool:
+        return self.number(number) is not None
 
     @cached_property
     def text(self) -> TextMachine:

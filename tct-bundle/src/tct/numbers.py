@@ -11,7 +11,10 @@ numbers are integers, in later drafts POINTED ones are, too.
 import math
 import re
 from collections.abc import Iterator
+from fractions import Fraction
 from functools import lru_cache
+from itertools import chain
+from math import floor
 
 MAX_DIGITS = 4300  # of the longest integer that Python (and so json.loads) reads
 KINDS = WHOLE, POINTED, FRACTION = range(3)
@@ -96,19 +99,86 @@ def ending(text: str, of_kind: int) -> str | None:
     return next((end for end in _candidates(text, of_kind) if _is_spelling(text + end, of_kind)), None)
 
 
-def endings(text: str, of_kind: int) -> Iterator[str]:
-    """Yield all such endings, the result of `ending` first."""
-    first = ending(text, of_kind)
-    if first is None:
+@lru_cache(maxsize=100_000)
+def ending_between(text: str, of_kind: int, low: float | None, high: float | None) -> str | None:
+    """Return an ending that makes `text` the spelling of a number of a kind between two limits, or None if there is
+    none. The limits are exclusive and exact; None is no limit.
+
+    >>> ending_between("1", WHOLE, 10, 20), ending_between("1", WHOLE, 3, 9), ending_between("0.", FRACTION, 0.1, 0.2)
+    ('1', None, '11')
+    """
+    if not _PREFIX.fullmatch(text):
+        return None
+    for end in chain(_candidates(text, of_kind), _candidates_between(text, of_kind, low, high)):
+        number = parse(text + end)
+        if number is None or kind(number) != of_kind:
+            continue
+        if (low is None or low < number) and (high is None or number < high):
+            return end
+    return None
+
+
+def _candidates_between(text: str, of_kind: int, low: float | None, high: float | None) -> Iterator[str]:
+    """Yield endings of which one fits if any ending does."""
+    if text in ("", "-"):
+        for digit in "-0123456789" if not text else "0123456789":
+            yield from (digit + end for end in _candidates_between(text + digit, of_kind, low, high))
         return
-    yield first
-    likely = dict.fromkeys(_candidates(text, of_kind))
-    yield from (end for end in likely if end != first and _is_spelling(text + end, of_kind))
-    todo = [""]
-    for end in todo:
-        if end not in likely and _is_spelling(text + end, of_kind):
-            yield end
-        todo += [end + char for char in CHARACTERS if ending(text + end + char, of_kind) is not None]
+    if text.startswith("-"):
+        low, high = (None if limit is None else -limit for limit in (high, low))
+        text = text[1:]
+    if high is not None and high <= 0:
+        return
+    find = _whole_between if of_kind == WHOLE else _doubles_between
+    spelled = find(text, of_kind, Fraction(-1 if low is None else max(-1, low)), high)
+    yield from (number[len(text) :] for number in spelled if number.startswith(text))
+
+
+def _whole_between(text: str, of_kind: int, low: Fraction, high: float | None) -> Iterator[str]:
+    """Yield the least integer that starts with the digits of `text`, for each number of digits."""
+    if not text.isdigit():
+        return
+    for n_more in range(MAX_DIGITS - len(text) + 1):
+        first = int(text) * 10**n_more
+        least = max(first, floor(low) + 1)
+        if high is not None and least >= high or text == "0" and n_more:
+            return
+        if least < first + 10**n_more:
+            yield str(least)
+
+
+def _doubles_between(text: str, of_kind: int, low: Fraction, high: float | None) -> Iterator[str]:
+    """Yield the first doubles above `low` that start with `text`, for each number of digits before the point and for
+    each exponent. Rounding may move the first two; the next is of the interval if the interval has that many."""
+    digits, has_exponent, _ = text.partition("e")
+    whole, has_point, fraction = digits.partition(".")
+    step, mantissa = Fraction(1, 10 ** len(fraction)), Fraction(digits.rstrip("."))
+    scales = [10**n for n in range(0 if has_point or whole == "0" else 17 - len(whole))] or [1]
+    for scale in () if has_exponent else scales:
+        least = max(mantissa * scale, low, Fraction(1, 10_000) if of_kind == FRACTION else Fraction(0))
+        if least <= (mantissa + step) * scale and (high is None or least <= high):
+            starts = (floor(least), floor(least) + 1, floor(least) + 2) if of_kind == POINTED else (least,)
+            yield from (repr(number) for start in starts for number in _neighbours(start))
+    if len(whole) > 1 or whole == "0":
+        return
+    for exponent in _EXPONENTS[of_kind]:
+        scale = Fraction(10) ** int(exponent)
+        least = max(mantissa * scale, low)
+        if least <= (mantissa + step) * scale and (high is None or least <= high):
+            yield f"{digits}e{exponent}"
+            yield from (repr(number) for number in _neighbours(least))
+
+
+def _neighbours(number: Fraction) -> Iterator[float]:
+    """Yield the doubles around a number."""
+    try:
+        double = math.nextafter(float(number), -math.inf)
+    except OverflowError:
+        double = math.nextafter(math.inf, 0)
+    for _ in range(5):
+        if math.isfinite(double):
+            yield double
+        double = math.nextafter(double, math.inf)
 
 
 def _is_spelling(text: str, of_kind: int) -> bool:

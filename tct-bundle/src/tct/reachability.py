@@ -7,14 +7,29 @@ completion must nest. The type machine offers only what keeps an accepted outcom
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
-from itertools import count
+from functools import lru_cache, partial
+from itertools import pairwise
+from typing import NamedTuple
 
-from tct.assertions import TYPES, AtLeast, AtMost, Items, Members, Number, OfKind, Pattern, Present, Ref, TypeIs
+from tct.assertions import (
+    TYPES,
+    Above,
+    AtLeast,
+    AtMost,
+    Below,
+    Items,
+    Members,
+    Number,
+    OfKind,
+    Pattern,
+    Present,
+    Ref,
+    TypeIs,
+)
 from tct.errors import UnsupportedSchemaError
 from tct.formula import CONSTANT, FALSE, TRUE, Formula, atom, constant, substitute, truth
 from tct.memoised import memoised
-from tct.numbers import kind, parse, spellings
+from tct.numbers import KINDS, ending_between, kind, parse, spellings
 from tct.regex import PatternError, compile_pattern
 from tct.text import Outcome, TextAutomaton
 
@@ -115,8 +130,9 @@ class Reachability:
             return self.array(residuals)
         if type == "string":
             return dict.fromkeys(self.text(residuals).reachable, 0)
-        if type == "number":  # those that the residuals name, and one of each kind for all other numbers
-            numbers = (*named_spellings(residuals).values(), *unnamed_numbers(residuals))
+        if type == "number":
+            ranges = number_ranges(number_points(residuals))
+            numbers = (*point_spellings(residuals).values(), *(each.example for each in ranges))
             return {number_outcome(residuals, number): 0 for number in numbers}
         if type == "boolean":
             return {boolean_outcome(residuals, value): 0 for value in (False, True)}
@@ -266,25 +282,48 @@ def names_of(assertions: Iterable) -> set[str]:
 
 
 def named_numbers(residuals: Residuals) -> list[int | float]:
-    """Return the numbers that residuals of numbers name."""
+    """Return the numbers that residuals of numbers name. Limits are not among them."""
     return [assertion.value for assertion in assertions(residuals) if isinstance(assertion, Number)]
 
 
-def named_spellings(residuals: Residuals) -> dict[str, int | float]:
-    """Return each spelling of the named numbers, with its number: 3 and 3.0 may have different outcomes."""
-    spelled = (spelling for number in named_numbers(residuals) for spelling in spellings(number))
+def number_points(residuals: Residuals) -> tuple[int | float, ...]:
+    """Return the named numbers and the limits, in order. Between two of them, the kind of a number decides."""
+    limits = (assertion.limit for assertion in assertions(residuals) if isinstance(assertion, (Above, Below)))
+    return tuple(sorted({*named_numbers(residuals), *limits}))
+
+
+def point_spellings(residuals: Residuals) -> dict[str, int | float]:
+    """Return each spelling of the points, with its number: 3 and 3.0 may have different outcomes."""
+    spelled = (spelling for number in number_points(residuals) for spelling in spellings(number))
     return {spelling: parse(spelling) for spelling in spelled}
 
 
-def unnamed_numbers(residuals: Residuals) -> list[int | float]:
-    """Return one number of each kind that is not named. All unnamed numbers of a kind have the same outcome."""
-    named = set(named_numbers(residuals))
-    return [next(n for n in count(start) if n not in named) for start in (0, 0.0, 0.5)]
+class NumberRange(NamedTuple):
+    """The numbers of a kind between two limits, which are exclusive; None is no limit."""
+
+    kind: int
+    low: int | float | None
+    high: int | float | None
+    example: int | float
+
+
+@lru_cache(maxsize=10_000)
+def number_ranges(points: tuple[int | float, ...]) -> list[NumberRange]:
+    """Return the ranges of numbers between points. All numbers of a range have the same outcome."""
+    ranges = ((kind, *limits) for limits in pairwise((None, *points, None)) for kind in KINDS)
+    found = ((range, ending_between("", *range)) for range in ranges)
+    return [NumberRange(*range, parse(spelling)) for range, spelling in found if spelling is not None]
 
 
 def number_outcome(residuals: Residuals, number: float) -> Outcome:
-    def holds(assertion) -> bool:  # 3 == 3.0
-        return kind(number) in assertion.kinds if isinstance(assertion, OfKind) else assertion.value == number
+    def holds(assertion) -> bool:
+        if isinstance(assertion, OfKind):
+            return kind(number) in assertion.kinds
+        if isinstance(assertion, Number):
+            return number == assertion.value  # 3 == 3.0
+        if number == assertion.limit:
+            return assertion.or_equal
+        return (number > assertion.limit) == isinstance(assertion, Above)
 
     return tuple(truth(residual, holds) for residual in residuals)
 

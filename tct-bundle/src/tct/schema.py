@@ -11,8 +11,10 @@ from urllib.parse import unquote
 
 from tct.assertions import (
     TYPES,
+    Above,
     AtLeast,
     AtMost,
+    Below,
     Items,
     Members,
     Number,
@@ -185,6 +187,19 @@ def _length(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
     return atom(AtMost("string", count)) if pointer.endswith("/maxLength") else _at_least("string", count)
 
 
+def _bound(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
+    """Compile minimum, maximum, or one that is exclusive. In draft-04 that is a boolean next to the other."""
+    parent, keyword = pointer.rsplit("/", 1)
+    limit, is_exclusive = schema[keyword], keyword.startswith("exclusive")
+    types = compiler.dialect.exclusive if is_exclusive else (int, float)
+    if not isinstance(limit, types) or isinstance(limit, bool) and bool not in types or limit != limit:
+        raise UnsupportedSchemaError(keyword, parent, f"it may not be {limit!r:.60} in this draft")
+    if isinstance(limit, bool):
+        return TRUE
+    excludes = is_exclusive or schema.get(f"exclusiveM{keyword[1:]}") is True
+    return atom((Above if keyword.endswith("inimum") else Below)(exact(limit), not excludes))
+
+
 def _checked_regex(keyword: str, regex: str, pointer: str) -> str:
     try:
         compile_pattern(regex)
@@ -312,6 +327,10 @@ KEYWORDS: dict[str, Callable[[SchemaCompiler, dict, str], Formula]] = {
     "const": lambda compiler, schema, pointer: _equals(schema["const"]),
     "pattern": lambda compiler, schema, pointer: atom(Pattern(_checked_regex("pattern", schema["pattern"], pointer))),
     "format": _format,
+    "minimum": _bound,
+    "maximum": _bound,
+    "exclusiveMinimum": _bound,
+    "exclusiveMaximum": _bound,
     "minLength": _length,
     "maxLength": _length,
     "items": _items,
