@@ -5,10 +5,12 @@ import re
 
 import jsonschema_rs
 import pytest
+from helpers import allowed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tct import SchemaValidationError, Tokenizer, UnsupportedSchemaError, compile_json_schema
+from tct.symbols import FIRST_BYTE
 
 KEYS = st.sampled_from(["a", "b", "ab", "c-1"])
 TEXTS = st.sampled_from(["", "a", "b", "ab", "a\n", "é"])
@@ -19,6 +21,7 @@ VALUES = st.recursive(
     max_leaves=6,
 )
 TYPES = st.sampled_from(["null", "boolean", "integer", "number", "string", "array", "object"])
+LIMITS = st.sampled_from([0, 1, -2, 1.5, 2])
 NAMES = st.sampled_from([{"pattern": "^a"}, {"maxLength": 1}, {"enum": ["a", "b"]}, {"pattern": "b$", "minLength": 2}])
 
 
@@ -37,7 +40,8 @@ def schemas_over(inner):
            minProperties=st.integers(0, 2), maxProperties=st.integers(0, 2),
            propertyNames=st.booleans() | NAMES, dependencies=st.dictionaries(KEYS, names | inner, max_size=1)),
         of(items=inner | st.lists(inner, min_size=1, max_size=2), additionalItems=inner, minItems=st.integers(0, 2),
-           maxItems=st.integers(0, 2)),
+           maxItems=st.integers(0, 2), contains=inner),
+        of(type=TYPES, minimum=LIMITS, maximum=LIMITS, exclusiveMinimum=LIMITS, exclusiveMaximum=LIMITS),
         st.sampled_from(["allOf", "anyOf", "oneOf"]).flatmap(
             lambda keyword: st.fixed_dictionaries({keyword: st.lists(inner, min_size=1, max_size=3)})),
         of(**{"not": inner, "const": VALUES}),
@@ -102,6 +106,32 @@ def check_walk(schema, random, judge) -> None:
     assert judge.is_valid(json.loads(text))
     tokens = tokenizer.encode(text)
     assert tokens == symbols + ending and max(tokenizer.states_of(tokens)) < tokenizer.n_states()
+
+
+@pytest.mark.parametrize("items", [{"type": "integer"}, {"type": "number", "minimum": 3}])
+@pytest.mark.parametrize("least", [0, 2])
+def test_an_array_of_numbers_allows_the_characters_that_it_accepts(items, least):
+    tokenizer = Tokenizer({"type": "array", "items": items, "minItems": least})
+    matcher = tokenizer.matcher()
+    for spelled in b"", b"4":
+        assert matcher.accept_tokens([FIRST_BYTE + byte for byte in spelled])
+        accepted = [token for token in range(tokenizer.vocab_size()) if matcher.validate_tokens([token])]
+        assert allowed(matcher) == accepted and FIRST_BYTE + ord("5") in accepted
+
+
+@pytest.mark.parametrize(
+    "minimum, maximum, valid",
+    [(None, None, [1, 2, 3]), (2, None, [2, 3]), (0, 1, [0, 1]), (None, 2, [1, 2])],
+)
+def test_the_items_that_an_array_contains_are_counted_since_2019(minimum, maximum, valid):
+    counts = {"minContains": minimum, "maxContains": maximum}
+    counts = {keyword: count for keyword, count in counts.items() if count is not None}
+    schema = {"$schema": "https://json-schema.org/draft/2019-09/schema", "contains": {"type": "string"}} | counts
+    values = [["a"] * n + [1, None] for n in range(4)]
+    assert [n for n, value in enumerate(values) if jsonschema_rs.is_valid(schema, value)] == valid
+    check_verdicts(schema, values, jsonschema_rs.validator_for(schema))
+    in_draft_07 = {"contains": schema["contains"]} | counts
+    check_verdicts(in_draft_07, values, jsonschema_rs.Draft7Validator(in_draft_07))
 
 
 @pytest.mark.parametrize(

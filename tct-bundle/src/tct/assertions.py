@@ -128,6 +128,32 @@ class Items:
 
 
 @dataclass(frozen=True)
+class ContainsAtLeast:
+    """At least `count` (more) items of the array satisfy the formula."""
+
+    formula: Formula
+    count: int
+    about = "array"
+
+    def after(self, holds: bool) -> Formula:
+        """Return what is left to be asserted after an item that satisfies the formula or not."""
+        return atom(ContainsAtLeast(self.formula, self.count - holds)) if self.count > holds else TRUE
+
+
+@dataclass(frozen=True)
+class ContainsAtMost:
+    """At most `count` (more) items of the array satisfy the formula."""
+
+    formula: Formula
+    count: int
+    about = "array"
+
+    def after(self, holds: bool) -> Formula:
+        """Return what is left to be asserted after an item that satisfies the formula or not."""
+        return atom(ContainsAtMost(self.formula, self.count - holds)) if self.count >= holds else FALSE
+
+
+@dataclass(frozen=True)
 class Members:
     """The values of the object's members satisfy the formulas for their keys.
 

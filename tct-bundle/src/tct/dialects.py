@@ -12,10 +12,10 @@ from tct.errors import UnsupportedSchemaError
 from tct.numbers import POINTED, WHOLE
 
 # Keywords that assert something and are not enforced.
-REFUSED = frozenset(["multipleOf", "uniqueItems", "contains"])
+REFUSED = frozenset(["multipleOf", "uniqueItems"])
 CONTENT = frozenset(["contentEncoding", "contentMediaType"])  # annotations in draft-04 and since 2019-09
 SINCE_2019 = frozenset([
-    "dependentRequired", "dependentSchemas", "unevaluatedItems", "unevaluatedProperties", "minContains", "maxContains",
+    "dependentRequired", "dependentSchemas", "unevaluatedItems", "unevaluatedProperties",
 ])  # fmt: skip
 # Values of `format` that jsonschema-rs asserts. All others are annotations, and all are since 2019-09.
 FORMATS_04 = frozenset([
@@ -37,6 +37,7 @@ class Dialect:
     ref_has_siblings: bool = False  # are keywords next to $ref enforced?
     may_be_boolean: frozenset[str] | None = None  # keywords whose schema may be true or false; None: all
     exclusive: tuple[type, ...] = (int, float)  # the Python types of exclusiveMinimum and exclusiveMaximum
+    counts_contained: bool = False  # do minContains and maxContains assert something?
     integers: tuple[int, ...] = (WHOLE, POINTED)  # the kinds of numbers (numbers.py) that are an "integer"
 
     def identifies(self, node: Any) -> bool:
@@ -56,7 +57,7 @@ DRAFT_06 = Dialect(skipped=frozenset(["if", "then", "else"]), formats=FORMATS_06
 DRAFT_04 = Dialect(
     identifier="id",
     skipped=frozenset(["if", "then", "else", "const", "contains", "propertyNames", "$id"]),
-    refused=REFUSED - {"contains"},
+    refused=REFUSED,
     formats=FORMATS_04,
     may_be_boolean=frozenset(["additionalProperties", "additionalItems"]),
     exclusive=(bool,),
@@ -66,6 +67,7 @@ DRAFT_2019 = Dialect(
     refused=REFUSED | SINCE_2019 | {"$recursiveRef"},
     formats=frozenset(),
     ref_has_siblings=True,
+    counts_contained=True,
 )
 DRAFT_2020 = Dialect(
     skipped=frozenset(["additionalItems"]),
@@ -73,6 +75,7 @@ DRAFT_2020 = Dialect(
     formats=frozenset(),
     value_types={"items": (dict, bool)},
     ref_has_siblings=True,
+    counts_contained=True,
 )
 
 DIALECTS = {

@@ -14,7 +14,7 @@ from functools import cached_property, partial
 from itertools import islice
 from typing import Any
 
-from tct.assertions import TYPES, Items, Members, Number, Pattern, Present, Text
+from tct.assertions import TYPES, ContainsAtLeast, ContainsAtMost, Items, Members, Number, Pattern, Present, Text
 from tct.errors import UnsupportedSchemaError
 from tct.formula import FALSE as NEVER
 from tct.formula import Formula, atom
@@ -359,5 +359,7 @@ def _all_assertions(formulas: Iterable[Formula]) -> list:
             inner = [f for _, f in (*assertion.named, *assertion.patterns)] + [assertion.rest]
         elif isinstance(assertion, Items):
             inner = [*assertion.prefix, assertion.rest]
+        elif isinstance(assertion, (ContainsAtLeast, ContainsAtMost)):
+            inner = [assertion.formula]
         todo += [a for formula in inner for a in formula.atoms]
     return list(found)

@@ -14,7 +14,7 @@ from collections.abc import Hashable, Iterator
 import numpy as np
 
 from tct.bpe import Symbols
-from tct.state import NUMBER_SYMBOLS, Frame, KeyFrame, NumberFrame, ObjectFrame, State, finish
+from tct.state import NUMBER_SYMBOLS, Frame, KeyFrame, ObjectFrame, State, finish
 from tct.symbols import END_NUMBER, END_STRING, FIRST_BYTE, PAD
 from tct.text import DEAD, Outcome, TextMachine
 
@@ -120,7 +120,7 @@ class Masks:
     def _new_part(self, frame: Frame, node: Node) -> Part:
         mask, tokens, ends = np.zeros(self.words, np.int32), [], []
         children = self._structure if node is self.root else node
-        if node is self.root and isinstance(frame, NumberFrame):
+        if node is self.root and frame.is_number:
             tokens = self._walk(State(frame, _OUTSIDE), self._numbers)
         elif node is self.root and frame.text:
             mask |= self._text_mask(*frame.text)

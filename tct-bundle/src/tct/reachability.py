@@ -17,6 +17,8 @@ from tct.assertions import (
     AtLeast,
     AtMost,
     Below,
+    ContainsAtLeast,
+    ContainsAtMost,
     Items,
     Members,
     Number,
@@ -34,7 +36,7 @@ from tct.regex import PatternError, compile_pattern
 from tct.text import Outcome, TextAutomaton
 
 MAX_STATES = 20_000  # of one half-read object or array
-HOLD_AT_END = (Items, Members, AtMost)  # these hold once nothing more is added to a container
+HOLD_AT_END = (Items, Members, AtMost, ContainsAtMost)  # these hold once nothing more is added to a container
 
 Residuals = tuple[Formula, ...]
 Holds = Callable[[Formula], bool]  # does the value of the member or item satisfy a formula?
@@ -183,14 +185,16 @@ class Reachability:
     @memoised
     def item(self, residuals: Residuals) -> Transition:
         """Return the transition of the next item of an array."""
-        items = {a: a.head for a in assertions(residuals) if isinstance(a, Items)}
+        found = assertions(residuals)
+        heads = {a: a.head for a in found if isinstance(a, Items)}
+        counted = {a: a.formula for a in found if isinstance(a, (ContainsAtLeast, ContainsAtMost))}
 
         def meaning(assertion, holds: Holds) -> Formula:
-            if isinstance(assertion, Items):
-                return atom(assertion.tail) if holds(items[assertion]) else FALSE
-            return assertion.after_one()
+            if assertion in heads:
+                return atom(assertion.tail) if holds(heads[assertion]) else FALSE
+            return assertion.after(holds(counted[assertion])) if assertion in counted else assertion.after_one()
 
-        return Transition(residuals, meaning, items.values())
+        return Transition(residuals, meaning, (*heads.values(), *counted.values()))
 
     @memoised
     def end(self, residuals: Residuals) -> Outcome:

@@ -15,6 +15,8 @@ from tct.assertions import (
     AtLeast,
     AtMost,
     Below,
+    ContainsAtLeast,
+    ContainsAtMost,
     Items,
     Members,
     Number,
@@ -35,7 +37,7 @@ from tct.regex import PatternError, compile_pattern, finite_language
 ANNOTATIONS = frozenset([
     "$id", "$comment", "title", "description", "default", "examples", "readOnly", "writeOnly", "deprecated",
     "definitions", "$defs", "contentEncoding", "contentMediaType", "contentSchema", "$vocabulary", "$anchor",
-    "$dynamicAnchor", "$recursiveAnchor",
+    "$dynamicAnchor", "$recursiveAnchor", "minContains", "maxContains",
 ])  # fmt: skip
 MAX_COUNT = 1000  # of minItems and the like: each number of items or members is a state
 MAX_LENGTH = 2000  # of minLength and maxLength: each character takes several states
@@ -232,6 +234,17 @@ def _all_items(prefix: tuple[Formula, ...], rest: Formula) -> Formula:
     return TRUE if rest is TRUE and all(f is TRUE for f in prefix) else atom(Items(prefix, rest))
 
 
+def _contains(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
+    """Compile contains, minContains and maxContains."""
+    formula, parent = compiler.compile(schema["contains"], pointer), pointer.rsplit("/", 1)[0]
+    counts = compiler.dialect.counts_contained
+    least = _count(schema, f"{parent}/minContains") if counts and "minContains" in schema else 1
+    parts = [atom(ContainsAtLeast(formula, least))] if least else []
+    if counts and "maxContains" in schema:
+        parts.append(atom(ContainsAtMost(formula, _count(schema, f"{parent}/maxContains"))))
+    return all_of(parts)
+
+
 def _present(key: str) -> Formula:
     return atom(Present(key))
 
@@ -335,6 +348,7 @@ KEYWORDS: dict[str, Callable[[SchemaCompiler, dict, str], Formula]] = {
     "maxLength": _length,
     "items": _items,
     "additionalItems": _items,
+    "contains": _contains,
     "minItems": lambda compiler, schema, pointer: _at_least("array", _count(schema, pointer)),
     "maxItems": lambda compiler, schema, pointer: atom(AtMost("array", _count(schema, pointer))),
     "properties": _members,

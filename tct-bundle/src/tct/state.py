@@ -42,6 +42,7 @@ class Frame:
 
     __slots__ = ()
     text: tuple[TextMachine, int] | None = None  # of the strings that may come next: automaton and its state
+    is_number = False  # may the characters of a number come next, without an opening symbol?
     view: Hashable = None
 
     def step(self, symbol: int, outer: State | None) -> State | None:
@@ -153,6 +154,7 @@ class NumberFrame(Frame):
 
     node: ValueNode
     spelled: str
+    is_number = True
 
     @property
     def view(self) -> Hashable:
@@ -283,6 +285,11 @@ class ArrayFrame(Frame):
     def text(self) -> tuple[TextMachine, int] | None:
         item = self.enter_item(None)
         return item.frame.text if item else None
+
+    @property
+    def is_number(self) -> bool:
+        item = self.enter_item(None)
+        return item is not None and item.frame.is_number
 
     def step(self, symbol: int, outer: State | None) -> State | None:
         if symbol == END_ARRAY:
