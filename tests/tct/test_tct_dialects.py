@@ -146,6 +146,7 @@ def test_what_a_draft_reads_in_a_way_that_is_not_supported_is_refused(schema, ke
         ({"$schema": DRAFT_06, "id": "http://example.com"}, ["#/id"]),
         ({"$schema": DRAFT_04, "dependentRequired": {"a": ["b"]}}, ["#/dependentRequired"]),
         ({"format": "color"}, []),
+        ({"items": {"format": "iri"}}, ["#/items/format"]),
         ({"$schema": DRAFT_2020, "format": "date", "contentMediaType": "text/css", "$anchor": "a"}, []),
     ],
 )

@@ -4,6 +4,7 @@ From a schema to tokens, one file per step:
 
     schema.py           JSON Schema -> formulas (formula.py) over assertions (assertions.py)
     reachability.py     which formulas a value can satisfy together: this rules out dead ends
+    formats.py          formats as patterns
     text.py             strings: patterns (regex.py) as automata over bytes
     machine.py          the type machine: a graph of nodes for values, objects and arrays
     codec.py            documents <-> base symbols (symbols.py, numbers.py)

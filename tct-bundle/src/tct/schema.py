@@ -30,6 +30,7 @@ from tct.assertions import (
 )
 from tct.dialects import DRAFT_07, dialect_of
 from tct.errors import UnsupportedSchemaError
+from tct.formats import IRREGULAR, PATTERNS
 from tct.formula import ALL, CONSTANT, FALSE, TRUE, Formula, all_of, any_of, atom, constant, negation, one_of
 from tct.numbers import exact
 from tct.regex import PatternError, compile_pattern, finite_language
@@ -48,7 +49,8 @@ Schema = dict[str, Any] | bool
 
 class SchemaCompiler:
     """Compile a schema. `formulas` maps JSON pointers to the formulas of the schemas there: the root, its definitions
-    and the targets of references. `ignored` are the pointers of keywords that assert nothing and that no draft has."""
+    and the targets of references. `ignored` are the pointers of keywords that assert nothing here although they may be
+    meant to: those that no draft has, and formats that are no regular language."""
 
     def __init__(self, document: Schema):
         self.document = document
@@ -299,9 +301,15 @@ def _keys(compiler: SchemaCompiler, formula: Formula, pointer: str) -> Formula:
 
 
 def _format(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
-    """Compile format. Most drafts have formats that assert something; those are not enforced yet."""
-    if schema["format"] in compiler.dialect.formats:
-        raise UnsupportedSchemaError("format", pointer.rsplit("/", 1)[0], f"{schema['format']!r} is not supported")
+    """Compile format. One that is no regular language asserts nothing here, so it is listed."""
+    name = schema["format"]
+    if name not in compiler.dialect.formats:
+        return TRUE
+    if name in PATTERNS:
+        return atom(Pattern(PATTERNS[name]))
+    if name not in IRREGULAR:
+        raise UnsupportedSchemaError("format", pointer.rsplit("/", 1)[0], f"{name!r} is not supported")
+    compiler.ignored[pointer] = None
     return TRUE
 
 

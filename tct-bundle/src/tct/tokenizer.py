@@ -35,7 +35,8 @@ class CompiledSchema:
 
     @property
     def ignored_keywords(self) -> list[str]:
-        """The JSON pointers of keywords that no draft defines. They assert nothing, but may be typos."""
+        """The JSON pointers of keywords that assert nothing although they may be meant to: those that no draft defines,
+        which may be typos, and formats that are no regular language."""
         return self.machine.ignored_keywords
 
     def encode(self, value: Any) -> list[int]:

@@ -44,7 +44,7 @@ def build(schema_path: Path | None, corpus: Path, vocab_size: int, output: Path)
     schema = workflow_schema() if schema_path is None else read_schema(schema_path)
     machine = TypeMachine(schema)
     for pointer in machine.ignored_keywords:
-        print(f"--schema: {pointer} is no keyword of JSON Schema, and asserts nothing")
+        print(f"--schema: {pointer} asserts nothing")
     if vocab_size <= machine.symbols.size:
         raise ValueError(f"--vocab-size {vocab_size}: this schema has {machine.symbols.size} base symbols alone")
     if not output.parent.is_dir():
