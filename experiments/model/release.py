@@ -12,17 +12,18 @@ from pathlib import Path
 from string import Template
 
 import workflow_model
-from model_evaluation import open_evaluation
 from nanochat.checkpoint_manager import load_model
 from nanochat.compact import save_compact
+from nanochat.loss_eval import evaluate_loss
 from script_tools.cli import ArgumentParser, cli_errors
 from script_tools.files import write_atomic
 from script_tools.tables import fenced, table
+from tct_packing import packed_data_loader
 from workflow_eval.report import completion_rows, held_out_rows, metric_rows, sampling, set_names
 
 HERE = Path(__file__).parent
 EVALUATION = HERE / "eval"
-BATCH = 16  # contexts scored at a time
+BATCH, WINDOWS = 16, 400  # to measure the cost of rounding
 KEPT = ("step", "model_config", "data", "settings", "versions", "seconds")  # of the meta of a checkpoint
 MOST_BYTES = 25e6
 
@@ -38,18 +39,25 @@ def main(argv=None):
     save_compact(workflow_model.PATH, model.state_dict(), {name: meta[name] for name in KEPT if name in meta})
     if (size := workflow_model.PATH.stat().st_size) > MOST_BYTES:
         raise ValueError(f"{workflow_model.PATH} has {size:,} bytes, more than {MOST_BYTES:,.0f}")
-    with open_evaluation(args.checkpoint, args.data_dir, "cpu", "float32") as evaluation:
-        before = evaluation.score(BATCH)["val_bits_per_byte"]
+    losses = [held_out_loss(each, args.data_dir) for each in (model, load_model(workflow_model.PATH)[0])]
     evaluate = "-m", "scripts.tct_eval", "--data_dir", args.data_dir, "--output", EVALUATION, "--dtype", "float32"
     subprocess.run([sys.executable, *map(str, evaluate), "--num_samples", str(args.num_samples)], check=True)
     results = json.loads((EVALUATION / "eval.json").read_bytes())
-    write_atomic(Path(workflow_model.PATH.parent, "README.md"), card(model, meta, results, before, size).encode())
+    write_atomic(Path(workflow_model.PATH.parent, "README.md"), card(model, meta, results, losses, size).encode())
 
 
-def card(model, meta: dict, results: dict, before: float, size: int) -> str:
-    """Return the model card. `before` is the bits per byte of the checkpoint, before its weights were rounded."""
+def held_out_loss(model, data_dir: str) -> float:
+    """Return the loss on some held-out workflows, in nats per token."""
+    config = model.config
+    options = {"max_windows": WINDOWS, "with_states": config.n_states > 0}
+    nats, tokens = evaluate_loss(model, packed_data_loader(BATCH, config.sequence_len, "val", data_dir, **options))
+    return nats / tokens
+
+
+def card(model, meta: dict, results: dict, losses: list[float], size: int) -> str:
+    """Return the model card. The losses are those before and after the weights were rounded."""
     config, train = meta["model_config"], meta["data"]["splits"]["train"]
-    after = results["held_out"]["val_bits_per_byte"]
+    before, after = losses
     samples = [path.read_text() for path in sorted((EVALUATION / "samples").glob("*.yml"))[:5]]
     return Template((HERE / "card.md").read_text()).substitute(
         parameters=f"{model.num_parameters():,}",
@@ -61,7 +69,7 @@ def card(model, meta: dict, results: dict, before: float, size: int) -> str:
         updates=f"{meta['step']:,}",
         targets=f"{meta['step'] * meta['settings']['device_batch_size'] * config['sequence_len']:,}",
         hours=f"{meta['seconds'] / 3600:.1f}",
-        rounding=f"{before:.4f} to {after:.4f} bits per byte ({after / before - 1:+.2%})",
+        rounding=f"{before:.4f} to {after:.4f} nats per token ({after / before - 1:+.2%})",
         held_out_workflows=f"{results['held_out']['val_workflows']:,}",
         held_out=table(("", "", "interval"), held_out_rows(results["held_out"])),
         num_samples=results["num_samples"],
