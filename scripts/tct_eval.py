@@ -44,7 +44,8 @@ def main(argv=None):
         results |= figures
     else:
         results["left_out"] = ["samples: --num_samples is 0"]
-    publish(output, {"checkpoint": str(checkpoint), **results}, sets, seconds)
+    name = "the model that ships" if checkpoint == workflow_model.PATH else str(checkpoint)
+    publish(output, {"checkpoint": name, **results}, sets, seconds)
 
 
 def default_output(checkpoint: Path) -> Path:

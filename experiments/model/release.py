@@ -25,6 +25,7 @@ HERE = Path(__file__).parent
 EVALUATION = HERE / "eval"
 BATCH, WINDOWS = 16, 400  # to measure the cost of rounding
 KEPT = ("step", "model_config", "data", "settings", "versions", "seconds")  # of the meta of a checkpoint
+PATHS = ("data_dir", "experiment", "run")  # settings that say nothing to others
 MOST_BYTES = 25e6
 
 
@@ -36,7 +37,9 @@ def main(argv=None):
     parser.add("--num_samples", "workflows to generate", 200)
     args = parser.parse_args(argv)
     model, meta = load_model(args.checkpoint)
-    save_compact(workflow_model.PATH, model.state_dict(), {name: meta[name] for name in KEPT if name in meta})
+    kept = {name: meta[name] for name in KEPT}
+    kept["settings"] = {name: value for name, value in meta["settings"].items() if name not in PATHS}
+    save_compact(workflow_model.PATH, model.state_dict(), kept)
     if (size := workflow_model.PATH.stat().st_size) > MOST_BYTES:
         raise ValueError(f"{workflow_model.PATH} has {size:,} bytes, more than {MOST_BYTES:,.0f}")
     losses = [held_out_loss(each, args.data_dir) for each in (model, load_model(workflow_model.PATH)[0])]
