@@ -159,8 +159,7 @@ class ValueEmbedding(nn.Module):
     """Vectors of tokens that are added to the values of attention in every other layer, the last one included.
 
     So a layer can pass on which token it attends to without storing that in the hidden vector. Gates, one for each
-    head, depend on the first channels of the layer's input. nanochat has them since 2026
-    (https://github.com/karpathy/nanochat).
+    head, depend on the first channels of the layer's input. Later versions of nanochat have such embeddings.
     """
 
     def __init__(self, config: GPTConfig):

@@ -30,7 +30,7 @@ from tct.assertions import (
 )
 from tct.dialects import DRAFT_07, dialect_of
 from tct.errors import UnsupportedSchemaError
-from tct.formats import IRREGULAR, PATTERNS
+from tct.formats import NOT_ENFORCED, PATTERNS
 from tct.formula import ALL, CONSTANT, FALSE, TRUE, Formula, all_of, any_of, atom, constant, negation, one_of
 from tct.numbers import exact
 from tct.regex import PatternError, compile_pattern, finite_language
@@ -50,7 +50,7 @@ Schema = dict[str, Any] | bool
 class SchemaCompiler:
     """Compile a schema. `formulas` maps JSON pointers to the formulas of the schemas there: the root, its definitions
     and the targets of references. `ignored` are the pointers of keywords that assert nothing here although they may be
-    meant to: those that no draft has, and formats that are no regular language."""
+    meant to: those that no draft has, and formats that are not enforced."""
 
     def __init__(self, document: Schema):
         self.document = document
@@ -301,13 +301,13 @@ def _keys(compiler: SchemaCompiler, formula: Formula, pointer: str) -> Formula:
 
 
 def _format(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
-    """Compile format. One that is no regular language asserts nothing here, so it is listed."""
+    """Compile format. One that is not enforced is listed."""
     name = schema["format"]
     if name not in compiler.dialect.formats:
         return TRUE
     if name in PATTERNS:
         return atom(Pattern(PATTERNS[name]))
-    if name not in IRREGULAR:
+    if name not in NOT_ENFORCED:
         raise UnsupportedSchemaError("format", pointer.rsplit("/", 1)[0], f"{name!r} is not supported")
     compiler.ignored[pointer] = None
     return TRUE

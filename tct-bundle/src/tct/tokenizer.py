@@ -36,7 +36,7 @@ class CompiledSchema:
     @property
     def ignored_keywords(self) -> list[str]:
         """The JSON pointers of keywords that assert nothing although they may be meant to: those that no draft defines,
-        which may be typos, and formats that are no regular language."""
+        which may be typos, and formats that are not enforced."""
         return self.machine.ignored_keywords
 
     def encode(self, value: Any) -> list[int]:
