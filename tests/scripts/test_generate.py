@@ -75,7 +75,6 @@ def test_samples_go_to_the_screen_in_order(tct_checkpoint, capsys):
         (["--checkpoint", "{checkpoint}", "--temprature", "1"], "--temprature"),
         (["--checkpoint", "{checkpoint}", "--top_p", "7"], "top_p"),
         (["--checkpoint", "{checkpoint}", "--num_samples", "0"], "num_samples"),
-        ([], "--checkpoint"),
     ],
 )
 def test_a_user_error_is_one_sentence_and_exit_code_2(flags, message, tct_checkpoint, tmp_path, capsys):

@@ -567,7 +567,7 @@ def test_all_faulty_flags_are_reported_together(capsys):
         capsys,
     )
     for fault in (
-        "--model_size must be one of tiny, small, medium, large, not 'huge'",
+        "--model_size must be one of tiny, mini, small, medium, large, not 'huge'",
         "--num_iterations must be",
         "--seed must be",
         "--learning_rate must be",

@@ -119,7 +119,7 @@ def test_a_schema_may_start_with_a_byte_order_mark(tmp_path):
 @pytest.mark.parametrize(
     "schema, corpus, vocab_size, message",
     [
-        ('{"items": {"format": "uri"}}', "corpus", 900, "'format' at #/items"),
+        ('{"items": {"$ref": "other.json"}}', "corpus", 900, "'$ref' at #/items"),
         ("{not JSON", "corpus", 900, "--schema {folder}/other.json is not JSON"),
         ("false", "corpus", 900, "no document of at most 100 levels is valid"),
         ('{"items":' * 400 + "true" + "}" * 400, "corpus", 900, "nested too deeply"),
