@@ -2,14 +2,16 @@
 
 import json
 import random
+from itertools import cycle, islice, takewhile
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
 import tct_github_workflow as tct
 from script_tools.bitmask import allowed_tokens
+from tct.symbols import FIRST_BYTE
 from tct_github_workflow.rules import check
 from tct_github_workflow.workflow_yaml import WorkflowSyntaxError, load_workflow
 from workflow_synth.compose import compose_workflows
@@ -192,6 +194,26 @@ def test_what_is_refused_with_a_token_is_refused():
                 assert token in like and not any(matcher.validate_tokens([int(other)]) for other in like[:20])
                 n_refused += 1
     assert n_refused > 10
+
+
+NESTING = ["(", "!", "startsWith(1||", "fromJSON(", "contains(", "format('{0}', ", "github[", "1 == ", "hashFiles("]
+
+
+@given(st.lists(st.sampled_from(NESTING), min_size=1, max_size=3), st.integers(20, 60))
+@settings(max_examples=10, phases=[Phase.explicit, Phase.generate])  # shrinking takes minutes
+@example(['(', 'startsWith(1||', '('], 41)
+@example(['startsWith(1||'], 26)
+@example(['('], 20)
+def test_an_expression_at_the_greatest_depth_can_be_completed_byte_by_byte(pieces, count):
+    matcher, workflow = tct.matcher("github"), {"on": "push", "jobs": {"a": {"runs-on": "b", "steps": [{"run": ""}]}}}
+    assert matcher.accept_tokens(tct.encode(json.dumps(workflow))[:-2])
+    text = "${{ fromJSON(" + "".join(islice(cycle(pieces), count))
+    written = sum(1 for byte in takewhile(lambda byte: matcher.accept_token(byte + FIRST_BYTE), text.encode()))
+    assert written > 13
+    for token in matcher.closing_tokens():
+        for symbol in tct.tokenizer().vocabulary.bpe.symbols_of[token]:
+            assert matcher.accept_token(symbol)
+    assert matcher.is_terminated()
 
 
 def test_rules_have_three_names():

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from itertools import product
 
-from .expressions import KEYWORDS, TOKEN, ExpressionError, Node, Parser, Token, tokens
+from .expressions import KEYWORDS, MAX_DEPTH, TOKEN, ExpressionError, Node, Parser, Token, tokens
 from .templates import CLOSE, EMBEDDED, OPEN, Contexts, Template
 from .types import ANY, CONTEXTS, FUNCTIONS, Array, Fault, Object, Type, Typing, placeholders
 
@@ -22,6 +22,7 @@ ANYTHING = "fromJSON(toJSON(0))"  # a value of any type, in any place
 AN_ELEMENT = f"[{ANYTHING}]"
 # What may follow an operand so that its type fits: nothing, a step to an element, or an operand of any type.
 ADAPTERS = ["", f" && {ANYTHING}", AN_ELEMENT, f"{AN_ELEMENT}{AN_ELEMENT}", f"{AN_ELEMENT} && {ANYTHING}"]
+ADAPTER_DEPTH = 3  # levels that an adapter of ADAPTERS[:2] needs: the operator and two calls
 OPERANDS = ["''", ANYTHING]
 ARGUMENTS = {"join": ANYTHING, "format": "'{0}', 0", "tojson": "0", "fromjson": "toJSON(0)"}
 HOPELESS = frozenset(["context-availability", "expression-syntax", "undefined-property"])  # whatever the types are
@@ -92,7 +93,7 @@ def closings(before: tuple[Token, ...], word: str, rest: str) -> Iterator[str]:
 class Closing(Parser):
     """Parse an expression that ends after an operand, and close what is open there. `ending` is what is missing.
 
-    `inner` adapts the type of the last operand, `outer` that of each bracket and call around it.
+    `inner` adapts the type of the last operand, `outer` that of each bracket and call around it that is not too deep.
     """
 
     def __init__(self, words: list[Token], inner: str, outer: str):
@@ -114,7 +115,7 @@ class Closing(Parser):
         if self.kind != "end":
             super()._expect(operator)
         elif operator != ",":
-            self._closing += operator + self._outer
+            self._closing += operator + self._adapter()
 
     def arguments(self, function: str) -> Iterator[Node]:
         given = []
@@ -123,8 +124,11 @@ class Closing(Parser):
             yield argument
             if self.kind == "end":
                 missing = n_arguments(function, given) - len(given)
-                self._closing += ", 0" * missing + ")" + self._outer
+                self._closing += ", 0" * missing + ")" + self._adapter()
                 return
+
+    def _adapter(self) -> str:
+        return self._outer if self._depth + ADAPTER_DEPTH <= MAX_DEPTH else ""
 
 
 def n_arguments(function: str, given: list[Node]) -> int:
@@ -206,6 +210,8 @@ def word_endings(word: str, kind: str, before: tuple[Token, ...], contexts: Cont
         yield from name_endings(word)
     else:
         yield from OPERANDS
+        if index == 0 and function in ARGUMENTS:
+            yield ARGUMENTS[function]
 
 
 def split_at_cut(source: str) -> tuple[str, str, str | None]:

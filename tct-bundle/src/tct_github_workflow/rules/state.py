@@ -318,7 +318,8 @@ class RulesState:
         end = len(self.text) if start is None else start
         if self.text.find(OPEN, self.checked, end) >= 0:
             self._check_part(self.text[self.checked : end])
-        checked = max(self.checked, self.text.rfind(CLOSE, self.checked, end) + len(CLOSE))
+        closed = self.text.rfind(CLOSE, self.checked, end)
+        checked = closed + len(CLOSE) if closed >= 0 else self.checked
         state = self._with(checked=checked if start is None else start)
         if start is not None and state.free_ending() is None:
             raise Fault("no-ending", f"no expression starts with {self.text[start:]!r} here")
