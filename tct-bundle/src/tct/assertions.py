@@ -154,6 +154,13 @@ class ContainsAtMost:
 
 
 @dataclass(frozen=True)
+class Unique:
+    """No two items of the array are equal."""
+
+    about = "array"
+
+
+@dataclass(frozen=True)
 class Members:
     """The values of the object's members satisfy the formulas for their keys.
 

@@ -106,6 +106,7 @@ class Encoder:
         return node.end
 
     def array(self, node: ArrayNode, value: list, depth_left: int, path: Path) -> Outcome | None:
+        earlier = set()
         for index, child in enumerate(value):
             member = node.item(depth_left)
             if member is None:
@@ -115,7 +116,9 @@ class Encoder:
             outcome = self.value(member.node, child, depth_left - 1, (path, index))
             if outcome is None:
                 return None
-            node = member.after[outcome]
+            node = node.after_item(member, outcome, child, earlier)
+            if node is None:
+                raise _error((path, index), f"items must differ, and {_short(child)} occurs twice")
         if node.end is None:
             raise _error(path, "this array may not end here: an item is missing, or one does not fit")
         self.out.append(END_ARRAY)
@@ -260,6 +263,7 @@ class Decoder:
 
     def array(self, node: ArrayNode, depth_left: int) -> tuple[list, Outcome]:
         result: list[Any] = []
+        earlier = set()
         try:
             while (symbol := self.peek()) != END_ARRAY:
                 member = node.item(depth_left)
@@ -267,7 +271,9 @@ class Decoder:
                     raise self.error(symbol)
                 value, outcome = self.value(member.node, depth_left - 1)
                 result.append(value)
-                node = member.after[outcome]
+                node = node.after_item(member, outcome, value, earlier)
+                if node is None:
+                    raise self.error(symbol)
         except Truncated as cut:
             raise Truncated(result if cut.partial is NO_VALUE else [*result, cut.partial]) from None
         self.at += 1

@@ -9,9 +9,9 @@ from functools import lru_cache
 from itertools import chain
 
 from tct.machine import ArrayNode, Member, ObjectNode, ValueNode
-from tct.state import DONE, ArrayFrame, KeyFrame, NumberFrame, ObjectFrame, State, TextFrame
+from tct.state import ArrayFrame, DoneFrame, Frame, KeyFrame, NumberFrame, ObjectFrame, State, TextFrame, ValueFrame
 from tct.symbols import END_ARRAY, END_NUMBER, END_OBJECT, END_STRING, text_symbols
-from tct.text import DEAD, TextMachine
+from tct.text import DEAD, Outcome, TextMachine
 
 PLAIN = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 ${}"
 BYTES = PLAIN + bytes(sorted(set(range(256)) - set(PLAIN)))  # in the order of preference
@@ -21,9 +21,9 @@ _cached = lru_cache(maxsize=50_000)
 
 
 def complete(state: State) -> Completion:
-    """Return symbols that complete the document. The list is empty if it is complete."""
+    """Return symbols that complete the document, or the item that is read on its own. None if it is complete."""
     symbols: Completion = []
-    while state is not DONE:
+    while not isinstance(state.frame, DoneFrame):
         completion = _complete_frame(state)
         symbols += completion
         for symbol in completion:
@@ -43,7 +43,9 @@ def _complete_frame(state: State) -> Completion:
     if isinstance(frame, ObjectFrame):
         return _members(frame.node, frozenset(map(bytes.decode, frame.keys)), frame.depth_left)
     if isinstance(frame, ArrayFrame):
-        return _items(frame.node, frame.depth_left)
+        return _next_item(frame) if frame.node.compares_items else _items(frame.node, frame.depth_left)
+    if not isinstance(frame, ValueFrame):  # an item that is compared with earlier ones
+        return frame.ending
     return _value(frame.node, frame.node)
 
 
@@ -93,7 +95,27 @@ def _items(node: ArrayNode, depth_left: int) -> Completion:
     """Complete an array, its end included."""
     if node.end is not None:
         return [END_ARRAY]
+    if node.compares_items:
+        return complete(State(ArrayFrame(node, 0, depth_left), _ALONE))
     return min(_with_next([], node.item(depth_left), node, lambda then: _items(then, depth_left)), key=len)
+
+
+class _Alone(Frame):
+    """What surrounds an array that is completed on its own."""
+
+    def resume(self, outcome: Outcome) -> DoneFrame:
+        return DoneFrame()
+
+
+_ALONE = State(_Alone(), None)
+
+
+def _next_item(frame: ArrayFrame) -> Completion:
+    """End an array whose items are compared, or add an item that brings it closer to its end."""
+    node = frame.node
+    if node.end is not None:
+        return [END_ARRAY]
+    return frame.enter_item(None).frame.find_ending(lambda then: then.residuals != node.residuals)
 
 
 def _with_next(

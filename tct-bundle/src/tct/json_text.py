@@ -1,7 +1,7 @@
 """JSON text: the one reader and the one writer of this project."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 
@@ -49,6 +49,19 @@ def canonical(value: Any) -> str:
     '{"name":"Build","run":"make"}'
     """
     return compact(value, sort_keys=True)
+
+
+def comparable(value: Any) -> Hashable:
+    """Return a Python value that equals that of another JSON value if JSON Schema calls the two equal.
+
+    >>> comparable([1, {"a": None}]) == comparable([1.0, {"a": None}]), comparable(1) == comparable(True)
+    (True, False)
+    """
+    if isinstance(value, dict):
+        return frozenset((key, comparable(member)) for key, member in value.items())
+    if isinstance(value, (list, tuple)):
+        return tuple(map(comparable, value))
+    return (bool, value) if isinstance(value, bool) else value  # in Python True == 1
 
 
 def _reject_constant(name: str) -> None:

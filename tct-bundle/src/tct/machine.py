@@ -9,15 +9,27 @@ that any JSON parser can read them.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import islice
-from typing import Any
+from typing import Any, Optional
 
-from tct.assertions import TYPES, ContainsAtLeast, ContainsAtMost, Items, Members, Number, Pattern, Present, Text
+from tct.assertions import (
+    TYPES,
+    ContainsAtLeast,
+    ContainsAtMost,
+    Items,
+    Members,
+    Number,
+    Pattern,
+    Present,
+    Text,
+    Unique,
+)
 from tct.errors import UnsupportedSchemaError
 from tct.formula import FALSE as NEVER
 from tct.formula import Formula, atom
+from tct.json_text import comparable
 from tct.memoised import memoised
 from tct.numbers import WHOLE, ending_between, exact, is_whole
 from tct.reachability import (
@@ -91,6 +103,7 @@ class Member:
     node: "ValueNode"
     after: dict[Outcome, "ObjectNode | ArrayNode"]  # by the outcome of the value
     symbol: int | None = None  # of its key, if the schema names the key
+    repeated: dict[Outcome, "ArrayNode"] = field(default_factory=dict)  # as `after`, if the item equals an earlier one
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,21 +338,37 @@ class ArrayNode:
         self.machine, self.residuals, self.accepted = machine, residuals, accepted
         end = machine.reach.end(residuals)
         self.end: Outcome | None = end if end in accepted else None  # None: the array may not end here
+        self.compares_items = Unique() in assertions(residuals)  # does it matter if an item equals an earlier one?
 
     def item(self, depth_left: int) -> Member | None:
         """Return the next item, or None if no valid array has one more."""
         return self._item(self.machine.capped(depth_left))
 
+    def after_item(self, member: Member, outcome: Outcome, item: Any, earlier: set) -> Optional["ArrayNode"]:
+        """Return the node after an item, or None if it equals an earlier item and should not, or the other way round.
+
+        `earlier` are the items before it, as `comparable` returns them. The item is added.
+        """
+        if not self.compares_items:
+            return member.after[outcome]
+        item, n_different = comparable(item), len(earlier)
+        earlier.add(item)
+        return (member.after if len(earlier) > n_different else member.repeated).get(outcome)
+
     @memoised
     def _item(self, depth_left: int) -> Member | None:
         reach = self.machine.reach
         transition = reach.item(self.residuals)
-        after = {}
+        after, repeated = {}, {}
         for outcome, depth in reach.value(transition.child).items():
-            residuals = transition.residuals_after(outcome)
-            if depth < depth_left and _may_end(reach.array(residuals), self.accepted, depth_left):
-                after[outcome] = self.machine.array_node(residuals, self.accepted)
-        return Member(self.machine.value_node(transition.child, frozenset(after), True), after) if after else None
+            then = transition.residuals_after(outcome)
+            for found, residuals in (after, then), (repeated, reach.repeated(then)):
+                if depth < depth_left and _may_end(reach.array(residuals), self.accepted, depth_left):
+                    found[outcome] = self.machine.array_node(residuals, self.accepted)
+        outcomes = frozenset(after | repeated)
+        if not outcomes:
+            return None
+        return Member(self.machine.value_node(transition.child, outcomes, True), after, repeated=repeated)
 
 
 def _may_end(depths: OutcomeDepths, accepted: Outcomes, depth_left: int) -> bool:

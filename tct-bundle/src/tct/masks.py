@@ -14,9 +14,10 @@ from collections.abc import Hashable, Iterator
 import numpy as np
 
 from tct.bpe import Symbols
-from tct.state import NUMBER_SYMBOLS, Frame, KeyFrame, ObjectFrame, State, finish
+from tct.state import NUMBER_SYMBOLS, ArrayFrame, Frame, KeyFrame, ObjectFrame, State, finish
 from tct.symbols import END_NUMBER, END_STRING, FIRST_BYTE, PAD
 from tct.text import DEAD, Outcome, TextMachine
+from tct.unique import UniqueItemFrame
 
 MAX_CACHED = 50_000  # masks, each of 1 KiB for 8,192 tokens
 _BITS = (np.uint32(1) << np.arange(32, dtype=np.uint32)).view(np.int32)
@@ -75,7 +76,7 @@ class Masks:
             return
         frame = state.frame
         keys = frame.text if isinstance(frame, (ObjectFrame, KeyFrame)) else None
-        if not self._is_plain or keys and not keys[0].always_infinite:
+        if not self._is_plain or keys and not keys[0].always_infinite or _compares_items(frame):
             row[:] = self._bits(self._walk(state, self.root))
             return
         row[:] = self._mask(state, self.root)
@@ -238,6 +239,10 @@ def _taken(state: State) -> Iterator[bytes]:
     else:
         spelled = state.frame.spelled
         yield from (k[len(spelled) :] for k in state.outer.frame.keys if k.startswith(spelled))
+
+
+def _compares_items(frame: Frame) -> bool:
+    return isinstance(frame, UniqueItemFrame) or isinstance(frame, ArrayFrame) and frame.node.compares_items
 
 
 def _is_plain(symbols: Symbols) -> bool:

@@ -27,6 +27,7 @@ from tct.assertions import (
     Present,
     Ref,
     TypeIs,
+    Unique,
 )
 from tct.errors import UnsupportedSchemaError
 from tct.formula import CONSTANT, FALSE, TRUE, Formula, atom, constant, substitute, truth
@@ -36,7 +37,7 @@ from tct.regex import PatternError, compile_pattern
 from tct.text import Outcome, TextAutomaton
 
 MAX_STATES = 20_000  # of one half-read object or array
-HOLD_AT_END = (Items, Members, AtMost, ContainsAtMost)  # these hold once nothing more is added to a container
+HOLD_AT_END = (Items, Members, AtMost, ContainsAtMost, Unique)  # these hold once nothing more is added to a container
 
 Residuals = tuple[Formula, ...]
 Holds = Callable[[Formula], bool]  # does the value of the member or item satisfy a formula?
@@ -129,7 +130,7 @@ class Reachability:
         if type == "object":
             return self.object(residuals, frozenset())
         if type == "array":
-            return self.array(residuals)
+            return self.array(residuals, is_empty=True)
         if type == "string":
             return dict.fromkeys(self.text(residuals).reachable, 0)
         if type == "number":
@@ -192,7 +193,9 @@ class Reachability:
         def meaning(assertion, holds: Holds) -> Formula:
             if assertion in heads:
                 return atom(assertion.tail) if holds(heads[assertion]) else FALSE
-            return assertion.after(holds(counted[assertion])) if assertion in counted else assertion.after_one()
+            if assertion in counted:
+                return assertion.after(holds(counted[assertion]))
+            return atom(assertion) if isinstance(assertion, Unique) else assertion.after_one()
 
         return Transition(residuals, meaning, (*heads.values(), *counted.values()))
 
@@ -241,15 +244,24 @@ class Reachability:
 
         return self._search((residuals, used & self.relevant_keys(residuals)), moves)
 
-    def array(self, residuals: Residuals) -> OutcomeDepths:
-        """Return the outcomes that a half-read array can still have."""
+    def array(self, residuals: Residuals, is_empty: bool = False) -> OutcomeDepths:
+        """Return the outcomes that a half-read array can still have. One that is not empty may repeat an item."""
 
         def moves(state) -> Iterator[tuple[int, tuple]]:
-            transition = self.item(state[0])
+            residuals, is_empty = state
+            transition = self.item(residuals)
             for outcome, depth in self.value(transition.child).items():
-                yield depth, (transition.residuals_after(outcome),)
+                then = transition.residuals_after(outcome)
+                yield depth, (then, False)
+                if not is_empty and (repeated := self.repeated(then)) != then:
+                    yield depth, (repeated, False)
 
-        return self._search((residuals,), moves)
+        return self._search((residuals, is_empty), moves)
+
+    @memoised
+    def repeated(self, residuals: Residuals) -> Residuals:
+        """Return the residuals of an array of which two items are equal."""
+        return tuple(substitute(r, lambda a: FALSE if a == Unique() else atom(a)) for r in residuals)
 
     def _search(self, start: tuple, moves: Callable[[tuple], Iterator[tuple[int, tuple]]]) -> OutcomeDepths:
         """Find all ends of a container. States are (residuals, ...). A move costs the depth of the value it reads."""

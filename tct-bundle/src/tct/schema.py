@@ -27,11 +27,13 @@ from tct.assertions import (
     Text,
     Truth,
     TypeIs,
+    Unique,
 )
 from tct.dialects import DRAFT_07, dialect_of
 from tct.errors import UnsupportedSchemaError
 from tct.formats import NOT_ENFORCED, PATTERNS
 from tct.formula import ALL, CONSTANT, FALSE, TRUE, Formula, all_of, any_of, atom, constant, negation, one_of
+from tct.json_text import comparable
 from tct.numbers import exact
 from tct.regex import PatternError, compile_pattern, finite_language
 
@@ -247,6 +249,23 @@ def _contains(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
     return all_of(parts)
 
 
+def _unique(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
+    """Compile uniqueItems. An array of different items is no longer than the enum that lists them."""
+    if not schema["uniqueItems"]:
+        return TRUE
+    listed = _listed(compiler, schema.get("items"))
+    return all_of([atom(Unique())] if listed is None else [atom(Unique()), atom(AtMost("array", len(listed)))])
+
+
+def _listed(compiler: SchemaCompiler, schema: Schema) -> set | None:
+    """Return the values that a schema lists in an enum. It follows references. None if the schema has none."""
+    if not isinstance(schema, dict):
+        return None
+    if isinstance(target := schema.get("$ref"), str) and target.startswith("#/"):
+        return _listed(compiler, compiler.find(target))
+    return set(map(comparable, schema["enum"])) if isinstance(schema.get("enum"), list) else None
+
+
 def _present(key: str) -> Formula:
     return atom(Present(key))
 
@@ -357,6 +376,7 @@ KEYWORDS: dict[str, Callable[[SchemaCompiler, dict, str], Formula]] = {
     "items": _items,
     "additionalItems": _items,
     "contains": _contains,
+    "uniqueItems": _unique,
     "minItems": lambda compiler, schema, pointer: _at_least("array", _count(schema, pointer)),
     "maxItems": lambda compiler, schema, pointer: atom(AtMost("array", _count(schema, pointer))),
     "properties": _members,

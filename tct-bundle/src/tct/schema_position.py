@@ -21,6 +21,7 @@ from tct.state import (
     TextFrame,
     ValueFrame,
 )  # fmt: skip
+from tct.unique import UniqueItemFrame
 
 READING: dict[type[Frame], str] = {
     ValueFrame: "value",
@@ -57,12 +58,14 @@ class SchemaPositions:
         """The number of positions. All positions are below it."""
         return 1 + len(READING) * len(self._paths)
 
-    def position(self, state: State) -> int:
-        """Return the position of a state. It is 0 for a complete document."""
+    def position(self, state: State, root: int = 0) -> int:
+        """Return the position of a state. It is 0 after a document. `root` is the path of the outermost value."""
         if state is DONE:
             return 0
         outer = state.outer.outer if isinstance(state.frame, KeyFrame) else state.outer
-        return 1 + len(READING) * self._path_within(outer) + _INDEX[type(state.frame)]
+        if isinstance(state.frame, UniqueItemFrame):
+            return self.position(state.frame.inner, self._path_within(outer, root))
+        return 1 + len(READING) * self._path_within(outer, root) + _INDEX[type(state.frame)]
 
     def describe(self, position: int) -> tuple[str | None, str]:
         """Return (key of the value if the schema names it, what is being read: a value of READING or "end")."""
@@ -73,11 +76,11 @@ class SchemaPositions:
         path, reading = divmod(position - 1, len(READING))
         return self._paths[path][0], list(READING.values())[reading]
 
-    def _path_within(self, outer: State | None) -> int:
+    def _path_within(self, outer: State | None, root: int) -> int:
         """Return the path of a value, given the state around it."""
         if outer is None:
-            return 0
-        around, frame = self._path_within(outer.outer), outer.frame
+            return root
+        around, frame = self._path_within(outer.outer, root), outer.frame
         if isinstance(frame, MemberFrame):
             members, key = self._members[around], frame.key
             return members[key if key in members else _matching(self._patterns[around], key)]

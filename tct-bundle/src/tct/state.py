@@ -271,15 +271,20 @@ class MemberFrame(Frame):
 
 @dataclass(slots=True, eq=False)
 class ArrayFrame(Frame):
-    """Within an array, before an item or the end."""
+    """Within an array, before an item or the end.
+
+    If its items are compared (unique.py), `earlier` are those that it has, and `spelled` their symbols.
+    """
 
     node: ArrayNode
     index: int  # of the next item
     depth_left: int
+    earlier: Set[Hashable] = frozenset()
+    spelled: Set[tuple[int, ...]] = frozenset()
 
     @property
     def view(self) -> Hashable:
-        return self.node, self.depth_left
+        return self.node, self.depth_left, self.earlier
 
     @property
     def text(self) -> tuple[TextMachine, int] | None:
@@ -306,6 +311,10 @@ class ArrayFrame(Frame):
         member = self.node.item(self.depth_left)
         if member is None:
             return None
+        if self.node.compares_items:
+            from tct.unique import UniqueItemFrame  # it needs the frames
+
+            return State(UniqueItemFrame.start(self, member), outer)
         return enter(member.node, self.depth_left - 1, State(ItemFrame(member, self.index, self.depth_left), outer))
 
 
