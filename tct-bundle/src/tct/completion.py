@@ -115,7 +115,8 @@ def _next_item(frame: ArrayFrame) -> Completion:
     node = frame.node
     if node.end is not None:
         return [END_ARRAY]
-    return frame.enter_item(None).frame.find_ending(lambda then: then.residuals != node.residuals)
+    item = frame.enter_item(None).frame
+    return item.find_ending(lambda then: then.residuals != node.residuals) or item.ending  # a first one to be repeated
 
 
 def _with_next(
