@@ -28,12 +28,13 @@ from tct.assertions import (
     Truth,
     TypeIs,
 )
+from tct.automata import finite_language
 from tct.dialects import DRAFT_07, dialect_of
 from tct.errors import UnsupportedSchemaError
 from tct.formats import NOT_ENFORCED, PATTERNS
 from tct.formula import ALL, CONSTANT, FALSE, TRUE, Formula, all_of, any_of, atom, constant, negation, one_of
 from tct.numbers import exact
-from tct.regex import PatternError, compile_pattern, finite_language
+from tct.regex import PatternError, compile_pattern
 
 ANNOTATIONS = frozenset([
     "$id", "$comment", "title", "description", "default", "examples", "readOnly", "writeOnly", "deprecated",
