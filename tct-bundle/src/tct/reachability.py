@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from itertools import pairwise
+from math import floor
 from typing import NamedTuple
 
 from tct.assertions import (
@@ -32,14 +33,17 @@ from tct.assertions import (
 from tct.errors import UnsupportedSchemaError
 from tct.formula import CONSTANT, FALSE, TRUE, Formula, atom, constant, replace, substitute, truth
 from tct.memoised import memoised
-from tct.numbers import KINDS, ending_between, kind, parse, spellings
+from tct.numbers import FRACTION, KINDS, ending_between, kind, parse, spellings
 from tct.regex import PatternError, compile_pattern
 from tct.text import Outcome, TextAutomaton
 
 MAX_STATES = 20_000  # of one half-read object or array
 HOLD_AT_END = (Items, Members, AtMost, ContainsAtMost)  # these hold once nothing more is added to a container
 
+CONTAINERS = ("array", "object")
+
 Residuals = tuple[Formula, ...]
+Place = tuple[Residuals, str]  # the residuals of arrays or objects, and which of them
 Holds = Callable[[Formula], bool]  # does the value of the member or item satisfy a formula?
 OutcomeDepths = dict[Outcome, int]  # an outcome that some value has -> the least depth of containers of such a value
 
@@ -74,8 +78,9 @@ class Reachability:
     def __init__(self, formula_at: Callable[[str], Formula]):
         self._formula_at = formula_at
         self._values: dict[Residuals, OutcomeDepths] = {}
-        self._readers: defaultdict[Residuals, set[Residuals]] = defaultdict(set)  # value -> values that depend on it
-        self._todo: dict[Residuals, None] = {}  # a stack of the values to compute, each once
+        self._containers: dict[Place, OutcomeDepths] = {}
+        self._readers: defaultdict[Place, set[Place]] = defaultdict(set)  # container -> those that depend on it
+        self._todo: dict[Place, None] = {}  # a stack of the containers to compute, each once; otherwise all are final
         self._searches: dict[tuple, OutcomeDepths] = {}
         self.deepest = 0  # the depth that any value may need at least
 
@@ -100,30 +105,13 @@ class Reachability:
         return substitute(formula, meaning)
 
     def value(self, residuals: Residuals) -> OutcomeDepths:
-        """Return the outcomes that values can have: a least fixed point, because schemas are recursive."""
-        reader = next(reversed(self._todo), None)
-        if reader is not None:
-            self._readers[residuals].add(reader)
-        if residuals not in self._values:
-            self._values[residuals] = {}
-            self._todo[residuals] = None
-            if reader is not None:  # `reader` waits for the outcomes. Meanwhile, see what else it reads.
-                return {(True,) * len(residuals): 0}
-            self._solve()
-        return self._values[residuals]
-
-    def _solve(self) -> None:
-        """Compute the values to do, and again all that depend on one that has changed."""
-        while self._todo:
-            residuals = next(reversed(self._todo))
-            depths = self._least(self.outcomes_of_type(residuals, type) for type in TYPES)
-            if next(reversed(self._todo)) != residuals:
-                continue  # it has read new values, and waits for them
-            del self._todo[residuals]
-            if depths != self._values[residuals]:
-                self._values[residuals] = depths
-                self.deepest = max(self.deepest, *depths.values())
-                self._todo.update(dict.fromkeys(self._readers[residuals] - self._todo.keys()))
+        """Return the outcomes that values can have, which are of no type yet."""
+        if residuals in self._values:
+            return self._values[residuals]
+        depths = self._least(self.outcomes_of_type(residuals, type) for type in TYPES)
+        if not self._todo:
+            self._values[residuals] = depths
+        return depths
 
     @staticmethod
     def _least(alternatives: Iterator[OutcomeDepths]) -> OutcomeDepths:
@@ -136,10 +124,10 @@ class Reachability:
     def outcomes_of_type(self, residuals: Residuals, type: str) -> OutcomeDepths:
         """Return the outcomes that values of one type can have. `residuals` are of no type yet."""
         residuals = self.specialise(residuals, type)
-        if type == "object":
-            return self.object(residuals, frozenset())
-        if type == "array":
-            return self.array(residuals)
+        return self._container(residuals, type) if type in CONTAINERS else self._scalar(residuals, type)
+
+    @memoised
+    def _scalar(self, residuals: Residuals, type: str) -> OutcomeDepths:
         if type == "string":
             return dict.fromkeys(self.text(residuals).reachable, 0)
         if type == "number":
@@ -149,6 +137,36 @@ class Reachability:
         if type == "boolean":
             return {boolean_outcome(residuals, value): 0 for value in (False, True)}
         return {tuple(residual is TRUE for residual in residuals): 0}
+
+    def _container(self, residuals: Residuals, type: str) -> OutcomeDepths:
+        """Return the outcomes of arrays or objects: a least fixed point, because schemas are recursive."""
+        here, reader = (residuals, type), next(reversed(self._todo), None)
+        if reader is not None:
+            self._readers[here].add(reader)
+        if here not in self._containers:
+            self._containers[here] = {}
+            self._todo[here] = None
+            if reader is not None:  # `reader` waits for the outcomes. Meanwhile, see what else it reads.
+                return {(True,) * len(residuals): 1}
+            self._solve()
+        return self._containers[here]
+
+    def _solve(self) -> None:
+        """Compute the containers to do, and again all that depend on one that has changed."""
+        again: dict[Place, None] = {}  # a queue
+        while self._todo or again:
+            if not self._todo:
+                self._todo[next(iter(again))] = None
+            here = next(reversed(self._todo))
+            depths = self._search_array(here[0]) if here[1] == "array" else self._search_object(here[0], frozenset())
+            if next(reversed(self._todo)) != here:
+                continue  # it has read new containers, and waits for them
+            del self._todo[here]
+            again.pop(here, None)
+            if depths != self._containers[here]:
+                self._containers[here] = depths
+                self.deepest = max(self.deepest, *depths.values())
+                again.update(dict.fromkeys(self._readers[here] - self._todo.keys()))
 
     @memoised
     def text(self, residuals: Residuals) -> TextAutomaton:
@@ -235,24 +253,33 @@ class Reachability:
         return not transition.may_hold or not all(all(outcome) for outcome in self.value(transition.child))
 
     def object(self, residuals: Residuals, used: frozenset[str]) -> OutcomeDepths:
-        """Return the outcomes that a half-read object can still have. `used` are the keys that it already has.
+        """Return the outcomes that a half-read object can still have. `used` are the keys that it already has."""
+        if not used:
+            return self._container(residuals, "object")
+        if (residuals, used) not in self._searches:
+            self._searches[residuals, used] = self._search_object(residuals, used)
+        return self._searches[residuals, used]
 
-        What a member decides does not depend on its place. So take the named keys one after the other, each present
-        or absent, and the open keys at the end.
-        """
+    def array(self, residuals: Residuals) -> OutcomeDepths:
+        """Return the outcomes that a half-read array can still have."""
+        return self._container(residuals, "array")
+
+    def _search_object(self, residuals: Residuals, used: frozenset[str]) -> OutcomeDepths:
+        """What a member decides does not depend on its place. So take the named keys one after the other, each present
+        or absent, and the open keys at the end."""
 
         def open_moves(state: Residuals) -> Iterator[tuple[int, Residuals]]:
             for matching in self.open_key_matches(state):
                 yield from self._reads(self.member(state, None, matching))
 
-        def search() -> OutcomeDepths:
-            depths = {residuals: 1}
-            for key in self.names(residuals):
-                if key not in used:
-                    depths = self._decide(key, depths)
-            return self._close(depths, open_moves)
+        depths = {residuals: 1}
+        for key in self.names(residuals):
+            if key not in used:
+                depths = self._decide(key, depths)
+        return self._close(depths, open_moves)
 
-        return self._searched((residuals, used), search)
+    def _search_array(self, residuals: Residuals) -> OutcomeDepths:
+        return self._close({residuals: 1}, lambda state: self._reads(self.item(state)))
 
     def _decide(self, key: str, depths: dict[Residuals, int]) -> dict[Residuals, int]:
         """Return the states of an object, with their depths, once it is known whether it has a key."""
@@ -271,10 +298,6 @@ class Reachability:
         """Return the residuals of an object that will not have a key."""
         return tuple(replace(residual, {Present(key): FALSE}) for residual in residuals)
 
-    def array(self, residuals: Residuals) -> OutcomeDepths:
-        """Return the outcomes that a half-read array can still have."""
-        return self._searched((residuals,), lambda: self._close({residuals: 1}, lambda s: self._reads(self.item(s))))
-
     def _reads(self, transition: Transition) -> Iterator[tuple[int, Residuals]]:
         """Yield the ways to read one more member or item: (depth of the container, residuals after it)."""
         for outcome, depth in self.value(transition.child).items():
@@ -291,13 +314,6 @@ class Reachability:
                     todo.append(then)
             self._limited(depths)
         return self._least({self.end(state): depth} for state, depth in depths.items())
-
-    def _searched(self, start: tuple, search: Callable[[], OutcomeDepths]) -> OutcomeDepths:
-        if self._todo:
-            return search()  # of values that are not final
-        if start not in self._searches:
-            self._searches[start] = search()
-        return self._searches[start]
 
     def _limited(self, depths: dict[Residuals, int]) -> dict[Residuals, int]:
         if len(depths) > MAX_STATES:
@@ -352,9 +368,15 @@ class NumberRange(NamedTuple):
 @lru_cache(maxsize=10_000)
 def number_ranges(points: tuple[int | float, ...]) -> list[NumberRange]:
     """Return the ranges of numbers between points. All numbers of a range have the same outcome."""
-    ranges = ((kind, *limits) for limits in pairwise((None, *points, None)) for kind in KINDS)
+    limits = pairwise((None, *points, None))
+    ranges = ((kind, *pair) for pair in limits for kind in (KINDS if _has_integer(*pair) else (FRACTION,)))
     found = ((range, ending_between("", *range)) for range in ranges)
     return [NumberRange(*range, parse(spelling)) for range, spelling in found if spelling is not None]
+
+
+def _has_integer(low: float | None, high: float | None) -> bool:
+    """Is there an integer between two limits? This is much faster than a search for its spelling."""
+    return low is None or high is None or floor(low) + 1 < high
 
 
 def number_outcome(residuals: Residuals, number: float) -> Outcome:
