@@ -105,24 +105,35 @@ def complete(alphabet: Alphabet, table: Table, accepts: list[bool]) -> DFA:
     return DFA(alphabet, [*rows, [len(table)] * n_classes], [*accepts, False])
 
 
-def product(automata: list[DFA]) -> tuple[Alphabet, Table, list[tuple[bool, ...]]]:
-    """Return the reachable part of the product: its alphabet and table, and for each state which automata accept."""
+def product(automata: list[DFA]) -> tuple[Alphabet, Table, list[frozenset[int]]]:
+    """Return the reachable part of the product: its alphabet and table, and for each state which automata accept.
+
+    A state has one state for each automaton that may still accept: of many patterns, few.
+    """
     cuts = set().union(*(dfa.alphabet.starts for dfa in automata))
     alphabet, classes = Alphabet.of(cuts, lambda start: tuple(dfa.alphabet.class_of(start) for dfa in automata))
-    tables = [[[row[c] for c in columns] for row in dfa.table] for dfa, columns in zip(automata, zip(*classes))]
-    start = (0,) * len(automata)
+    moves: list[list[int]] = []  # (state of an automaton, class) -> its next state. They are numbered through.
+    accepting: dict[int, int] = {}  # a state that accepts -> its automaton
+    first_states = []
+    for index, (dfa, columns) in enumerate(zip(automata, zip(*classes))):
+        first = len(moves)
+        first_states.append(first if dfa.live[0] else DEAD)
+        targets = [first + state if alive else DEAD for state, alive in enumerate(dfa.live)]
+        moves += ([targets[row[column]] for column in columns] for row in dfa.table)
+        accepting.update({first + state: index for state, accepts in enumerate(dfa.accepts) if accepts})
+    start = tuple(state for state in first_states if state != DEAD)
     numbers, order, rows = {start: 0}, [start], []
     for states in order:
         row = []
-        for target in zip(*(table[at] for table, at in zip(tables, states))):
+        for targets in zip(*(moves[state] for state in states)) if states else [()] * len(classes):
+            target = tuple([state for state in targets if state != DEAD])
             number = numbers.setdefault(target, len(order))
             if number == len(order):
                 order.append(target)
             row.append(number)
         rows.append(row)
         check_size(order)
-    accepted = [tuple(dfa.accepts[at] for dfa, at in zip(automata, states)) for states in order]
-    return alphabet, rows, accepted
+    return alphabet, rows, [frozenset(accepting[state] for state in states if state in accepting) for states in order]
 
 
 def check_size(states: list) -> None:

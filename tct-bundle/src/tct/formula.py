@@ -84,7 +84,7 @@ def _nary(kind: str, formulas: Iterable[Formula], neutral: Formula, absorbing: F
             parts.update(formula.parts)
         elif formula is not neutral:
             parts.add(formula)
-    if any(negation(part) in parts for part in parts):
+    if any(part.kind == NOT and part.parts[0] in parts for part in parts):
         return absorbing
     if len(parts) < 2:
         return parts.pop() if parts else neutral
@@ -105,15 +105,20 @@ def substitute(formula: Formula, meaning: Callable[[Hashable], Formula]) -> Form
     return _COMBINE[formula.kind](substitute(part, meaning) for part in formula.parts)
 
 
-def replace(formula: Formula, changes: dict[Hashable, Formula]) -> Formula:
+def replace(formulas: tuple[Formula, ...], changes: dict[Hashable, Formula]) -> tuple[Formula, ...]:
     """Replace each atom whose assertion is in `changes`, and simplify."""
-    if formula.atoms.isdisjoint(changes):
-        return formula
-    if formula.kind == ATOM:
-        return changes[formula.parts[0]]
-    if formula.kind == NOT:
-        return negation(replace(formula.parts[0], changes))
-    return _COMBINE[formula.kind](replace(part, changes) for part in formula.parts)
+    changed = frozenset(changes)
+
+    def replaced(formula: Formula) -> Formula:
+        if formula.atoms.isdisjoint(changed):
+            return formula
+        if formula.kind == ATOM:
+            return changes[formula.parts[0]]
+        if formula.kind == NOT:
+            return negation(replaced(formula.parts[0]))
+        return _COMBINE[formula.kind](map(replaced, formula.parts))
+
+    return tuple(map(replaced, formulas))
 
 
 def truth(formula: Formula, meaning: Callable[[Hashable], bool]) -> bool:

@@ -66,7 +66,7 @@ class Transition:
         holds = (dict(zip(self.child, outcome)) | {TRUE: True, FALSE: False}).__getitem__
         after = {assertion: self._meaning(assertion, holds) for assertion in assertions(self.residuals)}
         changes = {assertion: formula for assertion, formula in after.items() if formula is not atom(assertion)}
-        return tuple(replace(residual, changes) for residual in self.residuals)
+        return replace(self.residuals, changes)
 
 
 class Reachability:
@@ -140,6 +140,8 @@ class Reachability:
 
     def _container(self, residuals: Residuals, type: str) -> OutcomeDepths:
         """Return the outcomes of arrays or objects: a least fixed point, because schemas are recursive."""
+        if all(residual.kind == CONSTANT for residual in residuals):
+            return {self.end(residuals): 1}
         here, reader = (residuals, type), next(reversed(self._todo), None)
         if reader is not None:
             self._readers[here].add(reader)
@@ -231,12 +233,14 @@ class Reachability:
         """Return the outcome of a container that ends here. What it still lacks will not come."""
         return tuple(truth(residual, lambda a: isinstance(a, HOLD_AT_END)) for residual in residuals)
 
-    def open_key_matches(self, residuals: Residuals) -> Iterator[frozenset[str]]:
-        """Yield each set of patterns such that some open key matches these and no other pattern."""
-        regexes = self.patterns(residuals)
-        automaton = self.text(tuple(atom(Pattern(regex)) for regex in regexes))
-        for outcome in sorted(automaton.reachable):
-            yield frozenset(regex for regex, matches in zip(regexes, outcome) if matches)
+    def open_key_matches(self, residuals: Residuals) -> list[frozenset[str]]:
+        """Return each set of patterns such that some open key matches these and no other pattern."""
+        return self._matches(self.patterns(residuals))
+
+    @memoised
+    def _matches(self, regexes: tuple[str, ...]) -> list[frozenset[str]]:
+        outcomes = sorted(self.text(tuple(atom(Pattern(regex)) for regex in regexes)).reachable)
+        return [frozenset(regex for regex, matches in zip(regexes, outcome) if matches) for outcome in outcomes]
 
     @memoised
     def relevant_keys(self, residuals: Residuals) -> frozenset[str]:
@@ -266,20 +270,26 @@ class Reachability:
 
     def _search_object(self, residuals: Residuals, used: frozenset[str]) -> OutcomeDepths:
         """What a member decides does not depend on its place. So take the named keys one after the other, each present
-        or absent, and the open keys at the end."""
+        or absent, and the open keys at the end. Keys without containers come first: they often tell alternatives apart,
+        and what is left to be decided about the containers is less then."""
 
         def open_moves(state: Residuals) -> Iterator[tuple[int, Residuals]]:
             for matching in self.open_key_matches(state):
                 yield from self._reads(self.member(state, None, matching))
 
         depths = {residuals: 1}
-        for key in self.names(residuals):
+        for key in sorted(self.names(residuals), key=lambda key: self._holds_containers(residuals, key)):
             if key not in used:
                 depths = self._decide(key, depths)
         return self._close(depths, open_moves)
 
     def _search_array(self, residuals: Residuals) -> OutcomeDepths:
         return self._close({residuals: 1}, lambda state: self._reads(self.item(state)))
+
+    def _holds_containers(self, residuals: Residuals, key: str) -> bool:
+        """Do the residuals say anything about an object or array with this key?"""
+        child = self.named_member(residuals, key).child
+        return any(r.kind != CONSTANT for type in CONTAINERS for r in self.specialise(child, type))
 
     def _decide(self, key: str, depths: dict[Residuals, int]) -> dict[Residuals, int]:
         """Return the states of an object, with their depths, once it is known whether it has a key."""
@@ -296,7 +306,7 @@ class Reachability:
     @memoised
     def without(self, residuals: Residuals, key: str) -> Residuals:
         """Return the residuals of an object that will not have a key."""
-        return tuple(replace(residual, {Present(key): FALSE}) for residual in residuals)
+        return replace(residuals, {Present(key): FALSE})
 
     def _reads(self, transition: Transition) -> Iterator[tuple[int, Residuals]]:
         """Yield the ways to read one more member or item: (depth of the container, residuals after it)."""
@@ -323,9 +333,11 @@ class Reachability:
         return depths
 
 
-def assertions(residuals: Residuals) -> list:
+@lru_cache(maxsize=10_000)
+def assertions(residuals: Residuals) -> tuple:
     """Return all assertions in some residuals, in the same order in every process."""
-    return sorted(frozenset().union(*(residual.atoms for residual in residuals)), key=lambda a: atom(a).number)
+    found = sorted(frozenset().union(*(residual.atoms for residual in residuals)), key=lambda a: atom(a).number)
+    return tuple(found)
 
 
 def names_of(assertions: Iterable) -> set[str]:

@@ -82,7 +82,7 @@ class TextAutomaton:
         except TooManyStates:
             reason = f"the patterns of one string need more than {automata.MAX_STATES} states together"
             raise PatternError(reason) from None
-        outcomes = {held: self._outcome(dict(zip(self._atoms, held))) for held in set(accepts)}
+        outcomes = {held: self._outcome({a: i in held for i, a in enumerate(self._atoms)}) for held in set(accepts)}
         return alphabet, table, [outcomes[held] for held in accepts]
 
     @cached_property
