@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, pairwise
 
+from tct.time_limit import check_time
+
 MAX_CODE_POINT = 0x10FFFF
 SURROGATES = range(0xD800, 0xE000)  # no character has these code points
 MAX_STATES = 20_000
@@ -137,6 +139,7 @@ def product(automata: list[DFA]) -> tuple[Alphabet, Table, list[frozenset[int]]]
 
 
 def check_size(states: list) -> None:
+    check_time()
     if len(states) > MAX_STATES:
         raise TooManyStates(f"needs more than {MAX_STATES} states")
 
@@ -176,6 +179,7 @@ def _blocks(table: Table, labels: list[Hashable]) -> list[int]:
             block_of[state] = number
     todo = set(range(len(blocks)))
     while todo:
+        check_time()
         splitter = list(blocks[todo.pop()])
         for sources in leading:
             hit: dict[int, list[int]] = {}

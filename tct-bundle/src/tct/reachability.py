@@ -9,7 +9,7 @@ completion must nest. The type machine offers only what keeps an accepted outcom
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
-from itertools import pairwise
+from itertools import islice, pairwise
 from math import floor
 from typing import NamedTuple
 
@@ -31,11 +31,12 @@ from tct.assertions import (
     TypeIs,
 )
 from tct.errors import UnsupportedSchemaError
-from tct.formula import CONSTANT, FALSE, TRUE, Formula, atom, constant, replace, substitute, truth
+from tct.formula import ATOM, CONSTANT, FALSE, TRUE, Formula, atom, constant, replace, substitute, truth
 from tct.memoised import memoised
 from tct.numbers import FRACTION, KINDS, ending_between, kind, parse, spellings
 from tct.regex import PatternError, compile_pattern
 from tct.text import Outcome, TextAutomaton
+from tct.time_limit import check_time
 
 MAX_STATES = 20_000  # of one half-read object or array
 HOLD_AT_END = (Items, Members, AtMost, ContainsAtMost)  # these hold once nothing more is added to a container
@@ -156,19 +157,27 @@ class Reachability:
     def _solve(self) -> None:
         """Compute the containers to do, and again all that depend on one that has changed."""
         again: dict[Place, None] = {}  # a queue
-        while self._todo or again:
-            if not self._todo:
-                self._todo[next(iter(again))] = None
-            here = next(reversed(self._todo))
-            depths = self._search_array(here[0]) if here[1] == "array" else self._search_object(here[0], frozenset())
-            if next(reversed(self._todo)) != here:
-                continue  # it has read new containers, and waits for them
-            del self._todo[here]
-            again.pop(here, None)
-            if depths != self._containers[here]:
-                self._containers[here] = depths
-                self.deepest = max(self.deepest, *depths.values())
-                again.update(dict.fromkeys(self._readers[here] - self._todo.keys()))
+        n_final = len(self._containers) - len(self._todo)
+        try:
+            while self._todo or again:
+                if not self._todo:
+                    self._todo[next(iter(again))] = None
+                here = next(reversed(self._todo))
+                depths = self._search(here)
+                if next(reversed(self._todo)) != here:
+                    continue  # it has read new containers, and waits for them
+                del self._todo[here]
+                again.pop(here, None)
+                if depths != self._containers[here]:
+                    self._containers[here] = depths
+                    again.update(dict.fromkeys(self._readers[here] - self._todo.keys()))
+        except BaseException:
+            self._todo.clear()
+            while len(self._containers) > n_final:
+                self._containers.popitem()
+            raise
+        new = islice(self._containers.values(), n_final, None)
+        self.deepest = max([self.deepest, *(depth for depths in new for depth in depths.values())])
 
     @memoised
     def text(self, residuals: Residuals) -> TextAutomaton:
@@ -268,23 +277,34 @@ class Reachability:
         """Return the outcomes that a half-read array can still have."""
         return self._container(residuals, "array")
 
+    def _search(self, place: Place) -> OutcomeDepths:
+        residuals, type = place
+        if type == "object":
+            return self._search_object(residuals, frozenset())
+        return self._close(residuals, {residuals: 1}, lambda state: self._reads(self.item(state)))
+
     def _search_object(self, residuals: Residuals, used: frozenset[str]) -> OutcomeDepths:
         """What a member decides does not depend on its place. So take the named keys one after the other, each present
-        or absent, and the open keys at the end. Keys without containers come first: they often tell alternatives apart,
-        and what is left to be decided about the containers is less then."""
+        or absent, and the open keys at the end."""
 
         def open_moves(state: Residuals) -> Iterator[tuple[int, Residuals]]:
             for matching in self.open_key_matches(state):
                 yield from self._reads(self.member(state, None, matching))
 
         depths = {residuals: 1}
-        for key in sorted(self.names(residuals), key=lambda key: self._holds_containers(residuals, key)):
+        for key in self._key_order(residuals):
             if key not in used:
                 depths = self._decide(key, depths)
-        return self._close(depths, open_moves)
+                self._check_size(residuals, depths)
+        return self._close(residuals, depths, open_moves)
 
-    def _search_array(self, residuals: Residuals) -> OutcomeDepths:
-        return self._close({residuals: 1}, lambda state: self._reads(self.item(state)))
+    @memoised
+    def _key_order(self, residuals: Residuals) -> list[str]:
+        """Return the named keys in an order that leaves few combinations open. Keys without containers come first: they
+        often tell alternatives apart, and less is then to be decided about the containers. Otherwise, keys of one part
+        of a formula stay together."""
+        names = dict.fromkeys([*required_keys(residuals), *self.names(residuals)])
+        return sorted(names, key=lambda key: self._holds_containers(residuals, key))
 
     def _holds_containers(self, residuals: Residuals, key: str) -> bool:
         """Do the residuals say anything about an object or array with this key?"""
@@ -301,7 +321,7 @@ class Reachability:
                 moves = [(0, self.without(state, key)), *self._reads(self.named_member(state, key))]
             for cost, then in moves:
                 after[then] = min(max(depth, cost), after.get(then, MAX_STATES))
-        return self._limited(after)
+        return after
 
     @memoised
     def without(self, residuals: Residuals, key: str) -> Residuals:
@@ -313,8 +333,8 @@ class Reachability:
         for outcome, depth in self.value(transition.child).items():
             yield depth + 1, transition.residuals_after(outcome)
 
-    def _close(self, depths: dict[Residuals, int], moves: Callable[[Residuals], Iterator]) -> OutcomeDepths:
-        """Find all ends of a container that is in one of some states, with their depths."""
+    def _close(self, start: Residuals, depths: dict[Residuals, int], moves: Callable) -> OutcomeDepths:
+        """Find all ends of a container that began in `start` and is in one of some states. `moves` leads to others."""
         todo = list(depths)
         for state in todo:
             for cost, then in moves(state):
@@ -322,15 +342,15 @@ class Reachability:
                 if depth < depths.get(then, depth + 1):
                     depths[then] = depth
                     todo.append(then)
-            self._limited(depths)
+            self._check_size(start, depths)
         return self._least({self.end(state): depth} for state, depth in depths.items())
 
-    def _limited(self, depths: dict[Residuals, int]) -> dict[Residuals, int]:
+    def _check_size(self, start: Residuals, depths: dict[Residuals, int]) -> None:
+        check_time()
         if len(depths) > MAX_STATES:
-            names = ", ".join(self.names(next(iter(depths)))[:5])
+            names = ", ".join(self.names(start)[:5])
             reason = f"more than {MAX_STATES} combinations of what has been read, in one with {names}"
             raise UnsupportedSchemaError("properties", "#", reason)
-        return depths
 
 
 @lru_cache(maxsize=10_000)
@@ -338,6 +358,22 @@ def assertions(residuals: Residuals) -> tuple:
     """Return all assertions in some residuals, in the same order in every process."""
     found = sorted(frozenset().union(*(residual.atoms for residual in residuals)), key=lambda a: atom(a).number)
     return tuple(found)
+
+
+def required_keys(formulas: Iterable[Formula]) -> dict[str, None]:
+    """Return the keys of `Present`, in the order in which formulas mention them."""
+    found: dict[str, None] = {}
+    seen, todo = set(), [*formulas]
+    while todo:
+        formula = todo.pop()
+        if formula in seen or formula.kind == CONSTANT:
+            continue
+        seen.add(formula)
+        if formula.kind != ATOM:
+            todo += formula.parts
+        elif isinstance(formula.parts[0], Present):
+            found[formula.parts[0].key] = None
+    return found
 
 
 def names_of(assertions: Iterable) -> set[str]:
@@ -382,7 +418,7 @@ def number_ranges(points: tuple[int | float, ...]) -> list[NumberRange]:
     """Return the ranges of numbers between points. All numbers of a range have the same outcome."""
     limits = pairwise((None, *points, None))
     ranges = ((kind, *pair) for pair in limits for kind in (KINDS if _has_integer(*pair) else (FRACTION,)))
-    found = ((range, ending_between("", *range)) for range in ranges)
+    found = ((range, ending_between("", *range)) for range in ranges if not check_time())
     return [NumberRange(*range, parse(spelling)) for range, spelling in found if spelling is not None]
 
 

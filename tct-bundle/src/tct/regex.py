@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from functools import cache, partial
 
 from tct.automata import DFA, MAX_CODE_POINT, Alphabet, TooManyStates, check_size, complete, smallest
+from tct.time_limit import check_time
 
 Ranges = tuple[tuple[int, int], ...]  # inclusive code point ranges, sorted and disjoint
 Fragment = tuple[int, int]  # the first and the last state of a part of an NFA
@@ -210,6 +211,7 @@ class _NFA:
         self.final = -1
 
     def state(self) -> int:
+        check_time()
         self.edges.append([])
         self.links.append([])
         return len(self.edges) - 1
