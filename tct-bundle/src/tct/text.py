@@ -1,6 +1,6 @@
 """Automata for strings: all formulas about a string, evaluated together, over its characters or its bytes."""
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from functools import cached_property
 
 import numpy as np
@@ -91,6 +91,17 @@ class TextAutomaton:
         return frozenset(self.states[2] if self.words is None else [*self.words.values(), self.other])
 
 
+class _Rows(dict):
+    """The rows of a table, each made when it is needed."""
+
+    def __init__(self, row: Callable[[int], list[int]]):
+        self._row = row
+
+    def __missing__(self, state: int) -> list[int]:
+        self[state] = self._row(state)
+        return self[state]
+
+
 class TextMachine:
     """The strings of a TextAutomaton whose outcome is in `accepted`, without dead ends.
 
@@ -144,19 +155,26 @@ class TextMachine:
     # -- over bytes
 
     @cached_property
-    def table(self) -> np.ndarray:
-        """The next states, with a last row for DEAD: (S + 1, 256)."""
+    def _table(self) -> tuple[np.ndarray, np.ndarray]:
+        """The class of each byte (256,), and the next states by class (S + 1, classes). The last row is for DEAD."""
         alphabet, table, _ = self._smallest
-        return np.r_[bytes_of(alphabet, table), np.full((1, 256), DEAD, np.int32)]
+        class_of_byte, rows = bytes_of(alphabet, table)
+        return class_of_byte, np.pad(rows, ((0, 1), (0, 0)), constant_values=DEAD)
+
+    def step(self, states: np.ndarray, bytes_: np.ndarray) -> np.ndarray:
+        """Return the states (N,) after bytes (N,). DEAD stays DEAD."""
+        class_of_byte, rows = self._table
+        return rows[states, class_of_byte[bytes_]]
 
     @cached_property
-    def next(self) -> list[list[int]]:
-        return self.table[:-1].tolist()
+    def next(self) -> dict[int, list[int]]:
+        class_of_byte, rows = self._table
+        return _Rows(lambda state: rows[state, class_of_byte].tolist())
 
     @cached_property
     def ends(self) -> list[Outcome | None]:
         ends = self._smallest[2]
-        return ends + [None] * (len(self.table) - 1 - len(ends))
+        return ends + [None] * (len(self._table[1]) - 1 - len(ends))
 
     @cached_property
     def may_end(self) -> np.ndarray:
@@ -167,9 +185,10 @@ class TextMachine:
     def is_infinite(self) -> list[bool]:
         """For each state: do infinitely many strings continue from it? They do if a cycle can be reached. So strip
         states whose successors are all stripped, until none is left to strip."""
-        leading: list[list[int]] = [[] for _ in self.next]
+        rows = self._table[1][:-1].tolist()
+        leading: list[list[int]] = [[] for _ in rows]
         left = []  # the successors that are not stripped
-        for state, row in enumerate(self.next):
+        for state, row in enumerate(rows):
             successors = set(row) - {DEAD}
             left.append(len(successors))
             for successor in successors:
