@@ -158,20 +158,23 @@ def test_a_keyword_that_cannot_be_enforced_is_refused_with_its_place(schema, key
     assert keyword in str(error.value) and place in str(error.value)
 
 
+MANY = [f"m{i:02d}" for i in range(19)]
+
+
 @pytest.mark.parametrize(
     "schema, keyword, reason",
     [
         (
-            {"maxProperties": 3, "properties": {f"k{i}": {"type": "null"} for i in range(9)}},
+            {"oneOf": [{"required": [MANY[i], MANY[i * n % 19]]} for i in range(1, 19) for n in (3, 8)]},
             "properties",
-            "k0, k1",
+            "m01, m02",
         ),
         ({"items": {"allOf": [{"pattern": f"^(.{{{n}}})*$"} for n in (5, 6, 7)]}}, "pattern", "(.{5})"),
     ],
 )
 def test_a_schema_that_needs_too_many_states_is_refused_when_it_is_compiled(schema, keyword, reason, monkeypatch):
-    monkeypatch.setattr("tct.reachability.MAX_STATES", 100)
-    monkeypatch.setattr("tct.text.MAX_STATES", 100)
+    monkeypatch.setattr("tct.reachability.MAX_STATES", 50)
+    monkeypatch.setattr("tct.automata.MAX_STATES", 100)
     with pytest.raises(UnsupportedSchemaError, match=re.escape(reason)) as error:
         compile_json_schema(schema)
     assert error.value.keyword == keyword

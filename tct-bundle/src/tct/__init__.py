@@ -5,7 +5,7 @@ From a schema to tokens, one file per step:
     schema.py           JSON Schema -> formulas (formula.py) over assertions (assertions.py)
     reachability.py     which formulas a value can satisfy together: this rules out dead ends
     formats.py          formats as patterns
-    text.py             strings: patterns (regex.py) as automata over bytes
+    text.py             strings: patterns (regex.py) as automata over characters (automata.py) and bytes (utf8.py)
     machine.py          the type machine: a graph of nodes for values, objects and arrays
     codec.py            documents <-> base symbols (symbols.py, numbers.py)
     bpe.py              base symbols <-> tokens
@@ -17,7 +17,7 @@ From a schema to tokens, one file per step:
     tokenizer.py        the whole interface, and the artifact
 """
 
-from tct.errors import SchemaValidationError, UnsupportedSchemaError
+from tct.errors import SchemaValidationError, TimeLimitError, UnsupportedSchemaError
 from tct.matcher import Matcher
 from tct.tokenizer import CompiledSchema, Tokenizer, compile_json_schema
 
@@ -25,6 +25,7 @@ __all__ = [
     "CompiledSchema",
     "Matcher",
     "SchemaValidationError",
+    "TimeLimitError",
     "Tokenizer",
     "UnsupportedSchemaError",
     "compile_json_schema",

@@ -6,6 +6,7 @@ recursive.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from tct.formula import FALSE, TRUE, Formula, all_of, atom
 
@@ -155,9 +156,14 @@ class ContainsAtMost:
 
 @dataclass(frozen=True)
 class Unique:
-    """No two items of the array are equal."""
+    """No two items of the array are equal. `is_empty` is whether there is none (yet)."""
 
+    is_empty: bool = True
     about = "array"
+
+    def after_one(self) -> Formula:
+        """Return what is left to be asserted once one item has been read that equals no earlier one."""
+        return atom(Unique(is_empty=False))
 
 
 @dataclass(frozen=True)
@@ -173,12 +179,20 @@ class Members:
     rest: Formula
     about = "object"
 
+    @cached_property
+    def _by_name(self) -> dict[str, Formula]:
+        return dict(self.named)
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.named, self.patterns, self.rest))
+
+    def __hash__(self) -> int:
+        return self._hash
+
     def of_name(self, key: str, matching: frozenset[str]) -> Formula:
         """Return the formula for the value of `key`; `matching` are the patterns that match the key."""
-        for name, formula in self.named:
-            if name == key:
-                return formula
-        return self.of_open_key(matching)
+        return self._by_name[key] if key in self._by_name else self.of_open_key(matching)
 
     def of_open_key(self, matching: frozenset[str]) -> Formula:
         """Return the formula for the value of a key outside `named`."""

@@ -115,8 +115,7 @@ def _next_item(frame: ArrayFrame) -> Completion:
     node = frame.node
     if node.end is not None:
         return [END_ARRAY]
-    item = frame.enter_item(None).frame
-    return item.find_ending(lambda then: then.residuals != node.residuals) or item.ending  # a first one to be repeated
+    return frame.enter_item(None).frame.find_ending(lambda then: then.residuals != node.residuals)
 
 
 def _with_next(

@@ -9,6 +9,13 @@ class UnsupportedSchemaError(ValueError):
         super().__init__(f"cannot compile the schema: {keyword!r} at {pointer or '#'}: {reason}")
 
 
+class TimeLimitError(UnsupportedSchemaError):
+    """The schema takes longer to compile than the caller allows. The message names the limit."""
+
+    def __init__(self, seconds: float):
+        super().__init__("schema", "#", f"it takes more than {seconds:g} seconds: simplify it, or raise the limit")
+
+
 class SchemaValidationError(ValueError):
     """The document is not valid under the schema. The message starts with the JSON path.
 

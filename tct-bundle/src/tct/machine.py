@@ -11,7 +11,6 @@ that any JSON parser can read them.
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from itertools import islice
 from typing import Any, Optional
 
 from tct.assertions import (
@@ -205,7 +204,7 @@ class ValueNode:
     @cached_property
     def any_text(self) -> Outcome | None:
         """The outcome of all strings, if every string fits and all have the same."""
-        return self.text.ends[0] if self.has_free_text and self.text.accepts_all else None
+        return self.text.only if self.has_free_text else None
 
     @cached_property
     def has_free_numbers(self) -> bool:
@@ -255,11 +254,9 @@ class ValueNode:
     @cached_property
     def _strings(self) -> list[str] | None:
         """All strings that fit, if they are few and the schema declares each; else None."""
-        if self.text.is_infinite[0]:
-            return None
         declared = self.machine.symbols.value
-        strings = sorted(text.decode() for text in islice(self.text.language(), len(declared) + 1))
-        return strings if all(literal(s) in declared for s in strings) else None
+        strings = self.text.strings(len(declared))
+        return strings if strings is not None and all(literal(s) in declared for s in strings) else None
 
     def _specialised(self, type: str) -> Residuals:
         return self.machine.reach.specialise(self.residuals, type)
@@ -338,7 +335,7 @@ class ArrayNode:
         self.machine, self.residuals, self.accepted = machine, residuals, accepted
         end = machine.reach.end(residuals)
         self.end: Outcome | None = end if end in accepted else None  # None: the array may not end here
-        self.compares_items = Unique() in assertions(residuals)  # does it matter if an item equals an earlier one?
+        self.compares_items = any(isinstance(a, Unique) for a in assertions(residuals))  # does a repetition matter?
 
     def item(self, depth_left: int) -> Member | None:
         """Return the next item, or None if no valid array has one more."""
@@ -360,9 +357,11 @@ class ArrayNode:
         reach = self.machine.reach
         transition = reach.item(self.residuals)
         after, repeated = {}, {}
+        may_repeat = reach.repeated(self.residuals) != self.residuals
         for outcome, depth in reach.value(transition.child).items():
             then = transition.residuals_after(outcome)
-            for found, residuals in (after, then), (repeated, reach.repeated(then)):
+            ways = [(after, then), (repeated, reach.repeated(then))] if may_repeat else [(after, then)]
+            for found, residuals in ways:
                 if depth < depth_left and _may_end(reach.array(residuals), self.accepted, depth_left):
                     found[outcome] = self.machine.array_node(residuals, self.accepted)
         outcomes = frozenset(after | repeated)

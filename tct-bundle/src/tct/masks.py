@@ -210,7 +210,7 @@ class TextTokens:
         """Return the tokens that may follow in a state of an automaton."""
         states = np.full(len(self._tokens), at)  # (N,)
         for first, parents, bytes_ in self._levels:
-            states[first : first + len(parents)] = machine.table[states[parents], bytes_]
+            states[first : first + len(parents)] = machine.step(states[parents], bytes_)
         allowed = np.r_[self._tokens[states != DEAD], self._ends[machine.may_end[states]]]
         return allowed[allowed != PAD]
 

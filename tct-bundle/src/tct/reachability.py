@@ -6,9 +6,11 @@ half-read container, `Reachability` computes the outcomes that some completion h
 completion must nest. The type machine offers only what keeps an accepted outcome reachable.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from functools import lru_cache, partial
-from itertools import pairwise
+from functools import lru_cache
+from itertools import islice, pairwise
+from math import floor
 from typing import NamedTuple
 
 from tct.assertions import (
@@ -30,16 +32,20 @@ from tct.assertions import (
     Unique,
 )
 from tct.errors import UnsupportedSchemaError
-from tct.formula import CONSTANT, FALSE, TRUE, Formula, atom, constant, substitute, truth
+from tct.formula import ATOM, CONSTANT, FALSE, TRUE, Formula, atom, constant, replace, substitute, truth
 from tct.memoised import memoised
-from tct.numbers import KINDS, ending_between, kind, parse, spellings
+from tct.numbers import FRACTION, KINDS, ending_between, kind, parse, spellings
 from tct.regex import PatternError, compile_pattern
 from tct.text import Outcome, TextAutomaton
+from tct.time_limit import check_time
 
 MAX_STATES = 20_000  # of one half-read object or array
 HOLD_AT_END = (Items, Members, AtMost, ContainsAtMost, Unique)  # these hold once nothing more is added to a container
 
+CONTAINERS = ("array", "object")
+
 Residuals = tuple[Formula, ...]
+Place = tuple[Residuals, str]  # the residuals of arrays or objects, and which of them
 Holds = Callable[[Formula], bool]  # does the value of the member or item satisfy a formula?
 OutcomeDepths = dict[Outcome, int]  # an outcome that some value has -> the least depth of containers of such a value
 
@@ -52,14 +58,17 @@ class Transition:
 
     def __init__(self, residuals: Residuals, meaning: Callable, child_formulas: Iterable[Formula]):
         self.residuals, self._meaning = residuals, meaning
-        self.child: Residuals = tuple(dict.fromkeys(f for f in child_formulas if f.kind != CONSTANT))
+        formulas = tuple(child_formulas)
+        self.may_hold = FALSE not in formulas
+        self.child: Residuals = tuple(dict.fromkeys(f for f in formulas if f.kind != CONSTANT))
 
     @memoised
     def residuals_after(self, outcome: Outcome) -> Residuals:
         """Return the residuals of the container after a value with this outcome."""
-        holds = dict(zip(self.child, outcome)) | {TRUE: True, FALSE: False}
-        meaning = partial(self._meaning, holds=holds.__getitem__)
-        return tuple(substitute(residual, meaning) for residual in self.residuals)
+        holds = (dict(zip(self.child, outcome)) | {TRUE: True, FALSE: False}).__getitem__
+        after = {assertion: self._meaning(assertion, holds) for assertion in assertions(self.residuals)}
+        changes = {assertion: formula for assertion, formula in after.items() if formula is not atom(assertion)}
+        return replace(self.residuals, changes)
 
 
 class Reachability:
@@ -71,9 +80,10 @@ class Reachability:
     def __init__(self, formula_at: Callable[[str], Formula]):
         self._formula_at = formula_at
         self._values: dict[Residuals, OutcomeDepths] = {}
+        self._containers: dict[Place, OutcomeDepths] = {}
+        self._readers: defaultdict[Place, set[Place]] = defaultdict(set)  # container -> those that depend on it
+        self._todo: dict[Place, None] = {}  # a stack of the containers to compute, each once; otherwise all are final
         self._searches: dict[tuple, OutcomeDepths] = {}
-        self._known_transitions: dict[Residuals, tuple] = {}
-        self._solving = False
         self.deepest = 0  # the depth that any value may need at least
 
     # -- values
@@ -97,24 +107,13 @@ class Reachability:
         return substitute(formula, meaning)
 
     def value(self, residuals: Residuals) -> OutcomeDepths:
-        """Return the outcomes that values can have: a least fixed point, because schemas are recursive."""
-        if residuals not in self._values:
-            self._values[residuals] = {}
-            if not self._solving:
-                self._solve()
-        return self._values[residuals]
-
-    def _solve(self) -> None:
-        self._solving, changed = True, True
-        while changed:
-            self._searches.clear()
-            self._known_transitions.clear()
-            before = {residuals: dict(depths) for residuals, depths in self._values.items()}
-            for residuals in list(before):
-                self._values[residuals] = self._least(self.outcomes_of_type(residuals, type) for type in TYPES)
-            changed = self._values != before
-        self._solving = False
-        self.deepest = max((d for depths in self._values.values() for d in depths.values()), default=0)
+        """Return the outcomes that values can have, which are of no type yet."""
+        if residuals in self._values:
+            return self._values[residuals]
+        depths = self._least(self.outcomes_of_type(residuals, type) for type in TYPES)
+        if not self._todo:
+            self._values[residuals] = depths
+        return depths
 
     @staticmethod
     def _least(alternatives: Iterator[OutcomeDepths]) -> OutcomeDepths:
@@ -127,10 +126,10 @@ class Reachability:
     def outcomes_of_type(self, residuals: Residuals, type: str) -> OutcomeDepths:
         """Return the outcomes that values of one type can have. `residuals` are of no type yet."""
         residuals = self.specialise(residuals, type)
-        if type == "object":
-            return self.object(residuals, frozenset())
-        if type == "array":
-            return self.array(residuals, is_empty=True)
+        return self._container(residuals, type) if type in CONTAINERS else self._scalar(residuals, type)
+
+    @memoised
+    def _scalar(self, residuals: Residuals, type: str) -> OutcomeDepths:
         if type == "string":
             return dict.fromkeys(self.text(residuals).reachable, 0)
         if type == "number":
@@ -141,14 +140,56 @@ class Reachability:
             return {boolean_outcome(residuals, value): 0 for value in (False, True)}
         return {tuple(residual is TRUE for residual in residuals): 0}
 
+    def _container(self, residuals: Residuals, type: str) -> OutcomeDepths:
+        """Return the outcomes of arrays or objects: a least fixed point, because schemas are recursive."""
+        if all(residual.kind == CONSTANT for residual in residuals):
+            return {self.end(residuals): 1}
+        here, reader = (residuals, type), next(reversed(self._todo), None)
+        if reader is not None:
+            self._readers[here].add(reader)
+        if here not in self._containers:
+            self._containers[here] = {}
+            self._todo[here] = None
+            if reader is not None:  # `reader` waits for the outcomes. Meanwhile, see what else it reads.
+                return {(True,) * len(residuals): 1}
+            self._solve()
+        return self._containers[here]
+
+    def _solve(self) -> None:
+        """Compute the containers to do, and again all that depend on one that has changed."""
+        again: dict[Place, None] = {}  # a queue
+        n_final = len(self._containers) - len(self._todo)
+        try:
+            while self._todo or again:
+                if not self._todo:
+                    self._todo[next(iter(again))] = None
+                here = next(reversed(self._todo))
+                depths = self._search(here)
+                if next(reversed(self._todo)) != here:
+                    continue  # it has read new containers, and waits for them
+                del self._todo[here]
+                again.pop(here, None)
+                if depths != self._containers[here]:
+                    self._containers[here] = depths
+                    again.update(dict.fromkeys(self._readers[here] - self._todo.keys()))
+        except BaseException:
+            self._todo.clear()
+            while len(self._containers) > n_final:
+                self._containers.popitem()
+            raise
+        new = islice(self._containers.values(), n_final, None)
+        self.deepest = max([self.deepest, *(depth for depths in new for depth in depths.values())])
+
     @memoised
     def text(self, residuals: Residuals) -> TextAutomaton:
         """Return the automaton of strings. `residuals` are of strings."""
+        automaton = TextAutomaton(residuals)
         try:
-            return TextAutomaton(residuals)
+            automaton.reachable  # noqa: B018 - built now, because here it can be refused
         except PatternError as error:
             regexes = sorted({a.regex for a in assertions(residuals) if isinstance(a, Pattern)})
             raise UnsupportedSchemaError("pattern", "#", f"{error}: {', '.join(regexes)}") from None
+        return automaton
 
     # -- objects and arrays: residuals are of objects, or of arrays
 
@@ -195,7 +236,7 @@ class Reachability:
                 return atom(assertion.tail) if holds(heads[assertion]) else FALSE
             if assertion in counted:
                 return assertion.after(holds(counted[assertion]))
-            return atom(assertion) if isinstance(assertion, Unique) else assertion.after_one()
+            return assertion.after_one()
 
         return Transition(residuals, meaning, (*heads.values(), *counted.values()))
 
@@ -204,86 +245,148 @@ class Reachability:
         """Return the outcome of a container that ends here. What it still lacks will not come."""
         return tuple(truth(residual, lambda a: isinstance(a, HOLD_AT_END)) for residual in residuals)
 
-    def open_key_matches(self, residuals: Residuals) -> Iterator[frozenset[str]]:
-        """Yield each set of patterns such that some open key matches these and no other pattern."""
-        regexes = self.patterns(residuals)
-        automaton = self.text(tuple(atom(Pattern(regex)) for regex in regexes))
-        for outcome in sorted(automaton.reachable):
-            yield frozenset(regex for regex, matches in zip(regexes, outcome) if matches)
+    def open_key_matches(self, residuals: Residuals) -> list[frozenset[str]]:
+        """Return each set of patterns such that some open key matches these and no other pattern."""
+        return self._matches(self.patterns(residuals))
 
+    @memoised
+    def _matches(self, regexes: tuple[str, ...]) -> list[frozenset[str]]:
+        outcomes = sorted(self.text(tuple(atom(Pattern(regex)) for regex in regexes)).reachable)
+        return [frozenset(regex for regex, matches in zip(regexes, outcome) if matches) for outcome in outcomes]
+
+    @memoised
     def relevant_keys(self, residuals: Residuals) -> frozenset[str]:
         """Return the named keys whose member may change the residuals. Only these need to be remembered."""
-        return self._key_transitions(residuals)[0]
+        found = assertions(residuals)
+        if any(isinstance(a, (AtLeast, AtMost)) for a in found):
+            return frozenset(self.names(residuals))
+        required = {a.key for a in found if isinstance(a, Present)}
+        return frozenset(k for k in self.names(residuals) if k in required or self._may_fail(residuals, k))
 
-    def _key_transitions(self, residuals: Residuals) -> tuple[frozenset[str], list[tuple[str | None, int, Residuals]]]:
-        """Return the relevant keys, and all ways in which a member changes the residuals: (key, or None if it is
-        open; depth of the value; residuals after it)."""
-        if residuals not in self._known_transitions:
-            changes = []
-            if any(residual.kind != CONSTANT for residual in residuals):
-                transitions = [(name, self.named_member(residuals, name)) for name in self.names(residuals)]
-                transitions += [(None, self.member(residuals, None, m)) for m in self.open_key_matches(residuals)]
-                for key, transition in transitions:
-                    for outcome, depth in self.value(transition.child).items():
-                        if (then := transition.residuals_after(outcome)) != residuals:
-                            changes.append((key, depth, then))
-            names = frozenset(key for key, _, _ in changes if key is not None)
-            self._known_transitions[residuals] = names, changes
-        return self._known_transitions[residuals]
+    def _may_fail(self, residuals: Residuals, key: str) -> bool:
+        """May a member falsify an assertion about the members?"""
+        transition = self.named_member(residuals, key)
+        return not transition.may_hold or not all(all(outcome) for outcome in self.value(transition.child))
 
     def object(self, residuals: Residuals, used: frozenset[str]) -> OutcomeDepths:
         """Return the outcomes that a half-read object can still have. `used` are the keys that it already has."""
+        if not used:
+            return self._container(residuals, "object")
+        if (residuals, used) not in self._searches:
+            self._searches[residuals, used] = self._search_object(residuals, used)
+        return self._searches[residuals, used]
 
-        def moves(state) -> Iterator[tuple[int, tuple]]:
-            residuals, used = state
-            for key, depth, then in self._key_transitions(residuals)[1]:
-                if key is None:
-                    yield depth, (then, used & self.relevant_keys(then))
-                elif key not in used:
-                    yield depth, (then, (used | {key}) & self.relevant_keys(then))
+    def array(self, residuals: Residuals) -> OutcomeDepths:
+        """Return the outcomes that a half-read array can still have."""
+        return self._container(residuals, "array")
 
-        return self._search((residuals, used & self.relevant_keys(residuals)), moves)
+    def _search(self, place: Place) -> OutcomeDepths:
+        residuals, type = place
+        if type == "object":
+            return self._search_object(residuals, frozenset())
+        return self._close(residuals, {residuals: 1}, self._item_moves)
 
-    def array(self, residuals: Residuals, is_empty: bool = False) -> OutcomeDepths:
-        """Return the outcomes that a half-read array can still have. One that is not empty may repeat an item."""
-
-        def moves(state) -> Iterator[tuple[int, tuple]]:
-            residuals, is_empty = state
-            transition = self.item(residuals)
-            for outcome, depth in self.value(transition.child).items():
-                then = transition.residuals_after(outcome)
-                yield depth, (then, False)
-                if not is_empty and (repeated := self.repeated(then)) != then:
-                    yield depth, (repeated, False)
-
-        return self._search((residuals, is_empty), moves)
+    def _item_moves(self, residuals: Residuals) -> Iterator[tuple[int, Residuals]]:
+        """Yield the ways to read one more item: another one than before, or an earlier one again."""
+        for state in dict.fromkeys((residuals, self.repeated(residuals))):
+            yield from self._reads(self.item(state))
 
     @memoised
     def repeated(self, residuals: Residuals) -> Residuals:
-        """Return the residuals of an array of which two items are equal."""
-        return tuple(substitute(r, lambda a: FALSE if a == Unique() else atom(a)) for r in residuals)
+        """Return the residuals of an array whose next item equals an earlier one."""
+        return replace(residuals, {Unique(is_empty=False): FALSE})
 
-    def _search(self, start: tuple, moves: Callable[[tuple], Iterator[tuple[int, tuple]]]) -> OutcomeDepths:
-        """Find all ends of a container. States are (residuals, ...). A move costs the depth of the value it reads."""
-        if start not in self._searches:
-            depths, todo = {start: 1}, [start]
-            for state in todo:
-                for depth, then in moves(state):
-                    depth = max(depths[state], depth + 1)
-                    if depth < depths.get(then, depth + 1):
-                        depths[then] = depth
-                        todo.append(then)
-                if len(depths) > MAX_STATES:
-                    names = ", ".join(self.names(start[0])[:5])
-                    reason = f"more than {MAX_STATES} combinations of what has been read, in one with {names}"
-                    raise UnsupportedSchemaError("properties", "#", reason)
-            self._searches[start] = self._least({self.end(state[0]): depth} for state, depth in depths.items())
-        return self._searches[start]
+    def _search_object(self, residuals: Residuals, used: frozenset[str]) -> OutcomeDepths:
+        """What a member decides does not depend on its place. So take the named keys one after the other, each present
+        or absent, and the open keys at the end."""
+
+        def open_moves(state: Residuals) -> Iterator[tuple[int, Residuals]]:
+            for matching in self.open_key_matches(state):
+                yield from self._reads(self.member(state, None, matching))
+
+        depths = {residuals: 1}
+        for key in self._key_order(residuals):
+            if key not in used:
+                depths = self._decide(key, depths)
+                self._check_size(residuals, depths)
+        return self._close(residuals, depths, open_moves)
+
+    @memoised
+    def _key_order(self, residuals: Residuals) -> list[str]:
+        """Return the named keys in an order that leaves few combinations open. Keys without containers come first: they
+        often tell alternatives apart, and less is then to be decided about the containers. Otherwise, keys of one part
+        of a formula stay together."""
+        names = dict.fromkeys([*required_keys(residuals), *self.names(residuals)])
+        return sorted(names, key=lambda key: self._holds_containers(residuals, key))
+
+    def _holds_containers(self, residuals: Residuals, key: str) -> bool:
+        """Do the residuals say anything about an object or array with this key?"""
+        child = self.named_member(residuals, key).child
+        return any(r.kind != CONSTANT for type in CONTAINERS for r in self.specialise(child, type))
+
+    def _decide(self, key: str, depths: dict[Residuals, int]) -> dict[Residuals, int]:
+        """Return the states of an object, with their depths, once it is known whether it has a key."""
+        after: dict[Residuals, int] = {}
+        for state, depth in depths.items():
+            if key not in self.names(state):
+                moves = [(0, state)]
+            else:
+                moves = [(0, self.without(state, key)), *self._reads(self.named_member(state, key))]
+            for cost, then in moves:
+                after[then] = min(max(depth, cost), after.get(then, MAX_STATES))
+        return after
+
+    @memoised
+    def without(self, residuals: Residuals, key: str) -> Residuals:
+        """Return the residuals of an object that will not have a key."""
+        return replace(residuals, {Present(key): FALSE})
+
+    def _reads(self, transition: Transition) -> Iterator[tuple[int, Residuals]]:
+        """Yield the ways to read one more member or item: (depth of the container, residuals after it)."""
+        for outcome, depth in self.value(transition.child).items():
+            yield depth + 1, transition.residuals_after(outcome)
+
+    def _close(self, start: Residuals, depths: dict[Residuals, int], moves: Callable) -> OutcomeDepths:
+        """Find all ends of a container that began in `start` and is in one of some states. `moves` leads to others."""
+        todo = list(depths)
+        for state in todo:
+            for cost, then in moves(state):
+                depth = max(depths[state], cost)
+                if depth < depths.get(then, depth + 1):
+                    depths[then] = depth
+                    todo.append(then)
+            self._check_size(start, depths)
+        return self._least({self.end(state): depth} for state, depth in depths.items())
+
+    def _check_size(self, start: Residuals, depths: dict[Residuals, int]) -> None:
+        check_time()
+        if len(depths) > MAX_STATES:
+            names = ", ".join(self.names(start)[:5])
+            reason = f"more than {MAX_STATES} combinations of what has been read, in one with {names}"
+            raise UnsupportedSchemaError("properties", "#", reason)
 
 
-def assertions(residuals: Residuals) -> list:
+@lru_cache(maxsize=10_000)
+def assertions(residuals: Residuals) -> tuple:
     """Return all assertions in some residuals, in the same order in every process."""
-    return sorted(frozenset().union(*(residual.atoms for residual in residuals)), key=lambda a: atom(a).number)
+    found = sorted(frozenset().union(*(residual.atoms for residual in residuals)), key=lambda a: atom(a).number)
+    return tuple(found)
+
+
+def required_keys(formulas: Iterable[Formula]) -> dict[str, None]:
+    """Return the keys of `Present`, in the order in which formulas mention them."""
+    found: dict[str, None] = {}
+    seen, todo = set(), [*formulas]
+    while todo:
+        formula = todo.pop()
+        if formula in seen or formula.kind == CONSTANT:
+            continue
+        seen.add(formula)
+        if formula.kind != ATOM:
+            todo += formula.parts
+        elif isinstance(formula.parts[0], Present):
+            found[formula.parts[0].key] = None
+    return found
 
 
 def names_of(assertions: Iterable) -> set[str]:
@@ -326,9 +429,15 @@ class NumberRange(NamedTuple):
 @lru_cache(maxsize=10_000)
 def number_ranges(points: tuple[int | float, ...]) -> list[NumberRange]:
     """Return the ranges of numbers between points. All numbers of a range have the same outcome."""
-    ranges = ((kind, *limits) for limits in pairwise((None, *points, None)) for kind in KINDS)
-    found = ((range, ending_between("", *range)) for range in ranges)
+    limits = pairwise((None, *points, None))
+    ranges = ((kind, *pair) for pair in limits for kind in (KINDS if _has_integer(*pair) else (FRACTION,)))
+    found = ((range, ending_between("", *range)) for range in ranges if not check_time())
     return [NumberRange(*range, parse(spelling)) for range, spelling in found if spelling is not None]
+
+
+def _has_integer(low: float | None, high: float | None) -> bool:
+    """Is there an integer between two limits? This is much faster than a search for its spelling."""
+    return low is None or high is None or floor(low) + 1 < high
 
 
 def number_outcome(residuals: Residuals, number: float) -> Outcome:

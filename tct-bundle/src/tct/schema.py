@@ -29,13 +29,15 @@ from tct.assertions import (
     TypeIs,
     Unique,
 )
+from tct.automata import finite_language
 from tct.dialects import DRAFT_07, dialect_of
 from tct.errors import UnsupportedSchemaError
 from tct.formats import NOT_ENFORCED, PATTERNS
 from tct.formula import ALL, CONSTANT, FALSE, TRUE, Formula, all_of, any_of, atom, constant, negation, one_of
 from tct.json_text import comparable
 from tct.numbers import exact
-from tct.regex import PatternError, compile_pattern, finite_language
+from tct.regex import PatternError, compile_pattern
+from tct.time_limit import check_time
 
 ANNOTATIONS = frozenset([
     "$id", "$comment", "title", "description", "default", "examples", "readOnly", "writeOnly", "deprecated",
@@ -101,6 +103,7 @@ class SchemaCompiler:
             raise UnsupportedSchemaError("$schema", pointer, "it names another draft than the root")
 
     def compile(self, schema: Schema, pointer: str) -> Formula:
+        check_time()
         if isinstance(schema, bool) and self.dialect.has_boolean(pointer):
             return constant(schema)
         if not isinstance(schema, dict):

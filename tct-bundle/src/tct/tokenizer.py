@@ -21,6 +21,7 @@ from tct.partial_json import read_partial_json
 from tct.prefix import prefix_of
 from tct.schema import Schema
 from tct.symbols import PAD
+from tct.time_limit import time_limit
 from tct.vocabulary import Vocabulary
 
 FORMAT = 1  # raised when artifacts of this format can no longer be read
@@ -29,9 +30,10 @@ FORMAT = 1  # raised when artifacts of this format can no longer be read
 class CompiledSchema:
     """A JSON Schema as a type machine. Documents are encoded in its base symbols."""
 
-    def __init__(self, schema: Schema):
+    def __init__(self, schema: Schema, seconds: float | None = None):
         self.schema = schema
-        self.machine = TypeMachine(schema)
+        with time_limit(seconds):
+            self.machine = TypeMachine(schema)
 
     @property
     def ignored_keywords(self) -> list[str]:
@@ -52,12 +54,13 @@ class CompiledSchema:
         return value
 
 
-def compile_json_schema(schema: Schema) -> CompiledSchema:
+def compile_json_schema(schema: Schema, time_limit: float | None = None) -> CompiledSchema:
     """Compile a schema of the draft that its `$schema` names, or of draft-07.
 
-    Raises UnsupportedSchemaError with the keyword that cannot be enforced and its JSON pointer.
+    Raises UnsupportedSchemaError with the keyword that cannot be enforced and its JSON pointer, and TimeLimitError,
+    which is one, if this takes longer than `time_limit` seconds. None is no limit.
     """
-    return CompiledSchema(schema)
+    return CompiledSchema(schema, time_limit)
 
 
 class Tokenizer:

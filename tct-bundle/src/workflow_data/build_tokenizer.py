@@ -19,11 +19,13 @@ from tct.bpe import MIN_OWNERS, learn_merges
 from tct.codec import Encoder, Segments
 from tct.json_text import compact
 from tct.machine import TypeMachine
+from tct.time_limit import time_limit
 from tct.tokenizer import Tokenizer
 from tct_github_workflow import workflow_schema
 from tct_github_workflow.files import find_files, load_file, owner_of
 from tct_github_workflow.workflow_yaml import WorkflowSyntaxError, load_json
 
+MAX_SECONDS = 600.0
 MAX_SHOWN = 5  # rejected files that are listed
 
 
@@ -34,15 +36,19 @@ def main(argv=None):
     parser.add("--schema", "JSON Schema file (default: the GitHub workflow schema)", type=Path)
     parser.add("--corpus", corpus, type=Path, required=True)
     parser.add("--vocab-size", "number of tokens", 8192)
+    parser.add("--time-limit", "seconds that the schema may take to compile", MAX_SECONDS)
     parser.add("--output", "artifact to write, a .json file", type=Path, required=True)
     args = parser.parse_args(argv)
-    build(args.schema, args.corpus, args.vocab_size, args.output)
+    build(args.schema, args.corpus, args.vocab_size, args.output, args.time_limit)
 
 
-def build(schema_path: Path | None, corpus: Path, vocab_size: int, output: Path) -> None:
+def build(
+    schema_path: Path | None, corpus: Path, vocab_size: int, output: Path, max_seconds: float = MAX_SECONDS
+) -> None:
     """Compile, learn and write. Raises ValueError or OSError if an input is unusable."""
     schema = workflow_schema() if schema_path is None else read_schema(schema_path)
-    machine = TypeMachine(schema)
+    with time_limit(max_seconds):
+        machine = TypeMachine(schema)
     for pointer in machine.ignored_keywords:
         print(f"--schema: {pointer} asserts nothing")
     if vocab_size <= machine.symbols.size:
