@@ -14,9 +14,9 @@ from tct.numbers import POINTED, WHOLE
 # Keywords that assert something and are not enforced.
 REFUSED = frozenset(["multipleOf", "uniqueItems"])
 CONTENT = frozenset(["contentEncoding", "contentMediaType"])  # annotations in draft-04 and since 2019-09
-SINCE_2019 = frozenset([
-    "dependentRequired", "dependentSchemas", "unevaluatedItems", "unevaluatedProperties",
-])  # fmt: skip
+# Keywords that draft-07 does not define.
+SINCE_2019 = frozenset(["dependentRequired", "dependentSchemas", "unevaluatedItems", "unevaluatedProperties"])
+LATER = SINCE_2019 | {"$recursiveRef", "$dynamicRef", "prefixItems"}
 # Values of `format` that jsonschema-rs asserts. All others are annotations, and all are since 2019-09.
 FORMATS_04 = frozenset([
     "date", "date-time", "email", "hostname", "idn-email", "ipv4", "ipv6", "regex", "time", "uri",
@@ -32,6 +32,7 @@ class Dialect:
     identifier: str = "$id"  # the keyword that gives a schema a URI
     skipped: frozenset[str] = frozenset()  # keywords of draft-07 that the draft does not define
     refused: frozenset[str] = REFUSED | CONTENT
+    later: frozenset[str] = frozenset()  # keywords among LATER that the draft defines
     formats: frozenset[str] = FORMATS_07  # those that assert something
     value_types: dict[str, tuple[type, ...]] = field(default_factory=dict)  # the Python types of a keyword's value
     ref_has_siblings: bool = False  # are keywords next to $ref enforced?
@@ -46,6 +47,28 @@ class Dialect:
             return False
         identifier = node.get(self.identifier)  # "#name" does not change the URI
         return isinstance(identifier, str) and not identifier.startswith("#")
+
+    def anchors(self, node: dict) -> list[str]:
+        """Return the names by which a reference may call this part of a schema."""
+        if not self.later:
+            identifier = node.get(self.identifier)
+            return [identifier[1:]] if isinstance(identifier, str) and identifier.startswith("#") else []
+        names = [node.get("$anchor"), *self.dynamic_anchors(node)]
+        return [name for name in names if isinstance(name, str) and name]
+
+    def dynamic_anchors(self, node: dict) -> list[str]:
+        """Return the names for which a dynamic reference may lead to this part of a schema; "" is that of
+        `$recursiveRef`."""
+        if "$recursiveRef" in self.later:
+            return [""] if node.get("$recursiveAnchor") is True else []
+        name = node.get("$dynamicAnchor") if "$dynamicRef" in self.later else None
+        return [name] if isinstance(name, str) else []
+
+    def items_keywords(self, schema: dict) -> tuple[str | None, str]:
+        """Return the keyword with a schema for each of the first items, if there is one, and that for all others."""
+        if "prefixItems" in self.later:
+            return ("prefixItems" if "prefixItems" in schema else None), "items"
+        return ("items", "additionalItems") if isinstance(schema.get("items"), list) else (None, "items")
 
     def has_boolean(self, pointer: str) -> bool:
         """May the schema at a pointer be true or false?"""
@@ -64,14 +87,16 @@ DRAFT_04 = Dialect(
     integers=(WHOLE,),
 )
 DRAFT_2019 = Dialect(
-    refused=REFUSED | SINCE_2019 | {"$recursiveRef"},
+    refused=REFUSED,
+    later=SINCE_2019 | {"$recursiveRef"},
     formats=frozenset(),
     ref_has_siblings=True,
     counts_contained=True,
 )
 DRAFT_2020 = Dialect(
     skipped=frozenset(["additionalItems"]),
-    refused=REFUSED | SINCE_2019 | {"$dynamicRef", "prefixItems"},
+    refused=REFUSED,
+    later=SINCE_2019 | {"$dynamicRef", "prefixItems"},
     formats=frozenset(),
     value_types={"items": (dict, bool)},
     ref_has_siblings=True,

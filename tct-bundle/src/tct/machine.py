@@ -8,7 +8,7 @@ for a node holds for every document. A node offers only what can still end in a 
 that any JSON parser can read them.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import islice
@@ -34,8 +34,9 @@ from tct.reachability import (
     number_ranges,
     point_spellings,
 )
+from tct.references import Schema
 from tct.regex import compile_pattern
-from tct.schema import Schema, SchemaCompiler
+from tct.schema import SchemaCompiler
 from tct.symbols import ARRAY, FALSE, NULL, NUMBER, OBJECT, TRUE, SymbolTable, literal
 from tct.text import Outcome, TextMachine
 
@@ -46,8 +47,8 @@ Outcomes = frozenset[Outcome]
 class TypeMachine:
     """A compiled schema. `root` is the node of the whole document."""
 
-    def __init__(self, schema: Schema):
-        compiler = SchemaCompiler(schema)
+    def __init__(self, schema: Schema, resources: Mapping[str, Schema] | None = None):
+        compiler = SchemaCompiler(schema, resources or {})
         self.ignored_keywords = list(compiler.ignored)
         self.reach = Reachability(compiler.formulas.__getitem__)
         declared = _all_assertions(compiler.formulas.values())
@@ -276,10 +277,17 @@ class ObjectNode:
         """Return the allowed keys outside `names`, as texts, or None if there are none."""
         return self._open_keys(self.machine.capped(depth_left))
 
+    def open_keys_by_pattern(self, depth_left: int) -> Iterator[TextMachine]:
+        """Yield the allowed keys outside `names`, for each set of patterns those that these and no others match."""
+        for matching in self.machine.reach.open_key_matches(self.residuals):
+            if keys := self._open_keys(self.machine.capped(depth_left), matching):
+                yield keys
+
     @memoised
-    def _open_keys(self, depth_left: int) -> TextMachine | None:
+    def _open_keys(self, depth_left: int, only: frozenset[str] | None = None) -> TextMachine | None:
         reach = self.machine.reach
-        fitting = [m for m in reach.open_key_matches(self.residuals) if self._member(None, m, depth_left)]
+        candidates = reach.open_key_matches(self.residuals) if only is None else [only]
+        fitting = [matching for matching in candidates if self._member(None, matching, depth_left)]
         if not fitting:
             return None
         accepted = frozenset((*(regex in matching for regex in self._patterns), False) for matching in fitting)
