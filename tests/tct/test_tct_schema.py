@@ -66,10 +66,10 @@ def test_what_the_matcher_lets_through_is_valid_and_written_in_one_way(schema, r
     check_walk(schema, random, jsonschema_rs.Draft7Validator(schema))
 
 
-def check_verdicts(schema, values, judge) -> None:
+def check_verdicts(schema, values, judge, resources=None) -> None:
     """The verdicts on some values are those of the judge, and the valid ones come back from their symbols."""
     try:
-        tokenizer = Tokenizer(schema)
+        tokenizer = Tokenizer(schema, resources=resources)
     except UnsupportedSchemaError as error:
         assert error.keyword == "false" and not any(map(judge.is_valid, values))
         return

@@ -53,7 +53,7 @@ def unevaluated(compiler: "SchemaCompiler", schema: dict, pointer: str) -> Formu
     parent, keyword = pointer.rsplit("/", 1)
     formula = compiler.compile(schema[keyword], pointer)
     others = {name: value for name, value in schema.items() if name != keyword}
-    found = _Search(compiler, keyword).alternatives(others, parent, ())
+    found = _Search(compiler, keyword, parent).alternatives(others, parent, ())
     return any_of(all_of([condition, _rest(evaluated, formula, keyword)]) for evaluated, condition in found.items())
 
 
@@ -70,8 +70,8 @@ def _rest(evaluated: Evaluated, formula: Formula, keyword: str) -> Formula:
 class _Search:
     """Find what the sub-schemas of a schema evaluate, for one of the two keywords."""
 
-    def __init__(self, compiler: "SchemaCompiler", keyword: str):
-        self.compiler, self.keyword = compiler, keyword
+    def __init__(self, compiler: "SchemaCompiler", keyword: str, pointer: str):
+        self.compiler, self.keyword, self.pointer = compiler, keyword, pointer
 
     def alternatives(self, schema: Schema, pointer: str, within: tuple[str, ...]) -> Alternatives:
         """Return what a schema evaluates if it holds. `within` are the references that led to it."""
@@ -124,7 +124,7 @@ class _Search:
             found = combined
             if len(found) > MAX_ALTERNATIVES:
                 reason = f"more than {MAX_ALTERNATIVES} combinations of what other keywords evaluate"
-                raise UnsupportedSchemaError(self.keyword, "#", reason)
+                raise UnsupportedSchemaError(self.keyword, self.pointer, reason)
         return found
 
     def evaluated(self, schema: dict, pointer: str) -> Evaluated:
