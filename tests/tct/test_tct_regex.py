@@ -1,12 +1,18 @@
 """Patterns as automata: the same verdicts as Python's re where both mean the same, on UTF-8 bytes."""
 
 import re
+from functools import reduce
+from itertools import product
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tct.regex import PatternError, compile_pattern, escape, finite_language, utf8_ranges
+from tct.assertions import Text
+from tct.automata import DEAD, Alphabet, finite_language, smallest
+from tct.regex import PatternError, compile_pattern
+from tct.text import automaton_of
+from tct.utf8 import bytes_of
 
 PATTERNS = [
     r"^\$\{\{(.|[\r\n])*\}\}\Z", r"^[_a-zA-Z][a-zA-Z0-9_-]*\Z", r"^(.+\/)+(.+)\.(ya?ml)(@.+)?\Z", r"a{2,4}b?|^c",
@@ -22,23 +28,60 @@ def test_a_pattern_matches_what_python_matches(pattern, text):
     assert compile_pattern(pattern.replace(r"\Z", "$")).matches(text) == bool(expected)
 
 
-@given(TEXT, TEXT)
-def test_an_escaped_text_matches_itself_alone(text, other):
-    dfa = compile_pattern(f"^{escape(text)}$")
-    assert dfa.matches(text)
-    assert dfa.matches(other) == (text == other)
+@given(st.lists(TEXT), TEXT)
+def test_words_match_themselves_alone(words, other):
+    dfa = automaton_of(Text(frozenset(words)))
+    assert all(map(dfa.matches, words))
+    assert dfa.matches(other) == (other in words)
 
 
-@given(st.integers(0, 0x10FFFF), st.integers(0, 0x10FFFF), st.integers(0, 0x10FFFF))
-def test_utf8_ranges_spell_exactly_the_code_points_of_the_range(low, high, code_point):
-    low, high = sorted((low, high))
-    spelled = [] if 0xD800 <= code_point <= 0xDFFF else [list(chr(code_point).encode())]
-    hit = any(
-        len(sequence) == len(data) and all(a <= byte <= b for (a, b), byte in zip(sequence, data))
-        for sequence in utf8_ranges(low, high)
-        for data in spelled
+@given(st.lists(st.tuples(st.integers(0, 0x10FFFF), st.integers(0, 0x10FFFF))), st.binary(min_size=1, max_size=4))
+def test_bytes_of_a_character_lead_where_the_character_leads(ranges, data):
+    alphabet, classes = Alphabet.of(
+        (cut for low, high in ranges for cut in (low, high)), lambda c: sum(low <= c < high for low, high in ranges)
     )
-    assert hit == (low <= code_point <= high and bool(spelled))
+    table = [list(range(1, len(classes) + 1)), *([DEAD] * len(classes) for _ in classes)]
+    rows = bytes_of(alphabet, table)
+    state = 0
+    for byte in data:
+        state = rows[state, byte] if state != DEAD else DEAD
+    try:
+        (char,) = data.decode()
+    except ValueError:
+        assert state == DEAD or state >= len(table)  # no character, or within one
+    else:
+        assert classes[state - 1] == sum(low <= ord(char) < high for low, high in ranges)
+
+
+@given(st.characters(exclude_categories=["Cs"]))
+def test_every_character_is_a_text(char):
+    rows = bytes_of(Alphabet((0,), (0,)), [[0]])
+    state = 0
+    for byte in char.encode():
+        state = rows[state, byte]
+    assert state == 0
+
+
+@given(st.integers(1, 6), st.integers(1, 3), st.data())
+def test_the_smallest_automaton_has_the_same_labels_and_a_state_for_each_language(n_states, n_classes, data):
+    states = st.integers(0, n_states - 1)
+    table = data.draw(
+        st.lists(st.lists(states, min_size=n_classes, max_size=n_classes), min_size=n_states, max_size=n_states)
+    )
+    labels = data.draw(st.lists(st.sampled_from([None, 1, 2]), min_size=n_states, max_size=n_states))
+    small, small_labels = smallest(table, labels)
+
+    def language(table, labels, state):  # two states of n in all that differ do so on a text shorter than n
+        texts = [text for length in range(n_states) for text in product(range(n_classes), repeat=length)]
+        return tuple(labels[at] if (at := reduce(step(table), text, state)) != DEAD else None for text in texts)
+
+    def step(table):
+        return lambda state, number: table[state][number] if state != DEAD else DEAD
+
+    languages = [language(small, small_labels, state) for state in range(len(small))]
+    assert languages[0] == language(table, labels, 0)
+    assert len(set(languages)) == len(languages)
+    assert all(any(each) for each in languages[1:])
 
 
 def test_a_finite_language_is_listed_and_an_endless_one_is_not():

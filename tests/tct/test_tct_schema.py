@@ -171,7 +171,7 @@ def test_a_keyword_that_cannot_be_enforced_is_refused_with_its_place(schema, key
 )
 def test_a_schema_that_needs_too_many_states_is_refused_when_it_is_compiled(schema, keyword, reason, monkeypatch):
     monkeypatch.setattr("tct.reachability.MAX_STATES", 100)
-    monkeypatch.setattr("tct.text.MAX_STATES", 100)
+    monkeypatch.setattr("tct.automata.MAX_STATES", 100)
     with pytest.raises(UnsupportedSchemaError, match=re.escape(reason)) as error:
         compile_json_schema(schema)
     assert error.value.keyword == keyword

@@ -7,9 +7,11 @@ recursive.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
+from tct.automata import finite_language
 from tct.formula import FALSE, TRUE, Formula, all_of, atom
-from tct.regex import compile_pattern, finite_language
+from tct.regex import compile_pattern
 
 MAX_PATTERN_NAMES = 64  # a key pattern that matches at most so many keys is replaced by named keys
 TYPES = ("null", "boolean", "number", "string", "array", "object")
@@ -169,12 +171,20 @@ class Members:
     rest: Formula
     about = "object"
 
+    @cached_property
+    def _by_name(self) -> dict[str, Formula]:
+        return dict(self.named)
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.named, self.patterns, self.rest))
+
+    def __hash__(self) -> int:
+        return self._hash
+
     def of_name(self, key: str, matching: frozenset[str]) -> Formula:
         """Return the formula for the value of `key`; `matching` are the patterns that match the key."""
-        for name, formula in self.named:
-            if name == key:
-                return formula
-        return self.of_open_key(matching)
+        return self._by_name[key] if key in self._by_name else self.of_open_key(matching)
 
     def of_open_key(self, matching: frozenset[str]) -> Formula:
         """Return the formula for the value of a key outside `named`."""

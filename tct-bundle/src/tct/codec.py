@@ -7,6 +7,7 @@ The encoder writes segments: symbols, and free text as str followed by its end s
 
 import json
 from codecs import getincrementaldecoder
+from collections.abc import Iterable
 from typing import Any
 
 from tct.errors import SchemaValidationError
@@ -354,15 +355,15 @@ def _no_member(node: ObjectNode, value: dict, key: Any, depth_left: int) -> str:
     allowed = sorted(name for name in node.names - value.keys() if node.member(name, depth_left))
     open_keys = node.open_keys(depth_left)
     is_known = key in node.names or open_keys is not None
-    names = (_patterns_of(node, open_keys.ends) if open_keys else []) + allowed
+    names = (_patterns_of(node, open_keys.outcomes) if open_keys else []) + allowed
     listed = f"; allowed are {', '.join(names[:12])}{', ...' if len(names) > 12 else ''}" if names else ""
     return f"{'this key does not fit here' if is_known else 'unknown key'}{listed}"
 
 
-def _patterns_of(node: ObjectNode, outcomes: list[Outcome | None]) -> list[str]:
+def _patterns_of(node: ObjectNode, outcomes: Iterable[Outcome]) -> list[str]:
     """Describe the patterns that open keys with these outcomes match (see `ObjectNode.open_keys`)."""
     regexes = node.machine.reach.patterns(node.residuals)
-    matched = {tuple(regex for regex, matches in zip(regexes, outcome) if matches) for outcome in outcomes if outcome}
+    matched = {tuple(regex for regex, matches in zip(regexes, outcome) if matches) for outcome in outcomes}
     return sorted(f"keys that match {' and '.join(patterns)}" for patterns in matched if patterns)
 
 

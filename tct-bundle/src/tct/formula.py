@@ -95,7 +95,7 @@ _COMBINE = {ALL: all_of, ANY: any_of, ONE: one_of}
 
 
 def substitute(formula: Formula, meaning: Callable[[Hashable], Formula]) -> Formula:
-    """Replace each atom by meaning(assertion), and simplify."""
+    """Replace each atom by meaning(assertion), and simplify. What cannot matter any more is not looked up."""
     if formula.kind == CONSTANT:
         return formula
     if formula.kind == ATOM:
@@ -105,6 +105,24 @@ def substitute(formula: Formula, meaning: Callable[[Hashable], Formula]) -> Form
     return _COMBINE[formula.kind](substitute(part, meaning) for part in formula.parts)
 
 
+def replace(formula: Formula, changes: dict[Hashable, Formula]) -> Formula:
+    """Replace each atom whose assertion is in `changes`, and simplify."""
+    if formula.atoms.isdisjoint(changes):
+        return formula
+    if formula.kind == ATOM:
+        return changes[formula.parts[0]]
+    if formula.kind == NOT:
+        return negation(replace(formula.parts[0], changes))
+    return _COMBINE[formula.kind](replace(part, changes) for part in formula.parts)
+
+
 def truth(formula: Formula, meaning: Callable[[Hashable], bool]) -> bool:
     """Return the truth value of a formula, given that of each assertion."""
-    return substitute(formula, lambda assertion: constant(meaning(assertion))) is TRUE
+    if formula.kind == CONSTANT:
+        return formula.parts[0]
+    if formula.kind == ATOM:
+        return bool(meaning(formula.parts[0]))
+    truths = (truth(part, meaning) for part in formula.parts)
+    if formula.kind == ONE:
+        return sum(truths) == 1
+    return not next(truths) if formula.kind == NOT else (all if formula.kind == ALL else any)(truths)

@@ -11,7 +11,6 @@ that any JSON parser can read them.
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
-from itertools import islice
 from typing import Any
 
 from tct.assertions import TYPES, ContainsAtLeast, ContainsAtMost, Items, Members, Number, Pattern, Present, Text
@@ -193,7 +192,7 @@ class ValueNode:
     @cached_property
     def any_text(self) -> Outcome | None:
         """The outcome of all strings, if every string fits and all have the same."""
-        return self.text.ends[0] if self.has_free_text and self.text.accepts_all else None
+        return self.text.only if self.has_free_text else None
 
     @cached_property
     def has_free_numbers(self) -> bool:
@@ -243,11 +242,9 @@ class ValueNode:
     @cached_property
     def _strings(self) -> list[str] | None:
         """All strings that fit, if they are few and the schema declares each; else None."""
-        if self.text.is_infinite[0]:
-            return None
         declared = self.machine.symbols.value
-        strings = sorted(text.decode() for text in islice(self.text.language(), len(declared) + 1))
-        return strings if all(literal(s) in declared for s in strings) else None
+        strings = self.text.strings(len(declared))
+        return strings if strings is not None and all(literal(s) in declared for s in strings) else None
 
     def _specialised(self, type: str) -> Residuals:
         return self.machine.reach.specialise(self.residuals, type)

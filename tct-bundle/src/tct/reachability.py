@@ -6,8 +6,9 @@ half-read container, `Reachability` computes the outcomes that some completion h
 completion must nest. The type machine offers only what keeps an accepted outcome reachable.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from functools import lru_cache, partial
+from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -29,7 +30,7 @@ from tct.assertions import (
     TypeIs,
 )
 from tct.errors import UnsupportedSchemaError
-from tct.formula import CONSTANT, FALSE, TRUE, Formula, atom, constant, substitute, truth
+from tct.formula import CONSTANT, FALSE, TRUE, Formula, atom, constant, replace, substitute, truth
 from tct.memoised import memoised
 from tct.numbers import KINDS, ending_between, kind, parse, spellings
 from tct.regex import PatternError, compile_pattern
@@ -51,14 +52,17 @@ class Transition:
 
     def __init__(self, residuals: Residuals, meaning: Callable, child_formulas: Iterable[Formula]):
         self.residuals, self._meaning = residuals, meaning
-        self.child: Residuals = tuple(dict.fromkeys(f for f in child_formulas if f.kind != CONSTANT))
+        formulas = tuple(child_formulas)
+        self.may_hold = FALSE not in formulas
+        self.child: Residuals = tuple(dict.fromkeys(f for f in formulas if f.kind != CONSTANT))
 
     @memoised
     def residuals_after(self, outcome: Outcome) -> Residuals:
         """Return the residuals of the container after a value with this outcome."""
-        holds = dict(zip(self.child, outcome)) | {TRUE: True, FALSE: False}
-        meaning = partial(self._meaning, holds=holds.__getitem__)
-        return tuple(substitute(residual, meaning) for residual in self.residuals)
+        holds = (dict(zip(self.child, outcome)) | {TRUE: True, FALSE: False}).__getitem__
+        after = {assertion: self._meaning(assertion, holds) for assertion in assertions(self.residuals)}
+        changes = {assertion: formula for assertion, formula in after.items() if formula is not atom(assertion)}
+        return tuple(replace(residual, changes) for residual in self.residuals)
 
 
 class Reachability:
@@ -70,9 +74,9 @@ class Reachability:
     def __init__(self, formula_at: Callable[[str], Formula]):
         self._formula_at = formula_at
         self._values: dict[Residuals, OutcomeDepths] = {}
+        self._readers: defaultdict[Residuals, set[Residuals]] = defaultdict(set)  # value -> values that depend on it
+        self._todo: dict[Residuals, None] = {}  # a stack of the values to compute, each once
         self._searches: dict[tuple, OutcomeDepths] = {}
-        self._known_transitions: dict[Residuals, tuple] = {}
-        self._solving = False
         self.deepest = 0  # the depth that any value may need at least
 
     # -- values
@@ -97,23 +101,29 @@ class Reachability:
 
     def value(self, residuals: Residuals) -> OutcomeDepths:
         """Return the outcomes that values can have: a least fixed point, because schemas are recursive."""
+        reader = next(reversed(self._todo), None)
+        if reader is not None:
+            self._readers[residuals].add(reader)
         if residuals not in self._values:
             self._values[residuals] = {}
-            if not self._solving:
-                self._solve()
+            self._todo[residuals] = None
+            if reader is not None:  # `reader` waits for the outcomes. Meanwhile, see what else it reads.
+                return {(True,) * len(residuals): 0}
+            self._solve()
         return self._values[residuals]
 
     def _solve(self) -> None:
-        self._solving, changed = True, True
-        while changed:
-            self._searches.clear()
-            self._known_transitions.clear()
-            before = {residuals: dict(depths) for residuals, depths in self._values.items()}
-            for residuals in list(before):
-                self._values[residuals] = self._least(self.outcomes_of_type(residuals, type) for type in TYPES)
-            changed = self._values != before
-        self._solving = False
-        self.deepest = max((d for depths in self._values.values() for d in depths.values()), default=0)
+        """Compute the values to do, and again all that depend on one that has changed."""
+        while self._todo:
+            residuals = next(reversed(self._todo))
+            depths = self._least(self.outcomes_of_type(residuals, type) for type in TYPES)
+            if next(reversed(self._todo)) != residuals:
+                continue  # it has read new values, and waits for them
+            del self._todo[residuals]
+            if depths != self._values[residuals]:
+                self._values[residuals] = depths
+                self.deepest = max(self.deepest, *depths.values())
+                self._todo.update(dict.fromkeys(self._readers[residuals] - self._todo.keys()))
 
     @staticmethod
     def _least(alternatives: Iterator[OutcomeDepths]) -> OutcomeDepths:
@@ -143,11 +153,13 @@ class Reachability:
     @memoised
     def text(self, residuals: Residuals) -> TextAutomaton:
         """Return the automaton of strings. `residuals` are of strings."""
+        automaton = TextAutomaton(residuals)
         try:
-            return TextAutomaton(residuals)
+            automaton.reachable  # noqa: B018 - built now, because here it can be refused
         except PatternError as error:
             regexes = sorted({a.regex for a in assertions(residuals) if isinstance(a, Pattern)})
             raise UnsupportedSchemaError("pattern", "#", f"{error}: {', '.join(regexes)}") from None
+        return automaton
 
     # -- objects and arrays: residuals are of objects, or of arrays
 
@@ -208,65 +220,91 @@ class Reachability:
         for outcome in sorted(automaton.reachable):
             yield frozenset(regex for regex, matches in zip(regexes, outcome) if matches)
 
+    @memoised
     def relevant_keys(self, residuals: Residuals) -> frozenset[str]:
         """Return the named keys whose member may change the residuals. Only these need to be remembered."""
-        return self._key_transitions(residuals)[0]
+        found = assertions(residuals)
+        if any(isinstance(a, (AtLeast, AtMost)) for a in found):
+            return frozenset(self.names(residuals))
+        required = {a.key for a in found if isinstance(a, Present)}
+        return frozenset(k for k in self.names(residuals) if k in required or self._may_fail(residuals, k))
 
-    def _key_transitions(self, residuals: Residuals) -> tuple[frozenset[str], list[tuple[str | None, int, Residuals]]]:
-        """Return the relevant keys, and all ways in which a member changes the residuals: (key, or None if it is
-        open; depth of the value; residuals after it)."""
-        if residuals not in self._known_transitions:
-            changes = []
-            if any(residual.kind != CONSTANT for residual in residuals):
-                transitions = [(name, self.named_member(residuals, name)) for name in self.names(residuals)]
-                transitions += [(None, self.member(residuals, None, m)) for m in self.open_key_matches(residuals)]
-                for key, transition in transitions:
-                    for outcome, depth in self.value(transition.child).items():
-                        if (then := transition.residuals_after(outcome)) != residuals:
-                            changes.append((key, depth, then))
-            names = frozenset(key for key, _, _ in changes if key is not None)
-            self._known_transitions[residuals] = names, changes
-        return self._known_transitions[residuals]
+    def _may_fail(self, residuals: Residuals, key: str) -> bool:
+        """May a member falsify an assertion about the members?"""
+        transition = self.named_member(residuals, key)
+        return not transition.may_hold or not all(all(outcome) for outcome in self.value(transition.child))
 
     def object(self, residuals: Residuals, used: frozenset[str]) -> OutcomeDepths:
-        """Return the outcomes that a half-read object can still have. `used` are the keys that it already has."""
+        """Return the outcomes that a half-read object can still have. `used` are the keys that it already has.
 
-        def moves(state) -> Iterator[tuple[int, tuple]]:
-            residuals, used = state
-            for key, depth, then in self._key_transitions(residuals)[1]:
-                if key is None:
-                    yield depth, (then, used & self.relevant_keys(then))
-                elif key not in used:
-                    yield depth, (then, (used | {key}) & self.relevant_keys(then))
+        What a member decides does not depend on its place. So take the named keys one after the other, each present
+        or absent, and the open keys at the end.
+        """
 
-        return self._search((residuals, used & self.relevant_keys(residuals)), moves)
+        def open_moves(state: Residuals) -> Iterator[tuple[int, Residuals]]:
+            for matching in self.open_key_matches(state):
+                yield from self._reads(self.member(state, None, matching))
+
+        def search() -> OutcomeDepths:
+            depths = {residuals: 1}
+            for key in self.names(residuals):
+                if key not in used:
+                    depths = self._decide(key, depths)
+            return self._close(depths, open_moves)
+
+        return self._searched((residuals, used), search)
+
+    def _decide(self, key: str, depths: dict[Residuals, int]) -> dict[Residuals, int]:
+        """Return the states of an object, with their depths, once it is known whether it has a key."""
+        after: dict[Residuals, int] = {}
+        for state, depth in depths.items():
+            if key not in self.names(state):
+                moves = [(0, state)]
+            else:
+                moves = [(0, self.without(state, key)), *self._reads(self.named_member(state, key))]
+            for cost, then in moves:
+                after[then] = min(max(depth, cost), after.get(then, MAX_STATES))
+        return self._limited(after)
+
+    @memoised
+    def without(self, residuals: Residuals, key: str) -> Residuals:
+        """Return the residuals of an object that will not have a key."""
+        return tuple(replace(residual, {Present(key): FALSE}) for residual in residuals)
 
     def array(self, residuals: Residuals) -> OutcomeDepths:
         """Return the outcomes that a half-read array can still have."""
+        return self._searched((residuals,), lambda: self._close({residuals: 1}, lambda s: self._reads(self.item(s))))
 
-        def moves(state) -> Iterator[tuple[int, tuple]]:
-            transition = self.item(state[0])
-            for outcome, depth in self.value(transition.child).items():
-                yield depth, (transition.residuals_after(outcome),)
+    def _reads(self, transition: Transition) -> Iterator[tuple[int, Residuals]]:
+        """Yield the ways to read one more member or item: (depth of the container, residuals after it)."""
+        for outcome, depth in self.value(transition.child).items():
+            yield depth + 1, transition.residuals_after(outcome)
 
-        return self._search((residuals,), moves)
+    def _close(self, depths: dict[Residuals, int], moves: Callable[[Residuals], Iterator]) -> OutcomeDepths:
+        """Find all ends of a container that is in one of some states, with their depths."""
+        todo = list(depths)
+        for state in todo:
+            for cost, then in moves(state):
+                depth = max(depths[state], cost)
+                if depth < depths.get(then, depth + 1):
+                    depths[then] = depth
+                    todo.append(then)
+            self._limited(depths)
+        return self._least({self.end(state): depth} for state, depth in depths.items())
 
-    def _search(self, start: tuple, moves: Callable[[tuple], Iterator[tuple[int, tuple]]]) -> OutcomeDepths:
-        """Find all ends of a container. States are (residuals, ...). A move costs the depth of the value it reads."""
+    def _searched(self, start: tuple, search: Callable[[], OutcomeDepths]) -> OutcomeDepths:
+        if self._todo:
+            return search()  # of values that are not final
         if start not in self._searches:
-            depths, todo = {start: 1}, [start]
-            for state in todo:
-                for depth, then in moves(state):
-                    depth = max(depths[state], depth + 1)
-                    if depth < depths.get(then, depth + 1):
-                        depths[then] = depth
-                        todo.append(then)
-                if len(depths) > MAX_STATES:
-                    names = ", ".join(self.names(start[0])[:5])
-                    reason = f"more than {MAX_STATES} combinations of what has been read, in one with {names}"
-                    raise UnsupportedSchemaError("properties", "#", reason)
-            self._searches[start] = self._least({self.end(state[0]): depth} for state, depth in depths.items())
+            self._searches[start] = search()
         return self._searches[start]
+
+    def _limited(self, depths: dict[Residuals, int]) -> dict[Residuals, int]:
+        if len(depths) > MAX_STATES:
+            names = ", ".join(self.names(next(iter(depths)))[:5])
+            reason = f"more than {MAX_STATES} combinations of what has been read, in one with {names}"
+            raise UnsupportedSchemaError("properties", "#", reason)
+        return depths
 
 
 def assertions(residuals: Residuals) -> list:

@@ -1,90 +1,38 @@
-"""ECMA-262 regular expressions -> deterministic automata over UTF-8 bytes.
+"""ECMA-262 regular expressions -> deterministic automata over characters.
 
 JSON Schema patterns search anywhere in a string unless anchored, and `$` matches only at the very end. Supported:
 literals, classes, `.`, \\d \\w \\s and their negations, escapes, groups, alternation, quantifiers, `^` and `$`
 anywhere. Lookaround, backreferences and word boundaries are rejected.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from bisect import bisect_right
+from collections.abc import Callable, Iterable
 from functools import cache, partial
 
-import numpy as np
+from tct.automata import DFA, MAX_CODE_POINT, Alphabet, TooManyStates, check_size, complete, smallest
 
 Ranges = tuple[tuple[int, int], ...]  # inclusive code point ranges, sorted and disjoint
 Fragment = tuple[int, int]  # the first and the last state of a part of an NFA
 
-MAX_CODE_POINT = 0x10FFFF
 MAX_REPEAT = 1000
-MAX_STATES = 20_000
-SPECIAL = r"\^$.*+?()[]{}|/"
 
 
 class PatternError(ValueError):
     """The pattern is malformed or uses a feature that is not supported."""
 
 
-@dataclass(frozen=True, eq=False)
-class DFA:
-    """A deterministic automaton. `table[state, byte]` is the next state; state 0 is the start."""
-
-    table: np.ndarray  # (S, 256) int32
-    accepts: np.ndarray  # (S,) bool
-
-    def matches(self, text: str) -> bool:
-        state = 0
-        for byte in text.encode():
-            state = self.table[state, byte]
-        return bool(self.accepts[state])
-
-
 @cache
 def compile_pattern(pattern: str) -> DFA:
-    """Return the automaton of all UTF-8 strings in which `pattern` finds a match. May raise PatternError."""
+    """Return the smallest automaton of all strings in which `pattern` finds a match. May raise PatternError."""
     nfa = _NFA()
     start, end = _Parser(pattern).parse()(nfa)
-    before, after = nfa.loop(_ALL), nfa.loop(_ALL)  # a search: any text may surround the match
+    before, nfa.final = nfa.loop(), nfa.state()  # a search: any text may surround the match
     nfa.link(before, start)
-    nfa.link(end, after)
-    return nfa.determinise(before, after)
-
-
-def finite_language(dfa: DFA, limit: int) -> list[str] | None:
-    """Return all strings that `dfa` accepts, sorted, or None if there are more than `limit`."""
-    live = co_reachable(dfa.table, dfa.accepts)
-    found, paths = [], [(0, b"")]
-    for state, path in paths:
-        if len(paths) > limit * 64 or len(found) > limit or len(path) > len(dfa.table):
-            return None
-        if dfa.accepts[state]:
-            found.append(path.decode())
-        paths += [(n, path + bytes([b])) for b, n in enumerate(dfa.table[state].tolist()) if live[n]]
-    return sorted(found)
-
-
-def co_reachable(table: np.ndarray, final: np.ndarray) -> np.ndarray:
-    """Return the states, bool (S,), from which a `final` state, bool (S,), can be reached."""
-    leading, reached = predecessors(table), final.tolist()
-    todo = np.flatnonzero(final).tolist()
-    for state in todo:
-        for source in leading[state]:
-            if not reached[source]:
-                reached[source] = True
-                todo.append(source)
-    return np.array(reached)
-
-
-def predecessors(table: np.ndarray) -> list[list[int]]:
-    """Return for each state of a table (S, 256) the states that lead to it, once for each of the bytes that differ."""
-    columns = np.unique(table, axis=1)  # (S, C): bytes that every state treats alike count once
-    order = np.argsort(columns, axis=None, kind="stable")
-    ends = np.searchsorted(columns.ravel()[order], np.arange(1, len(table)))
-    return [part.tolist() for part in np.split(order // columns.shape[1], ends)]
-
-
-def escape(text: str) -> str:
-    """Return a pattern that matches exactly `text` if put between anchors."""
-    return "".join("\\" + c if c in SPECIAL else c for c in text)
+    nfa.link(end, nfa.final)
+    try:
+        return nfa.determinise(before)
+    except TooManyStates as error:
+        raise PatternError(str(error)) from None
 
 
 # -- code points
@@ -122,29 +70,6 @@ _DOT = _complement(_chars("\n", "\r", "\u2028\u2029"))
 _CLASSES = {"d": _DIGIT, "w": _WORD, "s": _SPACE}
 _CLASSES |= {name.upper(): _complement(ranges) for name, ranges in _CLASSES.items()}
 _CONTROLS = {"t": "\t", "n": "\n", "r": "\r", "f": "\f", "v": "\v", "0": "\0"}
-
-
-def utf8_ranges(low: int, high: int) -> list[list[tuple[int, int]]]:
-    """Return sequences of byte ranges that encode exactly the code points low..high, without surrogates.
-
-    >>> utf8_ranges(0x41, 0x100)
-    [[(65, 127)], [(194, 195), (128, 191)], [(196, 196), (128, 128)]]
-    """
-    for first, last in ((0, 0x7F), (0x80, 0x7FF), (0x800, 0xD7FF), (0xE000, 0xFFFF), (0x10000, MAX_CODE_POINT)):
-        if low < first <= high:
-            return utf8_ranges(low, first - 1) + utf8_ranges(first, high)
-        if 0xD800 <= low <= 0xDFFF:
-            return utf8_ranges(0xE000, high) if high > 0xDFFF else []
-        if low <= last < high:
-            return utf8_ranges(low, last) + utf8_ranges(last + 1, high)
-    for bits in (6, 12, 18):  # split until each continuation byte runs through its whole range
-        tail = (1 << bits) - 1
-        if low | tail != high | tail:
-            if low & tail:
-                return utf8_ranges(low, low | tail) + utf8_ranges((low | tail) + 1, high)
-            if high & tail != tail:
-                return utf8_ranges(low, (high & ~tail) - 1) + utf8_ranges(high & ~tail, high)
-    return [list(zip(chr(low).encode(), chr(high).encode()))]
 
 
 # -- pattern -> parts: functions that add the states of a part of the pattern to an NFA
@@ -280,8 +205,9 @@ class _Parser:
 
 class _NFA:
     def __init__(self):
-        self.edges: list[list[tuple[int, int, int]]] = []  # state -> (low byte, high byte, next state)
+        self.edges: list[list[tuple[Ranges, int]]] = []  # state -> (code points, next state)
         self.links: list[list[tuple[int, str]]] = []  # state -> (next state, the anchor that it requires or "")
+        self.final = -1
 
     def state(self) -> int:
         self.edges.append([])
@@ -331,47 +257,60 @@ class _NFA:
 
     def code_points(self, ranges: Ranges) -> Fragment:
         start, end = self.state(), self.state()
-        for low, high in ranges:
-            for sequence in utf8_ranges(low, high):
-                here = start
-                for index, (first, last) in enumerate(sequence):
-                    there = end if index == len(sequence) - 1 else self.state()
-                    self.edges[here].append((first, last, there))
-                    here = there
+        self.edges[start].append((ranges, end))
         return start, end
 
-    def loop(self, ranges: Ranges) -> int:
-        start, end = self.code_points(ranges)
-        self.link(end, start)
-        return start
+    def loop(self) -> int:
+        state = self.state()
+        self.edges[state].append((_ALL, state))
+        return state
 
-    def closure(self, states, anchors: str) -> frozenset[int]:
+    def closure(self, states: Iterable[int], anchors: str) -> frozenset[int]:
+        """Return the states that can be reached without a character, of those that matter: what follows `final` is
+        accepted anyway, and a state with plain links only stands for the states behind them."""
         seen, todo = set(states), list(states)
-        while todo:
-            for target, only in self.links[todo.pop()]:
+        for state in todo:
+            for target, only in self.links[state]:
                 if target not in seen and (not only or only in anchors):
                     seen.add(target)
                     todo.append(target)
-        return frozenset(seen)
+        if self.final in seen:
+            return frozenset([self.final])
+        return frozenset(s for s in seen if self.edges[s] or any(only for _, only in self.links[s]))
 
-    def determinise(self, start: int, final: int) -> DFA:
-        """Build the DFA by subset construction. Bytes that no edge distinguishes are one class."""
-        cuts = sorted({0, 256}.union(*({low, high + 1} for edges in self.edges for low, high, _ in edges)))
-        class_of_byte = np.repeat(np.arange(len(cuts) - 1), np.diff(cuts))  # (256,)
-        first = self.closure([start], "^")
-        numbers, rows, accepts, todo = {first: 0}, [], [], [first]
-        for states in todo:
-            anchors = "^$" if states is first else "$"
-            accepts.append(final in self.closure(states, anchors))
+    def alphabet(self) -> tuple[Alphabet, dict[Ranges, list[int]]]:
+        """Return the classes of code points that no edge distinguishes, and for each label of edges its classes."""
+        labels = {ranges for edges in self.edges for ranges, _ in edges}
+        cuts = {cut for ranges in labels for low, high in ranges for cut in (low, high + 1) if cut <= MAX_CODE_POINT}
+        bounds = {ranges: [bound for low, high in ranges for bound in (low, high + 1)] for ranges in labels}
+        alphabet, signatures = Alphabet.of(
+            cuts, lambda start: frozenset(r for r in labels if bisect_right(bounds[r], start) % 2)
+        )
+        return alphabet, {r: [i for i, signature in enumerate(signatures) if r in signature] for r in labels}
+
+    def determinise(self, start: int) -> DFA:
+        """Build the DFA by subset construction."""
+        alphabet, classes_of = self.alphabet()
+        n_classes = max(alphabet.classes) + 1
+        closures = cache(lambda state: self.closure([state], ""))
+        only_final = frozenset([self.final])
+        order, rows, accepts = [self.closure([start], "^")], [], []
+        numbers: dict[frozenset[int], int] = {}  # without the start, to which ^ makes a difference
+        for states in order:
+            accepts.append(self.final in self.closure(states, "$" if rows else "^$"))
+            moved: list[set[int]] = [set() for _ in range(n_classes)]
+            for state in states:
+                for ranges, target in self.edges[state]:
+                    for number in classes_of[ranges]:
+                        moved[number] |= closures(target)
             row = []
-            for low in cuts[:-1]:
-                moved = {t for s in states for a, b, t in self.edges[s] if a <= low <= b}
-                target = self.closure(moved, "")
-                if target not in numbers:
-                    numbers[target] = len(numbers)
-                    todo.append(target)
-                row.append(numbers[target])
+            for targets in moved if states != only_final else [only_final] * n_classes:
+                key = only_final if self.final in targets else frozenset(targets)
+                number = numbers.setdefault(key, len(order))
+                if number == len(order):
+                    order.append(key)
+                row.append(number)
             rows.append(row)
-            if len(rows) > MAX_STATES:
-                raise PatternError(f"needs more than {MAX_STATES} states")
-        return DFA(np.array(rows, np.int32)[:, class_of_byte], np.array(accepts))
+            check_size(order)
+        table, accepts = smallest(rows, [accepted or None for accepted in accepts])
+        return complete(alphabet, table, [bool(accepted) for accepted in accepts])

@@ -1,17 +1,18 @@
-"""Automata for strings: all formulas about a string, evaluated together over its UTF-8 bytes."""
+"""Automata for strings: all formulas about a string, evaluated together, over its characters or its bytes."""
 
-from collections.abc import Iterator
-from functools import cache, cached_property
+from collections.abc import Hashable, Iterator
+from functools import cached_property
 
 import numpy as np
 
+from tct import automata
 from tct.assertions import AtLeast, AtMost, Pattern, Text
+from tct.automata import DEAD, DFA, Alphabet, TooManyStates, complete, finite_language, product, smallest
 from tct.formula import Formula, truth
-from tct.regex import DFA, PatternError, co_reachable, compile_pattern, escape, predecessors
+from tct.regex import PatternError, compile_pattern
+from tct.utf8 import bytes_of
 
 Outcome = tuple[bool, ...]  # the truth values of some formulas for one value
-MAX_STATES = 20_000
-DEAD = -1  # in place of a state: no string that fits starts so
 
 
 def automaton_of(assertion: Pattern | Text | AtLeast | AtMost) -> DFA:
@@ -22,45 +23,72 @@ def automaton_of(assertion: Pattern | Text | AtLeast | AtMost) -> DFA:
         return _counter(assertion.count + 1, at_most=True)
     if isinstance(assertion, AtLeast):
         return _counter(assertion.count, at_most=False)
-    return compile_pattern("^(?:" + "|".join(map(escape, sorted(assertion.values))) + ")$")
-
-
-@cache
-def _utf8() -> DFA:
-    """Return the smallest automaton of all texts. Its last state is that of bytes that are not UTF-8."""
-    dfa = compile_pattern("")
-    live = co_reachable(dfa.table, dfa.accepts)
-    table, first = _quotient(dfa.table, live, _partition(dfa.table, live, dfa.accepts.tolist()))
-    table = np.vstack([table, np.full(256, DEAD)])
-    return DFA(np.where(table == DEAD, len(first), table), np.append(dfa.accepts[first], False))
+    return _words(sorted(filter(_is_text, assertion.values)))
 
 
 def _counter(most: int, at_most: bool) -> DFA:
     """Return an automaton that counts characters up to `most`. It accepts fewer if `at_most`, otherwise the others."""
-    counts = np.arange(most + 1)
-    table = np.tile(np.minimum(counts + 1, most)[:, None], 256)
-    table[:, 0x80:0xC0] = counts[:, None]  # the later bytes of a character
-    return DFA(table, counts < most if at_most else counts == most)
+    counts = range(most + 1)
+    table = [[min(count + 1, most)] for count in counts]
+    return DFA(Alphabet((0,), (0,)), table, [(count < most) == at_most for count in counts])
+
+
+def _words(words: list[str]) -> DFA:
+    """Return an automaton of some words: a tree of their starts."""
+    code_points = {ord(char) for word in words for char in word}
+    cuts = (cut for code_point in code_points for cut in (code_point, code_point + 1))
+    alphabet, classes = Alphabet.of(cuts, lambda start: start if start in code_points else None)
+    class_of = {code_point: number for number, code_point in enumerate(classes)}
+    table, accepts = [[DEAD] * len(classes)], [False]
+    for word in words:
+        state = 0
+        for char in word:
+            row, number = table[state], class_of[ord(char)]
+            if row[number] == DEAD:
+                row[number] = len(table)
+                table.append([DEAD] * len(classes))
+                accepts.append(False)
+            state = row[number]
+        accepts[state] = True
+    return complete(alphabet, table, accepts)
+
+
+def _is_text(text: str) -> bool:
+    """Has a string UTF-8? It has none if half a surrogate pair is in it."""
+    return text.isascii() or not any("\ud800" <= char <= "\udfff" for char in text)
 
 
 class TextAutomaton:
-    """The product of the automata of all assertions in some formulas.
-
-    `outcomes` has, for each state, the outcome of a string that ends there.
-    """
+    """The product of the automata of all assertions in some formulas. It is built when it is needed."""
 
     def __init__(self, formulas: tuple[Formula, ...]):
-        atoms = sorted(frozenset().union(*(formula.atoms for formula in formulas)), key=repr)
-        self.only_counts = bool(atoms) and all(isinstance(atom, (AtLeast, AtMost)) for atom in atoms)
-        self.table, accepts = _product([_utf8(), *map(automaton_of, atoms)])
-        self.outcomes: list[Outcome | None] = []  # None: within a character, or not UTF-8
-        for is_text, *held in accepts:
-            holds = dict(zip(atoms, held)).__getitem__
-            self.outcomes.append(tuple(truth(formula, holds) for formula in formulas) if is_text else None)
+        self._formulas = formulas
+        self._atoms = sorted(frozenset().union(*(formula.atoms for formula in formulas)), key=repr)
+        # None unless the formulas are about some strings only. Then all other strings have the outcome `other`.
+        self.words: dict[str, Outcome] | None = None
+        if all(isinstance(assertion, Text) for assertion in self._atoms):
+            words = sorted(filter(_is_text, set().union(*(assertion.values for assertion in self._atoms))))
+            self.words = {word: self._outcome({a: word in a.values for a in self._atoms}) for word in words}
+            self.other = self._outcome(dict.fromkeys(self._atoms, False))
+
+    def _outcome(self, holds: dict[Hashable, bool]) -> Outcome:
+        return tuple(truth(formula, holds.__getitem__) for formula in self._formulas)
+
+    @cached_property
+    def states(self) -> tuple[Alphabet, list[list[int]], list[Outcome]]:
+        """The alphabet, the table, and for each state the outcome of a string that ends there."""
+        try:
+            alphabet, table, accepts = product([*map(automaton_of, self._atoms)] or [compile_pattern("")])
+        except TooManyStates:
+            reason = f"the patterns of one string need more than {automata.MAX_STATES} states together"
+            raise PatternError(reason) from None
+        outcomes = {held: self._outcome(dict(zip(self._atoms, held))) for held in set(accepts)}
+        return alphabet, table, [outcomes[held] for held in accepts]
 
     @cached_property
     def reachable(self) -> frozenset[Outcome]:
-        return frozenset(outcome for outcome in self.outcomes if outcome is not None)
+        """The outcomes that strings can have."""
+        return frozenset(self.states[2] if self.words is None else [*self.words.values(), self.other])
 
 
 class TextMachine:
@@ -70,53 +98,98 @@ class TextMachine:
     """
 
     def __init__(self, automaton: TextAutomaton, accepted: frozenset[Outcome]):
-        labels = [outcome if outcome in accepted else None for outcome in automaton.outcomes]
-        live = co_reachable(automaton.table, np.array([label is not None for label in labels]))
-        # Few states of a counter are alike, and to find them takes a round for each number.
-        alike = np.arange(len(labels)) if automaton.only_counts else _partition(automaton.table, live, labels)
-        table, first = _quotient(automaton.table, live, alike)
-        self.next: list[list[int]] = table.tolist()
-        self.ends: list[Outcome | None] = [labels[i] for i in first]
-        self.accepts_all = automaton.reachable == {self.ends[0]}
-        # The same as arrays, with a last row for DEAD.
-        self.table = np.r_[table, np.full((1, 256), DEAD)]  # (S + 1, 256)
-        self.may_end = np.array([*(end is not None for end in self.ends), False])  # (S + 1,)
+        self._automaton, self._accepted = automaton, accepted
+
+    @property
+    def outcomes(self) -> frozenset[Outcome]:
+        """The outcomes of the strings that fit."""
+        return self._automaton.reachable & self._accepted
+
+    # -- over characters
+
+    @cached_property
+    def _smallest(self) -> tuple[Alphabet, list[list[int]], list[Outcome | None]]:
+        """The alphabet, the table (with DEAD), and the outcome of a string that ends in a state, or None."""
+        alphabet, table, outcomes = self._automaton.states
+        return alphabet, *smallest(table, [outcome if outcome in self._accepted else None for outcome in outcomes])
+
+    @cached_property
+    def only(self) -> Outcome | None:
+        """The outcome of all strings, if every string fits and all have the same."""
+        outcome, *others = self._automaton.reachable
+        return outcome if not others and outcome in self._accepted else None
+
+    def strings(self, limit: int) -> list[str] | None:
+        """Return all strings that fit, sorted, or None if there are more than `limit`."""
+        words = self._automaton.words
+        if words is None:
+            alphabet, table, ends = self._smallest
+            return finite_language(complete(alphabet, table, [end is not None for end in ends]), limit)
+        fitting = [word for word, outcome in words.items() if outcome in self._accepted]
+        return fitting if len(fitting) <= limit and self._automaton.other not in self._accepted else None
+
+    def outcome_of(self, text: str) -> Outcome | None:
+        """Return the outcome of a whole text, or None if the text does not fit."""
+        if self._automaton.words is not None:
+            outcome = self._automaton.words.get(text, self._automaton.other)
+            return outcome if outcome in self._accepted else None
+        alphabet, table, ends = self._smallest
+        state = 0
+        for number in alphabet.spell(text):
+            state = table[state][number]
+            if state == DEAD:
+                return None
+        return ends[state]
+
+    # -- over bytes
+
+    @cached_property
+    def table(self) -> np.ndarray:
+        """The next states, with a last row for DEAD: (S + 1, 256)."""
+        alphabet, table, _ = self._smallest
+        return np.r_[bytes_of(alphabet, table), np.full((1, 256), DEAD, np.int32)]
+
+    @cached_property
+    def next(self) -> list[list[int]]:
+        return self.table[:-1].tolist()
+
+    @cached_property
+    def ends(self) -> list[Outcome | None]:
+        ends = self._smallest[2]
+        return ends + [None] * (len(self.table) - 1 - len(ends))
+
+    @cached_property
+    def may_end(self) -> np.ndarray:
+        """Whether a string may end in a state, and False for DEAD: bool (S + 1,)."""
+        return np.array([*(end is not None for end in self.ends), False])
 
     @cached_property
     def is_infinite(self) -> list[bool]:
         """For each state: do infinitely many strings continue from it? They do if a cycle can be reached. So strip
         states whose successors are all stripped, until none is left to strip."""
-        dead = len(self.next)
-        table = np.where(self.table == DEAD, dead, self.table)
-        leading, infinite = predecessors(table), [True] * (dead + 1)
-        left = [0] * (dead + 1)
-        for sources in leading:
-            for source in sources:
-                left[source] += 1  # the successors that are not stripped
-        todo = [dead]
+        leading: list[list[int]] = [[] for _ in self.next]
+        left = []  # the successors that are not stripped
+        for state, row in enumerate(self.next):
+            successors = set(row) - {DEAD}
+            left.append(len(successors))
+            for successor in successors:
+                leading[successor].append(state)
+        todo = [state for state, n_left in enumerate(left) if not n_left]
         for state in todo:
-            infinite[state] = False
             for source in leading[state]:
                 left[source] -= 1
-                if not left[source] and infinite[source] and source != dead:
+                if not left[source]:
                     todo.append(source)
-        return infinite[:-1]
+        return [n_left > 0 for n_left in left]
 
     @cached_property
     def always_infinite(self) -> bool:
         """Do infinitely many strings continue from every state?"""
         return all(self.is_infinite)
 
-    def outcome_of(self, text: str) -> Outcome | None:
-        """Return the outcome of a whole text, or None if the text does not fit."""
-        if self.accepts_all:
-            return self.ends[0]
-        state = self.run(text)
-        return None if state == DEAD else self.ends[state]
-
-    def run(self, text: str | bytes, state: int = 0) -> int:
-        """Return the state after a text, or DEAD."""
-        for byte in text.encode() if isinstance(text, str) else text:
+    def run(self, text: bytes, state: int = 0) -> int:
+        """Return the state after some bytes, or DEAD."""
+        for byte in text:
             state = self.next[state][byte]
             if state == DEAD:
                 return DEAD
@@ -130,57 +203,3 @@ class TextMachine:
             if self.ends[at] is not None:
                 yield path
             todo += [(n, path + bytes([byte])) for byte, n in enumerate(self.next[at]) if n != DEAD]
-
-
-def _product(automata: list[DFA]) -> tuple[np.ndarray, list[tuple[bool, ...]]]:
-    """Return the reachable part of the product: its table (S, 256), and for each state which automata accept. The first
-    automaton is that of UTF-8. Once bytes are not UTF-8, the others do not matter."""
-    sizes = [len(dfa.table) for dfa in automata]
-    columns, class_of_byte = np.unique(np.concatenate([dfa.table for dfa in automata]), axis=1, return_inverse=True)
-    tables = np.split(columns, np.cumsum(sizes)[:-1])  # (S_i, C) each: bytes that all treat alike count once
-    start = (0,) * len(automata)
-    numbers, order, rows, done = {start: 0}, [start], [], 0
-    while done < len(order):  # one step further from the start
-        states = np.array(order[done:])  # (F, automata)
-        done = len(order)
-        moves = np.stack([table[at] for table, at in zip(tables, states.T)], axis=-1)  # (F, C, automata)
-        moves[moves[..., 0] == sizes[0] - 1, 1:] = 0
-        targets, inverse = np.unique(moves.reshape(-1, len(automata)), axis=0, return_inverse=True)
-        for target in map(tuple, targets.tolist()):
-            if target not in numbers:
-                numbers[target] = len(numbers)
-                order.append(target)
-        ids = np.array([numbers[target] for target in map(tuple, targets.tolist())])
-        rows.append(ids[inverse.reshape(len(states), -1)])
-        if len(order) > MAX_STATES:
-            raise PatternError(f"the patterns of one string need more than {MAX_STATES} states together")
-    accepted = np.stack([dfa.accepts[at] for dfa, at in zip(automata, np.array(order).T)], axis=1)  # (S, automata)
-    return np.concatenate(rows)[:, class_of_byte.reshape(-1)], list(map(tuple, accepted.tolist()))
-
-
-def _partition(table: np.ndarray, live: np.ndarray, labels: list) -> np.ndarray:
-    """Return the class of each state, int (S,): equal if the same strings with the same labels continue from two
-    states. This is Moore's algorithm."""
-    known: dict = {}
-    block = np.array([known.setdefault(label, len(known)) for label in labels])
-    columns = np.unique(table, axis=1)  # (S, C): bytes that every state treats alike count once
-    while True:
-        refined = block
-        for column in columns.T:
-            moves = np.where(live[column], block[column], DEAD)
-            _, refined = np.unique(refined * (len(table) + 1) + moves, return_inverse=True)
-        if refined.max() == len(set(block.tolist())) - 1:
-            return refined
-        block = refined
-
-
-def _quotient(table: np.ndarray, live: np.ndarray, block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the table (with DEAD) whose states are the classes (S,) of live states, and for each of its states one of
-    the states that it stands for. The start stays state 0."""
-    _, first = np.unique(block, return_index=True)
-    order = np.argsort(first)
-    order = order[live[first[order]] | (order == block[0])]
-    rank = np.full(len(first), DEAD)
-    rank[order] = np.arange(len(order))
-    first = first[order]
-    return np.where(live[table[first]], rank[block][table[first]], DEAD), first
