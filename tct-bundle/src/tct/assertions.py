@@ -7,6 +7,7 @@ recursive.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
 
 from tct.automata import finite_language
@@ -70,6 +71,14 @@ class OfKind:
     """The number is of one of these kinds (numbers.py)."""
 
     kinds: tuple[int, ...]
+    about = "number"
+
+
+@dataclass(frozen=True)
+class MultipleOf:
+    """The number is a multiple of `divisor` (multiples.py)."""
+
+    divisor: Fraction
     about = "number"
 
 

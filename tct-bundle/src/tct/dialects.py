@@ -12,7 +12,7 @@ from tct.errors import UnsupportedSchemaError
 from tct.numbers import POINTED, WHOLE
 
 # Keywords that assert something and are not enforced.
-REFUSED = frozenset(["multipleOf", "uniqueItems"])
+REFUSED = frozenset(["uniqueItems"])
 CONTENT = frozenset(["contentEncoding", "contentMediaType"])  # annotations in draft-04 and since 2019-09
 # Keywords that draft-07 does not define.
 SINCE_2019 = frozenset(["dependentRequired", "dependentSchemas", "unevaluatedItems", "unevaluatedProperties"])

@@ -18,7 +18,8 @@ from tct.errors import UnsupportedSchemaError
 from tct.formula import FALSE as NEVER
 from tct.formula import Formula, atom
 from tct.memoised import memoised
-from tct.numbers import WHOLE, ending_between, exact, is_whole
+from tct.multiples import is_countable
+from tct.numbers import WHOLE, exact, is_whole
 from tct.reachability import (
     NumberRange,
     OutcomeDepths,
@@ -26,6 +27,7 @@ from tct.reachability import (
     Residuals,
     assertions,
     boolean_outcome,
+    divisors,
     named_numbers,
     names_of,
     number_outcome,
@@ -207,25 +209,33 @@ class ValueNode:
     @cached_property
     def number_ranges(self) -> list[NumberRange]:
         """The ranges of numbers that fit, besides single numbers."""
-        ranges = number_ranges(number_points(self._specialised("number")))
+        residuals = self._specialised("number")
+        ranges = number_ranges(number_points(residuals), divisors(residuals))
         return [each for each in ranges if self._number_fits(each.example)]
 
     def number(self, value: float) -> Outcome | None:
         """Return the outcome of a number, or None if the number does not fit."""
-        outcome = number_outcome(self._specialised("number"), value)
+        residuals = self._specialised("number")
+        if self._has_divisors and not is_countable(value) and exact(value) not in number_points(residuals):
+            return None
+        outcome = number_outcome(residuals, value)
         return outcome if outcome in self.accepted else None
+
+    @cached_property
+    def _has_divisors(self) -> bool:
+        return bool(divisors(self._specialised("number")))
 
     def number_may_continue(self, text: str) -> bool:
         """Does the spelling of a number that fits start with `text`?"""
         side = "low" if text.startswith("-") else "high"
         grows = any(each.kind == WHOLE and getattr(each, side) is None for each in self.number_ranges)
-        return grows and is_whole(text) or self.number_ending(text) is not None
+        return grows and not self._has_divisors and is_whole(text) or self.number_ending(text) is not None
 
     @partial(memoised, maxsize=10_000)
     def number_ending(self, text: str) -> str | None:
         """Return a short ending that makes `text` the spelling of a number that fits, or None if there is none."""
         for each in sorted(self.number_ranges, key=lambda each: each.kind, reverse="." in text):  # likely ones first
-            ending = ending_between(text, each.kind, each.low, each.high)
+            ending = each.ending(text)
             if ending is not None:
                 return ending
         points = point_spellings(self._specialised("number")).items()

@@ -7,6 +7,7 @@ draft-07; dialects.py lists how other drafts differ.
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from math import inf
 from typing import Any
 
 from tct.assertions import (
@@ -19,6 +20,7 @@ from tct.assertions import (
     ContainsAtMost,
     Items,
     Members,
+    MultipleOf,
     Number,
     OfKind,
     Pattern,
@@ -34,6 +36,7 @@ from tct.dialects import DRAFT_07, LATER, Dialect, dialect_of
 from tct.errors import UnsupportedSchemaError
 from tct.formats import NOT_ENFORCED, PATTERNS
 from tct.formula import ALL, CONSTANT, FALSE, TRUE, Formula, all_of, any_of, atom, constant, negation, one_of
+from tct.multiples import decimal
 from tct.numbers import exact
 from tct.references import Documents, Schema, escape_pointer
 from tct.regex import PatternError, compile_pattern
@@ -202,6 +205,13 @@ def _bound(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
     return atom((Above if keyword.endswith("inimum") else Below)(exact(limit), not excludes))
 
 
+def _multiple_of(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
+    divisor = schema["multipleOf"]
+    if not isinstance(divisor, (int, float)) or isinstance(divisor, bool) or not 0 < divisor < inf:
+        raise UnsupportedSchemaError("multipleOf", pointer.rsplit("/", 1)[0], f"it may not be {divisor!r:.60}")
+    return atom(MultipleOf(decimal(divisor)))
+
+
 def _checked_regex(keyword: str, regex: str, pointer: str) -> str:
     try:
         compile_pattern(regex)
@@ -337,6 +347,7 @@ KEYWORDS: dict[str, Callable[[SchemaCompiler, dict, str], Formula]] = {
     "maximum": _bound,
     "exclusiveMinimum": _bound,
     "exclusiveMaximum": _bound,
+    "multipleOf": _multiple_of,
     "minLength": _length,
     "maxLength": _length,
     "items": _items,
