@@ -93,7 +93,7 @@ SCHEMAS = st.recursive(st.sampled_from(LEAVES), schemas_over, max_leaves=6)
 @settings(max_examples=300, deadline=None)
 @given(SCHEMAS, SETS)
 def test_outcomes_and_depths_are_those_of_the_twin(schema, used):
-    formulas = SchemaCompiler(schema).formulas
+    formulas = SchemaCompiler(schema, {}).formulas
     root, used = (atom(Ref("#")),), frozenset(used)
     fast, slow = Reachability(formulas.__getitem__), Twin(formulas.__getitem__)
     try:
@@ -111,7 +111,7 @@ def test_outcomes_and_depths_are_those_of_the_twin(schema, used):
 
 def test_what_an_interrupted_search_has_found_is_not_taken_for_final(monkeypatch):
     schema = {"properties": {key: {"items": {"$ref": "#"}} for key in "abc"}, "required": ["a"], "maxProperties": 3}
-    formulas, root = SchemaCompiler(schema).formulas, (atom(Ref("#")),)
+    formulas, root = SchemaCompiler(schema, {}).formulas, (atom(Ref("#")),)
     expected = Reachability(formulas.__getitem__).value(root)
     reach, n_interrupted = Reachability(formulas.__getitem__), 0
     for limit in range(20):

@@ -127,8 +127,8 @@ def test_a_draft_that_is_not_known_is_refused_with_those_that_are(uri):
         ({"minimum": 3, "exclusiveMinimum": True}, "exclusiveMinimum", "#"),
         ({"minimum": "3"}, "minimum", "#"),
         ({"$schema": DRAFT_2020, "items": [{"type": "string"}]}, "items", "#"),
-        ({"$schema": DRAFT_2020, "prefixItems": [{"type": "string"}]}, "prefixItems", "#"),
-        ({"$schema": DRAFT_2019, "$recursiveRef": "#"}, "$recursiveRef", "#"),
+        ({"$schema": DRAFT_2020, "prefixItems": {"type": "string"}}, "prefixItems", "#"),
+        ({"$schema": DRAFT_2020, "dependentRequired": ["a"]}, "dependentRequired", "#"),
     ],
 )
 def test_what_a_draft_reads_in_a_way_that_is_not_supported_is_refused(schema, keyword, place):
@@ -176,14 +176,30 @@ def test_parts_that_are_not_schemas_can_be_referred_to():
     check_verdicts(schema, [["a"], [1], []], jsonschema_rs.validator_for(schema))
 
 
-@pytest.mark.parametrize("reference", ["#/definitions/x", "#/definitions/x/definitions/y"])
-def test_a_part_of_another_draft_is_refused(reference):
-    part = {"$schema": DRAFT_04, "definitions": {"y": {}}}
-    schema = {"items": {"$ref": reference}, "definitions": {"x": part}}
-    with pytest.raises(UnsupportedSchemaError, match="names another draft") as error:
-        compile_json_schema(schema)
-    assert (error.value.keyword, error.value.pointer) == ("$schema", "#/definitions/x")
-    compile_json_schema({"$schema": DRAFT_04, **schema})
+INTEGERS = [{"a": 1}, {"a": 1.0}, {"a": 1.5}]  # in draft-04 1.0 is not an integer
+OLD = {"$schema": DRAFT_04, "type": "integer"}
+
+
+@pytest.mark.parametrize("draft", [DRAFT_07, DRAFT_2020])
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"properties": {"a": OLD}},
+        {"properties": {"a": {"$schema": DRAFT_04, "allOf": [{"type": "integer"}]}}},
+        {"properties": {"a": {"$ref": "#/definitions/x"}}, "definitions": {"x": OLD}},
+        {"properties": {"a": {"$ref": "http://a.b/x"}}, "definitions": {"x": {"id": "http://a.b/x", **OLD}}},
+        {"properties": {"a": {"$schema": DRAFT_06, "type": "integer"}}},
+    ],
+)
+def test_a_part_may_follow_another_draft(draft, schema):
+    schema = {"$schema": draft, **schema}
+    check_verdicts(schema, INTEGERS, jsonschema_rs.validator_for(schema))
+
+
+def test_a_part_of_an_unknown_draft_is_refused():
+    with pytest.raises(UnsupportedSchemaError, match="not a supported draft") as error:
+        compile_json_schema({"properties": {"a": {"$schema": "http://a.b/draft"}}})
+    assert error.value.pointer == "#/properties/a"
 
 
 def test_a_property_may_be_called_schema():

@@ -3,10 +3,12 @@
 import json
 import math
 
+import jsonschema_rs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tct.multiples import decimal, ending_of_multiple, is_countable, is_multiple
 from tct.numbers import (
     CHARACTERS,
     FRACTION,
@@ -124,6 +126,38 @@ def test_every_start_of_a_number_between_limits_has_an_ending(drawn):
         assert ending is not None, spelled[:length]
         found = parse(spelled[:length] + ending)
         assert kind(found) == kind(number) and (low is None or found > low) and (high is None or found < high)
+
+
+DIVISORS = st.sampled_from([1, 2, 3, 5, 7, 10, 60, 10**6, 10**20, 0.5, 0.25, 0.1, 0.01, 0.07, 2.5, 3.14, 1e-5])
+
+
+@st.composite
+def countable_within_limits(draw):
+    """Draw a number that may be a multiple, limits around it, and divisors with whether it is a multiple of them."""
+    number, low, high = draw(numbers_within_limits().filter(lambda drawn: is_countable(drawn[0])))
+    found = draw(st.lists(DIVISORS, max_size=4, unique=True))
+    if draw(st.booleans()) and isinstance(number, int):  # often a multiple
+        number, low, high = number * found[0] if found and isinstance(found[0], int) else number, None, None
+    return number, low, high, tuple((decimal(divisor), is_multiple(number, decimal(divisor))) for divisor in found)
+
+
+@settings(max_examples=500, deadline=None)
+@given(countable_within_limits())
+def test_every_start_of_a_multiple_has_an_ending(drawn):
+    number, low, high, multiples = drawn
+    spelled = spell(number)
+    for length in range(len(spelled) + 1):
+        ending = ending_of_multiple(spelled[:length], kind(number), low, high, multiples)
+        assert ending is not None, spelled[:length]
+        found = parse(spelled[:length] + ending)
+        assert kind(found) == kind(number) and (low is None or found > low) and (high is None or found < high)
+        assert is_countable(found) and all(is_multiple(found, divisor) == holds for divisor, holds in multiples)
+
+
+@pytest.mark.parametrize("number", [0.07, 0.075, 12.34, 10**23, 3, 3.0, -4.5, 0.0, 1e-5, 2**53 + 1])
+@pytest.mark.parametrize("divisor", [0.01, 1e-5, 3, 2.0, 1.5, 1000])
+def test_multiples_are_those_of_jsonschema(number, divisor):
+    assert is_multiple(number, decimal(divisor)) == jsonschema_rs.is_valid({"multipleOf": divisor}, number)
 
 
 @pytest.mark.parametrize("text", ["-0", "01", "1.50", "1e5", "1.", "", "+1", "1e400", "9" * (MAX_DIGITS + 1)])

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from test_tct_schema import TYPES, VALUES, check_verdicts, check_walk, schemas_over
 
 from tct import Tokenizer, UnsupportedSchemaError, compile_json_schema
+from tct.dialects import DIALECTS
 from tct.symbols import END_STRING
 
 DEFINITION_NAMES = st.sampled_from(["a", "b/c", "~1", "50%", ""])
@@ -144,3 +145,84 @@ def test_the_schema_position_of_a_member_does_not_depend_on_what_was_read_before
     for key in ("b", "x", "y", "z"):
         whole = [tokenizer.states_of(tokenizer.encode_value({"a": a, key: "t"})) for a in (1, 2)]
         assert whole[0][-4:] == whole[1][-4:], key  # the value, its byte, its end, the object's end
+
+
+DRAFTS = list(DIALECTS)
+NAMED = {"type": "object", "properties": {"n": {"$ref": "#/definitions/inner"}}, "definitions": {"inner": LEAF}}
+VALUES_OF_A = [{"a": value} for value in (1, "s", None, {"n": 7}, {"n": "s"}, {"n": {"n": 7}}, {"n": {"n": 8}}, {})]
+
+
+@pytest.mark.parametrize("draft", DRAFTS)
+@pytest.mark.parametrize("reference", ["http://a.b/c/types.json", "types.json", "/c/types.json", "#t", "types.json#t"])
+@pytest.mark.parametrize("place", ["definitions", "properties", "allOf"])
+def test_identifiers_and_names_lead_to_where_jsonschema_finds_them(draft, reference, place):
+    identifier = "id" if draft == DRAFTS[0] else "$id"
+    name = {"$anchor": "t"} if draft in DRAFTS[3:] else {identifier: "#t"}
+    named = {**name, "type": "string"}
+    target = {identifier: "types.json", **NAMED, "patternProperties": {"^x": named}}
+    others = [target] if place == "allOf" else {"t": target, "u": named}
+    schema = {"$schema": draft, identifier: "http://a.b/c/root.json", "properties": {"a": {"$ref": reference}}}
+    schema[place] = {**schema.get(place, {}), **others} if isinstance(others, dict) else others
+    try:
+        judge = jsonschema_rs.validator_for(schema)
+    except jsonschema_rs.ValidationError:  # from a name that nothing has
+        with pytest.raises(UnsupportedSchemaError, match="nothing has this name"):
+            compile_json_schema(schema)
+    else:
+        check_verdicts(schema, VALUES_OF_A, judge)
+
+
+@pytest.mark.parametrize(
+    "schema, resources",
+    [
+        ({"$ref": "http://a.b/t#/definitions/inner"}, {"http://a.b/t": NAMED}),
+        ({"$ref": "t.json"}, {"t.json": NAMED}),
+        ({"$id": "http://a.b/c/s.json", "items": {"$ref": "t.json"}}, {"http://a.b/c/t.json": NAMED}),
+        ({"$ref": "t.json"}, {"t.json": {"$ref": "u.json#/x"}, "u.json": {"x": LEAF}}),
+        ({"$ref": "http://a.b/t"}, {"http://a.b/t": {"$schema": DRAFTS[0], "type": "integer"}}),
+        (
+            {"$ref": "http://a.b/t"},
+            {"http://a.b/t": {"$id": "http://a.b/d/t", "items": {"$ref": "u"}}, "http://a.b/d/u": LEAF},
+        ),
+        ({"$ref": "urn:x:t#/definitions/inner"}, {"urn:x:t": NAMED}),
+    ],
+)
+def test_other_schemas_are_those_that_the_caller_names(schema, resources):
+    registry = jsonschema_rs.Registry([*resources.items()])
+    schema = {"$schema": DRAFTS[2], **schema}
+    judge = jsonschema_rs.validator_for(schema, registry=registry)
+    values = [1, 1.0, [], [1], {"n": 7}, {"n": 8}, [{"n": 7}], [{"n": {"n": 7}}], {"n": {"n": 7}}]
+    check_verdicts(schema, values, judge, resources)
+    assert {judge.is_valid(value) for value in values} == {True, False}
+
+
+def test_another_schema_that_is_not_named_is_asked_for():
+    with pytest.raises(UnsupportedSchemaError, match="--resource http://a.b/t=FILE") as error:
+        compile_json_schema({"$id": "http://a.b/s", "items": {"$ref": "t#/x"}})
+    assert (error.value.keyword, error.value.pointer) == ("$ref", "#/items")
+
+
+def test_a_tokenizer_keeps_the_schemas_that_it_was_built_with(tmp_path):
+    tokenizer = Tokenizer({"$ref": "t.json"}, resources={"t.json": LEAF})
+    tokenizer.save(tmp_path / "artifact.json")
+    again = Tokenizer.load(tmp_path / "artifact.json")
+    assert again.fingerprint == tokenizer.fingerprint != Tokenizer(LEAF).fingerprint
+    assert again.decode(again.encode('{"n":7}'))[0] == '{"n":7}'
+
+
+@pytest.mark.parametrize("draft, keyword", [(DRAFTS[3], "$recursiveRef"), (DRAFTS[4], "$dynamicRef")])
+def test_a_dynamic_reference_is_followed_if_it_leads_to_one_place(draft, keyword):
+    anchor = {"$recursiveAnchor": True} if keyword == "$recursiveRef" else {"$dynamicAnchor": "node"}
+    reference = {keyword: "#" if keyword == "$recursiveRef" else "#node"}
+    tree = {"$schema": draft, "$id": "http://a.b/tree", **anchor, "type": "object", "additionalProperties": reference}
+    documents = [{}, {"a": {}}, {"a": {"b": {}}}, {"a": {"b": 1}}, {"a": 1}]
+    check_verdicts(tree, documents, jsonschema_rs.validator_for(tree))
+    strict = {"$schema": draft, "$id": "http://a.b/strict", **anchor, "$ref": "tree", "maxProperties": 1}
+    with pytest.raises(UnsupportedSchemaError, match="several schemas") as error:
+        compile_json_schema(strict, {"http://a.b/tree": tree})
+    assert error.value.keyword == keyword
+
+
+def test_the_schemas_of_drafts_are_known():
+    schema = {"$ref": "http://json-schema.org/draft-07/schema#/definitions/nonNegativeInteger"}
+    check_verdicts(schema, [1, 0, -1, "1"], jsonschema_rs.Draft7Validator(schema))

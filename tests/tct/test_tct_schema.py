@@ -41,7 +41,8 @@ def schemas_over(inner):
            propertyNames=st.booleans() | NAMES, dependencies=st.dictionaries(KEYS, names | inner, max_size=1)),
         of(items=inner | st.lists(inner, min_size=1, max_size=2), additionalItems=inner, minItems=st.integers(0, 2),
            maxItems=st.integers(0, 2), contains=inner),
-        of(type=TYPES, minimum=LIMITS, maximum=LIMITS, exclusiveMinimum=LIMITS, exclusiveMaximum=LIMITS),
+        of(type=TYPES, minimum=LIMITS, maximum=LIMITS, exclusiveMinimum=LIMITS, exclusiveMaximum=LIMITS,
+           multipleOf=st.sampled_from([1, 2, 0.5, 0.75])),
         st.sampled_from(["allOf", "anyOf", "oneOf"]).flatmap(
             lambda keyword: st.fixed_dictionaries({keyword: st.lists(inner, min_size=1, max_size=3)})),
         of(**{"not": inner, "const": VALUES}),
@@ -66,10 +67,10 @@ def test_what_the_matcher_lets_through_is_valid_and_written_in_one_way(schema, r
     check_walk(schema, random, jsonschema_rs.Draft7Validator(schema))
 
 
-def check_verdicts(schema, values, judge) -> None:
+def check_verdicts(schema, values, judge, resources=None) -> None:
     """The verdicts on some values are those of the judge, and the valid ones come back from their symbols."""
     try:
-        tokenizer = Tokenizer(schema)
+        tokenizer = Tokenizer(schema, resources=resources)
     except UnsupportedSchemaError as error:
         assert error.keyword == "false" and not any(map(judge.is_valid, values))
         return
@@ -137,7 +138,7 @@ def test_the_items_that_an_array_contains_are_counted_since_2019(minimum, maximu
 @pytest.mark.parametrize(
     "schema, keyword, place",
     [
-        ({"properties": {"a": {"multipleOf": 3}}}, "multipleOf", "#/properties/a"),
+        ({"properties": {"a": {"multipleOf": 0}}}, "multipleOf", "#/properties/a"),
         ({"type": "any"}, "type", "#/type"),
         ({"required": True}, "required", "#"),
         ({"items": {"maxLength": 5000}}, "maxLength", "#/items/maxLength"),

@@ -5,11 +5,16 @@ Sub-schemas are formulas. `Ref` stands for a formula that is looked up when it i
 recursive.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
 
+from tct.automata import finite_language
 from tct.formula import FALSE, TRUE, Formula, all_of, atom
+from tct.regex import compile_pattern
 
+MAX_PATTERN_NAMES = 64  # a key pattern that matches at most so many keys is replaced by named keys
 TYPES = ("null", "boolean", "number", "string", "array", "object")
 
 
@@ -66,6 +71,14 @@ class OfKind:
     """The number is of one of these kinds (numbers.py)."""
 
     kinds: tuple[int, ...]
+    about = "number"
+
+
+@dataclass(frozen=True)
+class MultipleOf:
+    """The number is a multiple of `divisor` (multiples.py)."""
+
+    divisor: Fraction
     about = "number"
 
 
@@ -206,3 +219,26 @@ class Present:
 
     key: str
     about = "object"
+
+
+def items_of(prefix: Iterable[Formula], rest: Formula) -> Formula:
+    """Return the formula of an array whose first items satisfy `prefix`, and all others `rest`."""
+    prefix = tuple(prefix)
+    return TRUE if rest is TRUE and all(f is TRUE for f in prefix) else atom(Items(prefix, rest))
+
+
+def members_of(named: dict[str, Formula], patterns: list[tuple[str, Formula]], rest: Formula) -> Formula:
+    """Return the formula of an object each of whose members satisfies the formula of its name and those of the patterns
+    that match its name, or `rest` if there are none."""
+    formulas = {name: [formula] for name, formula in named.items()}
+    written_out = {regex: finite_language(compile_pattern(regex), MAX_PATTERN_NAMES) for regex, _ in patterns}
+    for names in written_out.values():
+        for name in names or ():
+            formulas.setdefault(name, [])
+    for name, found in formulas.items():
+        found += [formula for regex, formula in patterns if compile_pattern(regex).matches(name)]
+    complete = tuple((name, all_of(found)) for name, found in formulas.items())
+    open_patterns = tuple((regex, formula) for regex, formula in patterns if written_out[regex] is None)
+    if rest is TRUE and all(f is TRUE for _, f in (*complete, *open_patterns)):
+        return TRUE
+    return atom(Members(complete, open_patterns, rest))

@@ -5,7 +5,7 @@ recursive schemas, too. Completions are cached, so no function here may change o
 """
 
 from collections.abc import Callable, Iterable
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import chain
 
 from tct.machine import ArrayNode, Member, ObjectNode, ValueNode
@@ -83,10 +83,12 @@ def _members(node: ObjectNode, used: frozenset[str], depth_left: int) -> Complet
     for name in sorted(node.names - used):
         if member := node.member(name, depth_left):
             options += _with_next([member.symbol], member, node, lambda then: _members(then, used | {name}, depth_left))
-    if not options:
-        key = _key(node.open_keys(depth_left), 0, lambda key: key.decode() in used | node.names)
-        member, then_used = node.member(key.decode(), depth_left), used | {key.decode()}
-        options += _with_next(_spelled(key), member, node, lambda then: _members(then, then_used, depth_left))
+    for keys in node.open_keys_by_pattern(depth_left) if not options else ():
+        key = _key(keys, 0, lambda key: key.decode() in used | node.names)
+        if key is not None:
+            member, then_used = node.member(key.decode(), depth_left), used | {key.decode()}
+            rest = partial(_members, used=then_used, depth_left=depth_left)
+            options += _with_next(_spelled(key), member, node, rest)
     return min(options, key=len)
 
 
@@ -146,10 +148,10 @@ def _text(machine: TextMachine, at: int = 0) -> bytes:
     raise AssertionError("a live text has an end")
 
 
-def _key(machine: TextMachine, at: int, is_taken: Callable[[bytes], bool]) -> bytes:
-    """Return a short end of a key that the object does not have."""
+def _key(machine: TextMachine, at: int, is_taken: Callable[[bytes], bool]) -> bytes | None:
+    """Return a short end of a key that the object does not have, or None if it has all of them."""
     if not machine.is_infinite[at]:
-        return next(end for end in chain([_text(machine, at)], machine.language(at)) if not is_taken(end))
+        return next((end for end in chain([_text(machine, at)], machine.language(at)) if not is_taken(end)), None)
     path = b""
     while is_taken(end := path + _text(machine, at)):
         byte, at = next((b, then) for b in BYTES if (then := machine.next[at][b]) != DEAD and machine.is_infinite[then])

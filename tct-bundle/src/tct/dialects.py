@@ -11,12 +11,10 @@ from typing import Any
 from tct.errors import UnsupportedSchemaError
 from tct.numbers import POINTED, WHOLE
 
-# Keywords that assert something and are not enforced.
-REFUSED = frozenset(["multipleOf"])
 CONTENT = frozenset(["contentEncoding", "contentMediaType"])  # annotations in draft-04 and since 2019-09
-SINCE_2019 = frozenset([
-    "dependentRequired", "dependentSchemas", "unevaluatedItems", "unevaluatedProperties",
-])  # fmt: skip
+# Keywords that draft-07 does not define.
+SINCE_2019 = frozenset(["dependentRequired", "dependentSchemas", "unevaluatedItems", "unevaluatedProperties"])
+LATER = SINCE_2019 | {"$recursiveRef", "$dynamicRef", "prefixItems"}
 # Values of `format` that jsonschema-rs asserts. All others are annotations, and all are since 2019-09.
 FORMATS_04 = frozenset([
     "date", "date-time", "email", "hostname", "idn-email", "ipv4", "ipv6", "regex", "time", "uri",
@@ -31,7 +29,8 @@ class Dialect:
 
     identifier: str = "$id"  # the keyword that gives a schema a URI
     skipped: frozenset[str] = frozenset()  # keywords of draft-07 that the draft does not define
-    refused: frozenset[str] = REFUSED | CONTENT
+    refused: frozenset[str] = CONTENT
+    later: frozenset[str] = frozenset()  # keywords among LATER that the draft defines
     formats: frozenset[str] = FORMATS_07  # those that assert something
     value_types: dict[str, tuple[type, ...]] = field(default_factory=dict)  # the Python types of a keyword's value
     ref_has_siblings: bool = False  # are keywords next to $ref enforced?
@@ -47,6 +46,28 @@ class Dialect:
         identifier = node.get(self.identifier)  # "#name" does not change the URI
         return isinstance(identifier, str) and not identifier.startswith("#")
 
+    def anchors(self, node: dict) -> list[str]:
+        """Return the names by which a reference may call this part of a schema."""
+        if not self.later:
+            identifier = node.get(self.identifier)
+            return [identifier[1:]] if isinstance(identifier, str) and identifier.startswith("#") else []
+        names = [node.get("$anchor"), *self.dynamic_anchors(node)]
+        return [name for name in names if isinstance(name, str) and name]
+
+    def dynamic_anchors(self, node: dict) -> list[str]:
+        """Return the names for which a dynamic reference may lead to this part of a schema; "" is that of
+        `$recursiveRef`."""
+        if "$recursiveRef" in self.later:
+            return [""] if node.get("$recursiveAnchor") is True else []
+        name = node.get("$dynamicAnchor") if "$dynamicRef" in self.later else None
+        return [name] if isinstance(name, str) else []
+
+    def items_keywords(self, schema: dict) -> tuple[str | None, str]:
+        """Return the keyword with a schema for each of the first items, if there is one, and that for all others."""
+        if "prefixItems" in self.later:
+            return ("prefixItems" if "prefixItems" in schema else None), "items"
+        return ("items", "additionalItems") if isinstance(schema.get("items"), list) else (None, "items")
+
     def has_boolean(self, pointer: str) -> bool:
         """May the schema at a pointer be true or false?"""
         return self.may_be_boolean is None or pointer.rsplit("/", 1)[-1] in self.may_be_boolean
@@ -57,21 +78,23 @@ DRAFT_06 = Dialect(skipped=frozenset(["if", "then", "else"]), formats=FORMATS_06
 DRAFT_04 = Dialect(
     identifier="id",
     skipped=frozenset(["if", "then", "else", "const", "contains", "propertyNames", "$id"]),
-    refused=REFUSED,
+    refused=frozenset(),
     formats=FORMATS_04,
     may_be_boolean=frozenset(["additionalProperties", "additionalItems"]),
     exclusive=(bool,),
     integers=(WHOLE,),
 )
 DRAFT_2019 = Dialect(
-    refused=REFUSED | SINCE_2019 | {"$recursiveRef"},
+    refused=frozenset(),
+    later=SINCE_2019 | {"$recursiveRef"},
     formats=frozenset(),
     ref_has_siblings=True,
     counts_contained=True,
 )
 DRAFT_2020 = Dialect(
     skipped=frozenset(["additionalItems"]),
-    refused=REFUSED | SINCE_2019 | {"$dynamicRef", "prefixItems"},
+    refused=frozenset(),
+    later=SINCE_2019 | {"$dynamicRef", "prefixItems"},
     formats=frozenset(),
     value_types={"items": (dict, bool)},
     ref_has_siblings=True,

@@ -8,7 +8,7 @@ for a node holds for every document. A node offers only what can still end in a 
 that any JSON parser can read them.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any, Optional
@@ -30,7 +30,8 @@ from tct.formula import FALSE as NEVER
 from tct.formula import Formula, atom
 from tct.json_text import comparable
 from tct.memoised import memoised
-from tct.numbers import WHOLE, ending_between, exact, is_whole
+from tct.multiples import is_countable
+from tct.numbers import WHOLE, exact, is_whole
 from tct.reachability import (
     NumberRange,
     OutcomeDepths,
@@ -38,6 +39,7 @@ from tct.reachability import (
     Residuals,
     assertions,
     boolean_outcome,
+    divisors,
     named_numbers,
     names_of,
     number_outcome,
@@ -45,8 +47,9 @@ from tct.reachability import (
     number_ranges,
     point_spellings,
 )
+from tct.references import Schema
 from tct.regex import compile_pattern
-from tct.schema import Schema, SchemaCompiler
+from tct.schema import SchemaCompiler
 from tct.symbols import ARRAY, FALSE, NULL, NUMBER, OBJECT, TRUE, SymbolTable, literal
 from tct.text import Outcome, TextMachine
 
@@ -57,8 +60,8 @@ Outcomes = frozenset[Outcome]
 class TypeMachine:
     """A compiled schema. `root` is the node of the whole document."""
 
-    def __init__(self, schema: Schema):
-        compiler = SchemaCompiler(schema)
+    def __init__(self, schema: Schema, resources: Mapping[str, Schema] | None = None):
+        compiler = SchemaCompiler(schema, resources or {})
         self.ignored_keywords = list(compiler.ignored)
         self.reach = Reachability(compiler.formulas.__getitem__)
         declared = _all_assertions(compiler.formulas.values())
@@ -219,25 +222,33 @@ class ValueNode:
     @cached_property
     def number_ranges(self) -> list[NumberRange]:
         """The ranges of numbers that fit, besides single numbers."""
-        ranges = number_ranges(number_points(self._specialised("number")))
+        residuals = self._specialised("number")
+        ranges = number_ranges(number_points(residuals), divisors(residuals))
         return [each for each in ranges if self._number_fits(each.example)]
 
     def number(self, value: float) -> Outcome | None:
         """Return the outcome of a number, or None if the number does not fit."""
-        outcome = number_outcome(self._specialised("number"), value)
+        residuals = self._specialised("number")
+        if self._has_divisors and not is_countable(value) and exact(value) not in number_points(residuals):
+            return None
+        outcome = number_outcome(residuals, value)
         return outcome if outcome in self.accepted else None
+
+    @cached_property
+    def _has_divisors(self) -> bool:
+        return bool(divisors(self._specialised("number")))
 
     def number_may_continue(self, text: str) -> bool:
         """Does the spelling of a number that fits start with `text`?"""
         side = "low" if text.startswith("-") else "high"
         grows = any(each.kind == WHOLE and getattr(each, side) is None for each in self.number_ranges)
-        return grows and is_whole(text) or self.number_ending(text) is not None
+        return grows and not self._has_divisors and is_whole(text) or self.number_ending(text) is not None
 
     @partial(memoised, maxsize=10_000)
     def number_ending(self, text: str) -> str | None:
         """Return a short ending that makes `text` the spelling of a number that fits, or None if there is none."""
         for each in sorted(self.number_ranges, key=lambda each: each.kind, reverse="." in text):  # likely ones first
-            ending = ending_between(text, each.kind, each.low, each.high)
+            ending = each.ending(text)
             if ending is not None:
                 return ending
         points = point_spellings(self._specialised("number")).items()
@@ -286,10 +297,17 @@ class ObjectNode:
         """Return the allowed keys outside `names`, as texts, or None if there are none."""
         return self._open_keys(self.machine.capped(depth_left))
 
+    def open_keys_by_pattern(self, depth_left: int) -> Iterator[TextMachine]:
+        """Yield the allowed keys outside `names`, for each set of patterns those that these and no others match."""
+        for matching in self.machine.reach.open_key_matches(self.residuals):
+            if keys := self._open_keys(self.machine.capped(depth_left), matching):
+                yield keys
+
     @memoised
-    def _open_keys(self, depth_left: int) -> TextMachine | None:
+    def _open_keys(self, depth_left: int, only: frozenset[str] | None = None) -> TextMachine | None:
         reach = self.machine.reach
-        fitting = [m for m in reach.open_key_matches(self.residuals) if self._member(None, m, depth_left)]
+        candidates = reach.open_key_matches(self.residuals) if only is None else [only]
+        fitting = [matching for matching in candidates if self._member(None, matching, depth_left)]
         if not fitting:
             return None
         accepted = frozenset((*(regex in matching for regex in self._patterns), False) for matching in fitting)

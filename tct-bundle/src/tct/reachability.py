@@ -8,8 +8,9 @@ completion must nest. The type machine offers only what keeps an accepted outcom
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from fractions import Fraction
 from functools import lru_cache
-from itertools import islice, pairwise
+from itertools import islice, pairwise, product
 from math import floor
 from typing import NamedTuple
 
@@ -23,6 +24,7 @@ from tct.assertions import (
     ContainsAtMost,
     Items,
     Members,
+    MultipleOf,
     Number,
     OfKind,
     Pattern,
@@ -34,12 +36,14 @@ from tct.assertions import (
 from tct.errors import UnsupportedSchemaError
 from tct.formula import ATOM, CONSTANT, FALSE, TRUE, Formula, atom, constant, replace, substitute, truth
 from tct.memoised import memoised
+from tct.multiples import Multiples, ending_of_multiple, is_multiple
 from tct.numbers import FRACTION, KINDS, ending_between, kind, parse, spellings
 from tct.regex import PatternError, compile_pattern
 from tct.text import Outcome, TextAutomaton
 from tct.time_limit import check_time
 
 MAX_STATES = 20_000  # of one half-read object or array
+MAX_DIVISORS = 6  # of one number: each doubles its ranges
 HOLD_AT_END = (Items, Members, AtMost, ContainsAtMost, Unique)  # these hold once nothing more is added to a container
 
 CONTAINERS = ("array", "object")
@@ -133,7 +137,7 @@ class Reachability:
         if type == "string":
             return dict.fromkeys(self.text(residuals).reachable, 0)
         if type == "number":
-            ranges = number_ranges(number_points(residuals))
+            ranges = number_ranges(number_points(residuals), divisors(residuals))
             numbers = (*point_spellings(residuals).values(), *(each.example for each in ranges))
             return {number_outcome(residuals, number): 0 for number in numbers}
         if type == "boolean":
@@ -417,21 +421,43 @@ def point_spellings(residuals: Residuals) -> dict[str, int | float]:
     return {spelling: parse(spelling) for spelling in spelled}
 
 
+def divisors(residuals: Residuals) -> tuple[Fraction, ...]:
+    """Return the divisors that residuals of numbers name, in order."""
+    found = sorted(assertion.divisor for assertion in assertions(residuals) if isinstance(assertion, MultipleOf))
+    if len(found) > MAX_DIVISORS:
+        raise UnsupportedSchemaError("multipleOf", "#", f"more than {MAX_DIVISORS} divisors of one number")
+    return tuple(found)
+
+
 class NumberRange(NamedTuple):
-    """The numbers of a kind between two limits, which are exclusive; None is no limit."""
+    """The numbers of a kind between two limits, which are exclusive; None is no limit. They are multiples of some
+    divisors and not of others."""
 
     kind: int
     low: int | float | None
     high: int | float | None
+    multiples: Multiples
     example: int | float
+
+    def ending(self, text: str) -> str | None:
+        """Return an ending that makes `text` the spelling of a number of the range, or None if there is none."""
+        return _ending(text, *self[:-1])
+
+
+def _ending(text: str, kind: int, low: float | None, high: float | None, multiples: Multiples) -> str | None:
+    if not multiples:
+        return ending_between(text, kind, low, high)
+    return ending_of_multiple(text, kind, low, high, multiples)
 
 
 @lru_cache(maxsize=10_000)
-def number_ranges(points: tuple[int | float, ...]) -> list[NumberRange]:
+def number_ranges(points: tuple[int | float, ...], divisors: tuple[Fraction, ...]) -> list[NumberRange]:
     """Return the ranges of numbers between points. All numbers of a range have the same outcome."""
+    multiples = [tuple(zip(divisors, holds)) for holds in product((False, True), repeat=len(divisors))]
     limits = pairwise((None, *points, None))
-    ranges = ((kind, *pair) for pair in limits for kind in (KINDS if _has_integer(*pair) else (FRACTION,)))
-    found = ((range, ending_between("", *range)) for range in ranges if not check_time())
+    kinds = ((pair, kind) for pair in limits for kind in (KINDS if _has_integer(*pair) else (FRACTION,)))
+    ranges = ((kind, *pair, which) for (pair, kind), which in product(kinds, multiples))
+    found = ((range, _ending("", *range)) for range in ranges if not check_time())
     return [NumberRange(*range, parse(spelling)) for range, spelling in found if spelling is not None]
 
 
@@ -446,6 +472,8 @@ def number_outcome(residuals: Residuals, number: float) -> Outcome:
             return kind(number) in assertion.kinds
         if isinstance(assertion, Number):
             return number == assertion.value  # 3 == 3.0
+        if isinstance(assertion, MultipleOf):
+            return is_multiple(number, assertion.divisor)
         if number == assertion.limit:
             return assertion.or_equal
         return (number > assertion.limit) == isinstance(assertion, Above)

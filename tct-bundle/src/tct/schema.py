@@ -5,9 +5,10 @@ keywords that no draft defines assert nothing; the latter are listed, because th
 draft-07; dialects.py lists how other drafts differ.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from math import inf
 from typing import Any
-from urllib.parse import unquote
 
 from tct.assertions import (
     TYPES,
@@ -19,6 +20,7 @@ from tct.assertions import (
     ContainsAtMost,
     Items,
     Members,
+    MultipleOf,
     Number,
     OfKind,
     Pattern,
@@ -28,27 +30,28 @@ from tct.assertions import (
     Truth,
     TypeIs,
     Unique,
+    items_of,
+    members_of,
 )
-from tct.automata import finite_language
-from tct.dialects import DRAFT_07, dialect_of
+from tct.dialects import DRAFT_07, LATER, Dialect, dialect_of
 from tct.errors import UnsupportedSchemaError
 from tct.formats import NOT_ENFORCED, PATTERNS
 from tct.formula import ALL, CONSTANT, FALSE, TRUE, Formula, all_of, any_of, atom, constant, negation, one_of
 from tct.json_text import comparable
+from tct.multiples import decimal
 from tct.numbers import exact
+from tct.references import Documents, Schema, escape_pointer
 from tct.regex import PatternError, compile_pattern
 from tct.time_limit import check_time
+from tct.unevaluated import unevaluated
 
 ANNOTATIONS = frozenset([
-    "$id", "$comment", "title", "description", "default", "examples", "readOnly", "writeOnly", "deprecated",
+    "$id", "$schema", "$comment", "title", "description", "default", "examples", "readOnly", "writeOnly", "deprecated",
     "definitions", "$defs", "contentEncoding", "contentMediaType", "contentSchema", "$vocabulary", "$anchor",
     "$dynamicAnchor", "$recursiveAnchor", "minContains", "maxContains",
 ])  # fmt: skip
 MAX_COUNT = 1000  # of minItems and the like: each number of items or members is a state
 MAX_LENGTH = 2000  # of minLength and maxLength: each character takes several states
-MAX_PATTERN_NAMES = 64  # a key pattern that matches at most so many keys is replaced by named keys
-
-Schema = dict[str, Any] | bool
 
 
 class SchemaCompiler:
@@ -56,53 +59,42 @@ class SchemaCompiler:
     and the targets of references. `ignored` are the pointers of keywords that assert nothing here although they may be
     meant to: those that no draft has, and formats that are not enforced."""
 
-    def __init__(self, document: Schema):
-        self.document = document
-        self.dialect = DRAFT_07
-        if isinstance(document, dict) and "$schema" in document:
-            self.dialect = dialect_of(document["$schema"], "#")
+    def __init__(self, document: Schema, resources: Mapping[str, Schema]):
+        self.documents = Documents(document, resources)
+        self.dialect = DRAFT_07  # of the part that is being compiled
         self.formulas: dict[str, Formula] = {}
         self.ignored: dict[str, None] = {}  # an ordered set
         self._targets = ["#", *_definitions_of(document)]  # includes definitions that nothing refers to
         try:
             for pointer in self._targets:  # compile() appends the targets of references
                 if pointer not in self.formulas:
-                    self.formulas[pointer] = self.compile(self.find(pointer), pointer)
+                    self.formulas[pointer] = self.compile_target(pointer)
         except RecursionError:
             raise UnsupportedSchemaError("schema", "#", "its parts are nested too deeply") from None
 
-    def find(self, pointer: str) -> Schema:
-        """Return the part of the document at a JSON pointer such as #/definitions/env."""
-        for at, node in self.path(pointer):
-            if isinstance(node, dict) and isinstance(node.get("$schema"), str):
-                self.check_dialect(node["$schema"], at)
-        return node
+    def compile_target(self, pointer: str) -> Formula:
+        """Compile the schema at a JSON pointer. Its draft is that of the document around it, or of the innermost
+        schema with an identifier; `$schema` in any other place does not matter for a reference."""
+        with self.using(self.documents.scope(pointer).dialect):
+            return self._compile(self.documents.find(pointer), pointer)
 
-    def path(self, pointer: str) -> Iterator[tuple[str, Any]]:
-        """Yield (JSON pointer, part of the document) from the root down to `pointer`."""
-        at, node = "#", self.document
-        yield at, node
-        for part in pointer.split("/")[1:]:
-            at += f"/{part}"
-            key = part.replace("~1", "/").replace("~0", "~")
-            inner = {str(i): item for i, item in enumerate(node)} if isinstance(node, list) else node
-            if not isinstance(inner, dict) or key not in inner:
-                raise UnsupportedSchemaError("$ref", pointer, "points nowhere in this schema")
-            node = inner[key]
-            yield at, node
-
-    def base(self, pointer: str) -> str:
-        """Return the pointer that references in the schema at `pointer` are relative to.
-
-        It is that of the innermost schema around them that has an identifier, or the root.
-        """
-        return [at for at, node in self.path(pointer) if at == "#" or self.dialect.identifies(node)][-1]
-
-    def check_dialect(self, uri: str, pointer: str) -> None:
-        if dialect_of(uri, pointer) is not self.dialect:
-            raise UnsupportedSchemaError("$schema", pointer, "it names another draft than the root")
+    @contextmanager
+    def using(self, dialect: Dialect) -> Iterator[None]:
+        """Compile the parts of a schema that follow another draft."""
+        outer, self.dialect = self.dialect, dialect
+        try:
+            yield
+        finally:
+            self.dialect = outer
 
     def compile(self, schema: Schema, pointer: str) -> Formula:
+        """Compile a schema that is a part of another. It may name its own draft."""
+        if not isinstance(schema, dict) or not isinstance(schema.get("$schema"), str):
+            return self._compile(schema, pointer)
+        with self.using(dialect_of(schema["$schema"], pointer)):
+            return self._compile(schema, pointer)
+
+    def _compile(self, schema: Schema, pointer: str) -> Formula:
         check_time()
         if isinstance(schema, bool) and self.dialect.has_boolean(pointer):
             return constant(schema)
@@ -112,15 +104,32 @@ class SchemaCompiler:
         if "$ref" in schema and not self.dialect.ref_has_siblings:
             return _ref(self, schema, f"{pointer}/$ref")
         schema = {keyword: schema[keyword] for keyword in schema if keyword not in self.dialect.skipped}
+        unknown = self.unknown()
         for keyword, value in schema.items():
             if keyword in self.dialect.refused:
                 raise UnsupportedSchemaError(keyword, pointer, "this keyword is not supported")
-            if keyword not in KEYWORDS and keyword not in ANNOTATIONS and keyword != self.dialect.identifier:
-                self.ignored[f"{pointer}/{_escape_pointer(keyword)}"] = None
+            known = keyword in KEYWORDS or keyword in ANNOTATIONS or keyword == self.dialect.identifier
+            if not known or keyword in unknown:
+                self.ignored[f"{pointer}/{escape_pointer(keyword)}"] = None
                 continue
             if not isinstance(value, self.dialect.value_types.get(keyword, VALUE_TYPES.get(keyword, object))):
                 raise UnsupportedSchemaError(keyword, pointer, f"it may not be {value!r:.60} in this draft")
-        return all_of(KEYWORDS[k](self, schema, f"{pointer}/{k}") for k in schema if k in KEYWORDS)
+        return all_of(KEYWORDS[k](self, schema, f"{pointer}/{k}") for k in schema if k in KEYWORDS and k not in unknown)
+
+    def unknown(self) -> frozenset[str]:
+        """Return the keywords of later drafts that mean nothing here."""
+        return LATER - self.dialect.later
+
+    def target(self, schema: dict, pointer: str) -> str:
+        """Return what the reference with this JSON pointer leads to. A dynamic one must always lead to the same."""
+        parent, keyword = pointer.rsplit("/", 1)
+        if not isinstance(schema[keyword], str):
+            raise UnsupportedSchemaError(keyword, parent, f"it may not be {schema[keyword]!r:.60}")
+        target = self.documents.resolve(schema[keyword], parent)
+        name = "" if keyword == "$recursiveRef" else schema[keyword].partition("#")[2]
+        if keyword != "$ref" and not self.documents.is_static(name, target):
+            raise UnsupportedSchemaError(keyword, parent, "several schemas have the anchor that it leads to")
+        return target
 
     def refer(self, target: str) -> Formula:
         """Return the formula of a reference to a pointer. The schema there is compiled later."""
@@ -136,17 +145,8 @@ class SchemaCompiler:
 # -- keywords: (compiler, the schema that holds the keyword, pointer of the keyword) -> Formula
 
 
-def _schema(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
-    """Compile $schema. It selects the draft at the root; a part may only repeat it."""
-    compiler.check_dialect(schema["$schema"], pointer.rsplit("/", 1)[0])
-    return TRUE
-
-
 def _ref(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
-    target, parent = schema["$ref"], pointer.rsplit("/", 1)[0]
-    if not isinstance(target, str) or not (target == "#" or target.startswith("#/")):
-        raise UnsupportedSchemaError("$ref", parent, f"only references within the schema, not {target!r}")
-    return compiler.refer(compiler.base(parent) + unquote(target[1:]))
+    return compiler.refer(compiler.target(schema, pointer))
 
 
 def _type(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
@@ -209,6 +209,13 @@ def _bound(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
     return atom((Above if keyword.endswith("inimum") else Below)(exact(limit), not excludes))
 
 
+def _multiple_of(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
+    divisor = schema["multipleOf"]
+    if not isinstance(divisor, (int, float)) or isinstance(divisor, bool) or not 0 < divisor < inf:
+        raise UnsupportedSchemaError("multipleOf", pointer.rsplit("/", 1)[0], f"it may not be {divisor!r:.60}")
+    return atom(MultipleOf(decimal(divisor)))
+
+
 def _checked_regex(keyword: str, regex: str, pointer: str) -> str:
     try:
         compile_pattern(regex)
@@ -229,16 +236,11 @@ def _count(schema: dict, pointer: str, limit: int = MAX_COUNT) -> int:
 
 
 def _items(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
-    """Compile items and additionalItems. The latter only matters if items is a list."""
-    items, parent = schema.get("items", {}), pointer.rsplit("/", 1)[0]
-    if not isinstance(items, list):
-        return _all_items((), compiler.compile(items, f"{parent}/items"))
-    prefix = tuple(compiler.compile(item, f"{parent}/items/{i}") for i, item in enumerate(items))
-    return _all_items(prefix, compiler.compile(schema.get("additionalItems", True), f"{parent}/additionalItems"))
-
-
-def _all_items(prefix: tuple[Formula, ...], rest: Formula) -> Formula:
-    return TRUE if rest is TRUE and all(f is TRUE for f in prefix) else atom(Items(prefix, rest))
+    """Compile items, additionalItems and prefixItems, because each depends on the others."""
+    parent = pointer.rsplit("/", 1)[0]
+    first, others = compiler.dialect.items_keywords(schema)
+    prefix = [compiler.compile(item, f"{parent}/{first}/{i}") for i, item in enumerate(schema[first] if first else ())]
+    return items_of(prefix, compiler.compile(schema.get(others, {}), f"{parent}/{others}"))
 
 
 def _contains(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
@@ -256,16 +258,17 @@ def _unique(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
     """Compile uniqueItems. An array of different items is no longer than the enum that lists them."""
     if not schema["uniqueItems"]:
         return TRUE
-    listed = _listed(compiler, schema.get("items"))
+    listed = _listed(compiler, schema.get("items"), pointer.rsplit("/", 1)[0] + "/items")
     return all_of([atom(Unique())] if listed is None else [atom(Unique()), atom(AtMost("array", len(listed)))])
 
 
-def _listed(compiler: SchemaCompiler, schema: Schema) -> set | None:
+def _listed(compiler: SchemaCompiler, schema: Schema, pointer: str) -> set | None:
     """Return the values that a schema lists in an enum. It follows references. None if the schema has none."""
     if not isinstance(schema, dict):
         return None
-    if isinstance(target := schema.get("$ref"), str) and target.startswith("#/"):
-        return _listed(compiler, compiler.find(target))
+    if "$ref" in schema:
+        target = compiler.target(schema, f"{pointer}/$ref")
+        return _listed(compiler, compiler.documents.find(target), target)
     return set(map(comparable, schema["enum"])) if isinstance(schema.get("enum"), list) else None
 
 
@@ -277,26 +280,16 @@ def _members(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
     """Compile properties, patternProperties and additionalProperties, because each depends on the others."""
     parent = pointer.rsplit("/", 1)[0]
     rest = compiler.compile(schema.get("additionalProperties", True), f"{parent}/additionalProperties")
-    named: dict[str, list[Formula]] = {
-        name: [compiler.compile(child, f"{parent}/properties/{_escape_pointer(name)}")]
+    named = {
+        name: compiler.compile(child, f"{parent}/properties/{escape_pointer(name)}")
         for name, child in schema.get("properties", {}).items()
     }
     patterns = []
     for regex, child in schema.get("patternProperties", {}).items():
         _checked_regex("patternProperties", regex, pointer)
-        formula = compiler.compile(child, f"{parent}/patternProperties/{_escape_pointer(regex)}")
+        formula = compiler.compile(child, f"{parent}/patternProperties/{escape_pointer(regex)}")
         patterns.append((regex, formula))
-    written_out = {regex: finite_language(compile_pattern(regex), MAX_PATTERN_NAMES) for regex, _ in patterns}
-    for names in written_out.values():
-        for name in names or ():
-            named.setdefault(name, [])
-    for name, formulas in named.items():
-        formulas += [formula for regex, formula in patterns if compile_pattern(regex).matches(name)]
-    complete = tuple((name, all_of(formulas)) for name, formulas in named.items())
-    open_patterns = tuple((regex, formula) for regex, formula in patterns if written_out[regex] is None)
-    if rest is TRUE and all(f is TRUE for _, f in (*complete, *open_patterns)):
-        return TRUE
-    return atom(Members(complete, open_patterns, rest))
+    return members_of(named, patterns, rest)
 
 
 def _keys(compiler: SchemaCompiler, formula: Formula, pointer: str) -> Formula:
@@ -316,7 +309,7 @@ def _keys(compiler: SchemaCompiler, formula: Formula, pointer: str) -> Formula:
         return _keys(compiler, atom(Pattern(rf"^[\s\S]{{{bounds}}}$")), pointer)
     if isinstance(assertion, Ref):
         target = assertion.pointer
-        return _keys(compiler, compiler.compile(compiler.find(target), target), pointer)
+        return _keys(compiler, compiler.compile_target(target), pointer)
     if isinstance(assertion, Text):
         return compiler.compile(allowed | {"properties": dict.fromkeys(sorted(assertion.values), True)}, pointer)
     raise UnsupportedSchemaError("propertyNames", pointer, "only pattern, lengths, enum and const are supported")
@@ -336,13 +329,14 @@ def _format(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
 
 
 def _dependencies(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
+    """Compile dependencies, dependentRequired or dependentSchemas."""
     implications = []
-    for key, needed in schema["dependencies"].items():
+    for key, needed in schema[pointer.rsplit("/", 1)[1]].items():
         has_key = all_of([atom(TypeIs("object")), _present(key)])
         if isinstance(needed, list):
             consequence = all_of(map(_present, needed))
         else:
-            consequence = compiler.compile(needed, f"{pointer}/{_escape_pointer(key)}")
+            consequence = compiler.compile(needed, f"{pointer}/{escape_pointer(key)}")
         implications.append(any_of([negation(has_key), consequence]))
     return all_of(implications)
 
@@ -363,8 +357,9 @@ def _branch(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
 
 
 KEYWORDS: dict[str, Callable[[SchemaCompiler, dict, str], Formula]] = {
-    "$schema": _schema,
     "$ref": _ref,
+    "$recursiveRef": _ref,
+    "$dynamicRef": _ref,
     "type": _type,
     "enum": _enum,
     "const": lambda compiler, schema, pointer: _equals(schema["const"]),
@@ -374,10 +369,12 @@ KEYWORDS: dict[str, Callable[[SchemaCompiler, dict, str], Formula]] = {
     "maximum": _bound,
     "exclusiveMinimum": _bound,
     "exclusiveMaximum": _bound,
+    "multipleOf": _multiple_of,
     "minLength": _length,
     "maxLength": _length,
     "items": _items,
     "additionalItems": _items,
+    "prefixItems": _items,
     "contains": _contains,
     "uniqueItems": _unique,
     "minItems": lambda compiler, schema, pointer: _at_least("array", _count(schema, pointer)),
@@ -392,6 +389,10 @@ KEYWORDS: dict[str, Callable[[SchemaCompiler, dict, str], Formula]] = {
     "minProperties": lambda compiler, schema, pointer: _at_least("object", _count(schema, pointer)),
     "maxProperties": lambda compiler, schema, pointer: atom(AtMost("object", _count(schema, pointer))),
     "dependencies": _dependencies,
+    "dependentRequired": _dependencies,
+    "dependentSchemas": _dependencies,
+    "unevaluatedProperties": unevaluated,
+    "unevaluatedItems": unevaluated,
     "allOf": lambda compiler, schema, pointer: all_of(compiler.children(schema["allOf"], pointer)),
     "anyOf": lambda compiler, schema, pointer: any_of(compiler.children(schema["anyOf"], pointer)),
     "oneOf": lambda compiler, schema, pointer: one_of(compiler.children(schema["oneOf"], pointer)),
@@ -402,16 +403,14 @@ KEYWORDS: dict[str, Callable[[SchemaCompiler, dict, str], Formula]] = {
 }
 
 # The Python type of a keyword's value, if another type would be misread.
-VALUE_TYPES = dict.fromkeys(("$id", "id", "pattern", "format"), str) | dict.fromkeys(("enum", "required"), list)
+VALUE_TYPES = dict.fromkeys(("$id", "id", "$schema", "pattern", "format"), str)
+VALUE_TYPES |= dict.fromkeys(("enum", "required", "prefixItems"), list)
 VALUE_TYPES |= dict.fromkeys(("definitions", "$defs", "properties", "patternProperties", "dependencies"), dict)
+VALUE_TYPES |= dict.fromkeys(("dependentRequired", "dependentSchemas"), dict)
 
 
 def _definitions_of(document: Schema) -> list[str]:
     """Return the pointers of the definitions at the root."""
     root = document if isinstance(document, dict) else {}
     keywords = [keyword for keyword in ("definitions", "$defs") if isinstance(root.get(keyword), dict)]
-    return [f"#/{keyword}/{_escape_pointer(name)}" for keyword in keywords for name in root[keyword]]
-
-
-def _escape_pointer(part: str) -> str:
-    return part.replace("~", "~0").replace("/", "~1")
+    return [f"#/{keyword}/{escape_pointer(name)}" for keyword in keywords for name in root[keyword]]

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate, chain
 from pathlib import Path
@@ -19,7 +19,7 @@ from tct.matcher import Matcher, Prefix
 from tct.partial_document import reopen_tail
 from tct.partial_json import read_partial_json
 from tct.prefix import prefix_of
-from tct.schema import Schema
+from tct.references import Schema
 from tct.symbols import PAD
 from tct.time_limit import time_limit
 from tct.vocabulary import Vocabulary
@@ -30,10 +30,10 @@ FORMAT = 1  # raised when artifacts of this format can no longer be read
 class CompiledSchema:
     """A JSON Schema as a type machine. Documents are encoded in its base symbols."""
 
-    def __init__(self, schema: Schema, seconds: float | None = None):
+    def __init__(self, schema: Schema, resources: Mapping[str, Schema] | None = None, seconds: float | None = None):
         self.schema = schema
         with time_limit(seconds):
-            self.machine = TypeMachine(schema)
+            self.machine = TypeMachine(schema, resources)
 
     @property
     def ignored_keywords(self) -> list[str]:
@@ -54,21 +54,24 @@ class CompiledSchema:
         return value
 
 
-def compile_json_schema(schema: Schema, time_limit: float | None = None) -> CompiledSchema:
+def compile_json_schema(
+    schema: Schema, resources: Mapping[str, Schema] | None = None, time_limit: float | None = None
+) -> CompiledSchema:
     """Compile a schema of the draft that its `$schema` names, or of draft-07.
 
+    `resources` maps URIs to the other schemas that it refers to. A relative URI is relative to that of the schema.
     Raises UnsupportedSchemaError with the keyword that cannot be enforced and its JSON pointer, and TimeLimitError,
     which is one, if this takes longer than `time_limit` seconds. None is no limit.
     """
-    return CompiledSchema(schema, time_limit)
+    return CompiledSchema(schema, resources, time_limit)
 
 
 class Tokenizer:
     """The whole interface: JSON text to token ids and back. Token 0 is PAD."""
 
-    def __init__(self, schema: Schema, merges: Iterable[Merge] = ()):
-        self.schema = schema
-        self.machine = TypeMachine(schema)
+    def __init__(self, schema: Schema, merges: Iterable[Merge] = (), resources: Mapping[str, Schema] | None = None):
+        self.schema, self.resources = schema, dict(resources or {})
+        self.machine = TypeMachine(schema, self.resources)
         self.bpe = BpeModel(self.machine.symbols.size, merges)
         self.vocabulary = Vocabulary(self.machine, self.bpe)
 
@@ -191,7 +194,8 @@ class Tokenizer:
     @property
     def fingerprint(self) -> str:
         """Sixteen hex digits, a hash of the format, the schema and the merges."""
-        return _sha256([FORMAT, schema_hash(self.schema), self.bpe.merges])[:16]
+        parts = [FORMAT, schema_hash(self.schema), self.bpe.merges, *([self.resources] if self.resources else [])]
+        return _sha256(parts)[:16]
 
     def save(self, path: str | Path, embed_schema: bool = True) -> None:
         """Write the artifact, and next to it the vocabulary for people to read (*.vocab.txt).
@@ -206,6 +210,8 @@ class Tokenizer:
             "schema": self.schema if embed_schema else None,
             "merges": " ".join(f"{left}+{right}" for left, right in self.bpe.merges),
         }
+        if self.resources:
+            artifact["resources"] = self.resources
         path = Path(path)
         write_atomic(path, (json.dumps(artifact, ensure_ascii=False, indent=1) + "\n").encode())
         write_atomic(path.with_suffix(".vocab.txt"), ("\n".join(self._listing()) + "\n").encode())
@@ -231,7 +237,8 @@ class Tokenizer:
             raise ValueError(f"{path} does not contain its schema: pass the schema to load()")
         if schema_hash(schema) != artifact["schema_sha256"]:
             raise ValueError(f"{path} was built for another version of the schema: build it again, or pass that one")
-        tokenizer = cls(schema, (tuple(map(int, merge.split("+"))) for merge in merges))
+        merges = (tuple(map(int, merge.split("+"))) for merge in merges)
+        tokenizer = cls(schema, merges, artifact.get("resources"))
         if tokenizer.fingerprint != artifact["fingerprint"]:
             raise ValueError(f"{path} is damaged: its fingerprint does not match its contents")
         return tokenizer
