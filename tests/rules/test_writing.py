@@ -201,9 +201,9 @@ NESTING = ["(", "!", "startsWith(1||", "fromJSON(", "contains(", "format('{0}', 
 
 @given(st.lists(st.sampled_from(NESTING), min_size=1, max_size=3), st.integers(20, 60))
 @settings(max_examples=10, phases=[Phase.explicit, Phase.generate])  # shrinking takes minutes
-@example(['(', 'startsWith(1||', '('], 41)
-@example(['startsWith(1||'], 26)
-@example(['('], 20)
+@example(["(", "startsWith(1||", "("], 41)
+@example(["startsWith(1||"], 26)
+@example(["("], 20)
 def test_an_expression_at_the_greatest_depth_can_be_completed_byte_by_byte(pieces, count):
     matcher, workflow = tct.matcher("github"), {"on": "push", "jobs": {"a": {"runs-on": "b", "steps": [{"run": ""}]}}}
     assert matcher.accept_tokens(tct.encode(json.dumps(workflow))[:-2])

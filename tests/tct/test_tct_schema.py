@@ -141,7 +141,7 @@ def test_the_items_that_an_array_contains_are_counted_since_2019(minimum, maximu
         ({"properties": {"a": {"multipleOf": 0}}}, "multipleOf", "#/properties/a"),
         ({"type": "any"}, "type", "#/type"),
         ({"required": True}, "required", "#"),
-        ({"items": {"maxLength": 5000}}, "maxLength", "#/items/maxLength"),
+        ({"items": {"minLength": 5000}}, "minLength", "#/items/minLength"),
         ({"minItems": 1.5}, "minItems", "#/minItems"),
         ({"propertyNames": {"not": {"pattern": "a"}}}, "propertyNames", "#/propertyNames"),
         (False, "false", "#"),
@@ -149,7 +149,7 @@ def test_the_items_that_an_array_contains_are_counted_since_2019(minimum, maximu
         ({"items": {"pattern": "(?=a)"}}, "pattern", "#/items/pattern"),
         ({"$ref": "other.json#/a"}, "$ref", "#"),
         ({"$ref": "#/definitions/none"}, "$ref", "#/definitions/none"),
-        ({"definitions": {"unused": {"format": "email"}}}, "format", "#/definitions/unused"),
+        ({"definitions": {"unused": {"contentEncoding": "base64"}}}, "contentEncoding", "#/definitions/unused"),
     ],
 )
 def test_a_keyword_that_cannot_be_enforced_is_refused_with_its_place(schema, keyword, place):

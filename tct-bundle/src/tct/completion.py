@@ -9,8 +9,19 @@ from functools import lru_cache, partial
 from itertools import chain
 
 from tct.machine import ArrayNode, Member, ObjectNode, ValueNode
-from tct.state import ArrayFrame, DoneFrame, Frame, KeyFrame, NumberFrame, ObjectFrame, State, TextFrame, ValueFrame
-from tct.symbols import END_ARRAY, END_NUMBER, END_OBJECT, END_STRING, text_symbols
+from tct.state import (
+    ArrayFrame,
+    DoneFrame,
+    Frame,
+    KeyFrame,
+    NumberFrame,
+    ObjectFrame,
+    State,
+    TextFrame,
+    ValueFrame,
+    begin_text,
+)
+from tct.symbols import END_ARRAY, END_NUMBER, END_OBJECT, END_STRING, FIRST_BYTE, text_symbols
 from tct.text import DEAD, Outcome, TextMachine
 
 PLAIN = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 ${}"
@@ -35,7 +46,7 @@ def _complete_frame(state: State) -> Completion:
     """Complete the innermost frame, or a key up to its value."""
     frame = state.frame
     if isinstance(frame, TextFrame):
-        return _spelled(_text(frame.machine, frame.at))
+        return _spelled(_end(frame))
     if isinstance(frame, KeyFrame):
         return _spelled(_key(frame.machine, frame.at, lambda end: frame.spelled + end in state.outer.frame.keys))
     if isinstance(frame, NumberFrame):
@@ -62,7 +73,7 @@ def _value(node: ValueNode, wanted: ValueNode) -> Completion:
     options = [[symbol] for symbol, opening in openings if opening.outcome in wanted.accepted]
     types = wanted.types_within(depth)
     if "string" in types and node.has_free_text:
-        options.append(_spelled(_text(wanted.text)))
+        options.append(_spelled(_end(begin_text(wanted.text))))
     composed = ((symbol, opening.follows) for symbol, opening in openings if opening.follows in types)
     options += ([symbol, *_after_opening(wanted, type, depth)] for symbol, type in composed)
     return min(options, key=len)
@@ -146,6 +157,28 @@ def _text(machine: TextMachine, at: int = 0) -> bytes:
                 seen.add(then)
                 paths.append((then, path + bytes([byte])))
     raise AssertionError("a live text has an end")
+
+
+def _end(frame: TextFrame) -> bytes:
+    """Return a short end of a text. If it has a limit, that is the end with the fewest characters, or one beyond it."""
+    machine, at, path = frame.machine, frame.at, b""
+    if frame.left is None:
+        return _text(machine, at)
+    if machine.n_needed[at] > frame.left:
+        state = frame.run(path, None)
+        while state.frame.machine is machine:
+            byte = next(byte for byte in BYTES if state.step(FIRST_BYTE + byte))
+            state, path = state.step(FIRST_BYTE + byte), path + bytes([byte])
+        return path + _text(state.frame.machine, state.frame.at)
+    while machine.ends[at] is None:
+        needed = {
+            byte: machine.n_needed[then] + (not 0x80 <= byte < 0xC0)
+            for byte, then in enumerate(machine.next[at])
+            if then != DEAD
+        }
+        byte = min((byte for byte in BYTES if byte in needed), key=needed.__getitem__)
+        at, path = machine.next[at][byte], path + bytes([byte])
+    return path
 
 
 def _key(machine: TextMachine, at: int, is_taken: Callable[[bytes], bool]) -> bytes | None:

@@ -11,7 +11,8 @@ from typing import Any
 from tct.errors import UnsupportedSchemaError
 from tct.numbers import POINTED, WHOLE
 
-CONTENT = frozenset(["contentEncoding", "contentMediaType"])  # annotations in draft-04 and since 2019-09
+# Asserted in draft-06 and draft-07 if they have these values. All other values are annotations.
+CONTENT = {"contentEncoding": "base64", "contentMediaType": "application/json"}
 # Keywords that draft-07 does not define.
 SINCE_2019 = frozenset(["dependentRequired", "dependentSchemas", "unevaluatedItems", "unevaluatedProperties"])
 LATER = SINCE_2019 | {"$recursiveRef", "$dynamicRef", "prefixItems"}
@@ -29,7 +30,7 @@ class Dialect:
 
     identifier: str = "$id"  # the keyword that gives a schema a URI
     skipped: frozenset[str] = frozenset()  # keywords of draft-07 that the draft does not define
-    refused: frozenset[str] = CONTENT
+    refused: frozenset[str] = frozenset(CONTENT)
     later: frozenset[str] = frozenset()  # keywords among LATER that the draft defines
     formats: frozenset[str] = FORMATS_07  # those that assert something
     value_types: dict[str, tuple[type, ...]] = field(default_factory=dict)  # the Python types of a keyword's value

@@ -40,6 +40,15 @@ _QUERY_AND_FRAGMENT = rf"(?:\?(?:{_CHAR}|[/?])*)?(?:#(?:{_CHAR}|[/?])*)?"
 _URI = rf"[A-Za-z][A-Za-z0-9+.\-]*:(?:{_PATHS}|{_CHAR}+(?:/{_CHAR}*)*)?{_QUERY_AND_FRAGMENT}"
 _RELATIVE = rf"(?:{_PATHS}|{_CHAR_NO_COLON}+(?:/{_CHAR}*)*)?{_QUERY_AND_FRAGMENT}"
 
+# RFC 1034, section 3.5, and RFC 5891, section 4.2.3.1: no label has -- in its third and fourth place. Labels such as
+# xn--fa-hia, which encode other letters, are an exception that is not made here: to check them they must be decoded.
+_LETTER, _OR_HYPHEN = "[A-Za-z0-9]", "[A-Za-z0-9-]"
+_SHORT = f"{_LETTER}|{_OR_HYPHEN}{_LETTER}|{_OR_HYPHEN}(?:{_LETTER}|-){_LETTER}"  # what follows the first letter
+_LONG = f"{_OR_HYPHEN}(?:{_LETTER}{_OR_HYPHEN}|-{_LETTER}){_OR_HYPHEN}{{0,58}}{_LETTER}"
+_LABEL = f"{_LETTER}(?:{_SHORT}|{_LONG})?"
+_HOSTNAME = rf"{_LABEL}(?:\.{_LABEL})*"
+_ATOM = r"[A-Za-z0-9!#$%&'*+\-/=?^_`{|}~]+"  # RFC 5322, section 3.2.3
+
 _POINTER = "(?:/(?:[^/~]|~[01])*)*"  # RFC 6901
 
 PATTERNS = {
@@ -53,8 +62,13 @@ PATTERNS = {
         "uri": _URI,
         "uri-reference": f"{_URI}|{_RELATIVE}",
         "json-pointer": _POINTER,
+        "hostname": _HOSTNAME,
+        "email": rf"{_ATOM}(?:\.{_ATOM})*@(?:{_HOSTNAME}|\[(?:{_IPV4}|IPv6:(?:{_IPV6}))\])",
         "relative-json-pointer": f"(?:0|[1-9][0-9]*)(?:#|{_POINTER})",
     }.items()
 }
+# What else holds of a format: the most characters, and another pattern.
+MAX_LENGTHS = {"hostname": 253, "email": 254}
+FURTHER_PATTERNS = {"email": "^[^@]{1,64}@"}
 # These assert nothing here. `regex` and the internationalised names are no regular languages.
 NOT_ENFORCED = frozenset(["regex", "idn-email", "idn-hostname", "iri", "iri-reference", "uri-template"])

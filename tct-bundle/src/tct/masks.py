@@ -14,7 +14,7 @@ from collections.abc import Hashable, Iterator
 import numpy as np
 
 from tct.bpe import Symbols
-from tct.state import NUMBER_SYMBOLS, ArrayFrame, Frame, KeyFrame, ObjectFrame, State, finish
+from tct.state import NUMBER_SYMBOLS, ArrayFrame, Frame, KeyFrame, ObjectFrame, State, TextFrame, finish
 from tct.symbols import END_NUMBER, END_STRING, FIRST_BYTE, PAD
 from tct.text import DEAD, Outcome, TextMachine
 from tct.unique import UniqueItemFrame
@@ -76,7 +76,8 @@ class Masks:
             return
         frame = state.frame
         keys = frame.text if isinstance(frame, (ObjectFrame, KeyFrame)) else None
-        if not self._is_plain or keys and not keys[0].always_infinite or _compares_items(frame):
+        is_plain = self._is_plain and not (isinstance(frame, TextFrame) and frame.is_close(self._texts.longest))
+        if not is_plain or keys and not keys[0].always_infinite or _compares_items(frame):
             row[:] = self._bits(self._walk(state, self.root))
             return
         row[:] = self._mask(state, self.root)
@@ -205,6 +206,7 @@ class TextTokens:
             level = below
             self._levels.append((len(tokens), np.array(parents, int), np.array(bytes_, int)))
         self._tokens, self._ends = np.array(tokens), np.array(ends)  # (N,), (N,): PAD if there is none
+        self.longest = len(self._levels)  # bytes of the longest token, at least
 
     def allowed(self, machine: TextMachine, at: int) -> np.ndarray:
         """Return the tokens that may follow in a state of an automaton."""

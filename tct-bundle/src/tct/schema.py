@@ -33,9 +33,9 @@ from tct.assertions import (
     items_of,
     members_of,
 )
-from tct.dialects import DRAFT_07, LATER, Dialect, dialect_of
+from tct.dialects import CONTENT, DRAFT_07, LATER, Dialect, dialect_of
 from tct.errors import UnsupportedSchemaError
-from tct.formats import NOT_ENFORCED, PATTERNS
+from tct.formats import FURTHER_PATTERNS, MAX_LENGTHS, NOT_ENFORCED, PATTERNS
 from tct.formula import ALL, CONSTANT, FALSE, TRUE, Formula, all_of, any_of, atom, constant, negation, one_of
 from tct.json_text import comparable
 from tct.multiples import decimal
@@ -51,7 +51,8 @@ ANNOTATIONS = frozenset([
     "$dynamicAnchor", "$recursiveAnchor", "minContains", "maxContains",
 ])  # fmt: skip
 MAX_COUNT = 1000  # of minItems and the like: each number of items or members is a state
-MAX_LENGTH = 2000  # of minLength and maxLength: each character takes several states
+MAX_LENGTH = 2000  # of minLength: each character takes several states
+MAX_MOST = 2**53  # of maxLength
 
 
 class SchemaCompiler:
@@ -106,7 +107,7 @@ class SchemaCompiler:
         schema = {keyword: schema[keyword] for keyword in schema if keyword not in self.dialect.skipped}
         unknown = self.unknown()
         for keyword, value in schema.items():
-            if keyword in self.dialect.refused:
+            if keyword in self.dialect.refused and value == CONTENT.get(keyword, value):
                 raise UnsupportedSchemaError(keyword, pointer, "this keyword is not supported")
             known = keyword in KEYWORDS or keyword in ANNOTATIONS or keyword == self.dialect.identifier
             if not known or keyword in unknown:
@@ -192,8 +193,9 @@ def _one_text(values: frozenset[str]) -> Formula:
 
 def _length(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
     """Compile minLength or maxLength."""
-    count = _count(schema, pointer, MAX_LENGTH)
-    return atom(AtMost("string", count)) if pointer.endswith("/maxLength") else _at_least("string", count)
+    is_most = pointer.endswith("/maxLength")
+    count = _count(schema, pointer, MAX_MOST if is_most else MAX_LENGTH)
+    return atom(AtMost("string", count)) if is_most else _at_least("string", count)
 
 
 def _bound(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
@@ -321,7 +323,10 @@ def _format(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
     if name not in compiler.dialect.formats:
         return TRUE
     if name in PATTERNS:
-        return atom(Pattern(PATTERNS[name]))
+        parts = [Pattern(PATTERNS[name])]
+        parts += [Pattern(FURTHER_PATTERNS[name])] if name in FURTHER_PATTERNS else []
+        parts += [AtMost("string", MAX_LENGTHS[name])] if name in MAX_LENGTHS else []
+        return all_of(map(atom, parts))
     if name not in NOT_ENFORCED:
         raise UnsupportedSchemaError("format", pointer.rsplit("/", 1)[0], f"{name!r} is not supported")
     compiler.ignored[pointer] = None

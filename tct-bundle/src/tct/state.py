@@ -110,7 +110,7 @@ class ValueFrame(Frame):
     def step(self, symbol: int, outer: State | None) -> State | None:
         node = self.node
         if symbol <= END_STRING:
-            return TextFrame(node.text, 0).step(symbol, outer) if node.has_free_text else None
+            return begin_text(node.text).step(symbol, outer) if node.has_free_text else None
         opening = node.openings.get(symbol)
         if opening is None:
             return None
@@ -120,15 +120,16 @@ class ValueFrame(Frame):
         return _open(node, type, self.depth_left, outer) if type in node.types_within(self.depth_left) else None
 
     def run(self, text: bytes, outer: State | None) -> State | None:
-        return TextFrame(self.node.text, 0).run(text, outer) if self.node.has_free_text else None
+        return begin_text(self.node.text).run(text, outer) if self.node.has_free_text else None
 
 
 @dataclass(slots=True, eq=False)
 class TextFrame(Frame):
-    """Within a string."""
+    """Within a string. `left` is how many characters may follow if the machine has a limit."""
 
     machine: TextMachine
     at: int
+    left: int | None
 
     @property
     def view(self) -> Hashable:
@@ -140,12 +141,35 @@ class TextFrame(Frame):
         if symbol == END_STRING:
             outcome = self.machine.ends[self.at]
             return finish(outcome, outer) if outcome is not None else None
-        at = self.machine.next[self.at][symbol - FIRST_BYTE] if FIRST_BYTE <= symbol < END_STRING else DEAD
-        return State(TextFrame(self.machine, at), outer) if at != DEAD else None
+        if not FIRST_BYTE <= symbol < END_STRING:
+            return None
+        byte, left = symbol - FIRST_BYTE, self.left
+        is_first = not 0x80 <= byte < 0xC0  # of a character
+        at = self.machine.next[self.at][byte]
+        if at != DEAD and left == 0 and is_first:
+            return TextFrame(self.machine.beyond, 0, None).step(symbol, outer) if self.machine.beyond else None
+        return self._moved(at, None if left is None else left - is_first, outer)
 
     def run(self, text: bytes, outer: State | None) -> State | None:
-        at = self.machine.run(text, self.at)
-        return State(TextFrame(self.machine, at), outer) if at != DEAD else None
+        if self.left is None:
+            return self._moved(self.machine.run(text, self.at), None, outer)
+        if self.left > len(text):
+            n_characters = sum(not 0x80 <= byte < 0xC0 for byte in text)
+            return self._moved(self.machine.run(text, self.at), self.left - n_characters, outer)
+        return Frame.run(self, text, outer)
+
+    def is_close(self, n_characters: int) -> bool:
+        """May so many characters be too many?"""
+        return self.left is not None and self.left < n_characters + self.machine.most_needed
+
+    def _moved(self, at: int, left: int | None, outer: State | None) -> State | None:
+        fits = at != DEAD and (left is None or left >= self.machine.n_needed[at] or self.machine.beyond is not None)
+        return State(TextFrame(self.machine, at, left), outer) if fits else None
+
+
+def begin_text(machine: TextMachine) -> TextFrame:
+    """Return the frame of a string that begins."""
+    return TextFrame(machine, 0, machine.limit)
 
 
 @dataclass(slots=True, eq=False)

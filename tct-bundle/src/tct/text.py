@@ -1,18 +1,25 @@
 """Automata for strings: all formulas about a string, evaluated together, over its characters or its bytes."""
 
+import sys
 from collections.abc import Callable, Hashable, Iterator
 from functools import cached_property
+from math import prod
 
 import numpy as np
 
 from tct import automata
 from tct.assertions import AtLeast, AtMost, Pattern, Text
 from tct.automata import DEAD, DFA, Alphabet, TooManyStates, complete, finite_language, product, smallest
-from tct.formula import Formula, truth
+from tct.formula import TRUE, Formula, atom, constant, substitute, truth
 from tct.regex import PatternError, compile_pattern
 from tct.utf8 import bytes_of
 
+MAX_COUNTED = 2000  # states that a maxLength makes. If there are more, it is counted apart.
+MIN_LIMIT = 250  # no shorter maxLength is counted apart: it must be longer than any token
+
 Outcome = tuple[bool, ...]  # the truth values of some formulas for one value
+_UNFIT = "unfit"
+NEVER = sys.maxsize
 
 
 def automaton_of(assertion: Pattern | Text | AtLeast | AtMost) -> DFA:
@@ -59,17 +66,45 @@ def _is_text(text: str) -> bool:
 
 
 class TextAutomaton:
-    """The product of the automata of all assertions in some formulas. It is built when it is needed."""
+    """The product of the automata of all assertions in some formulas. It is built when it is needed.
+
+    A long maxLength is counted apart if possible, because it would need a state for each character: `limit` is that
+    maxLength, and `beyond` the outcome of all longer strings.
+    """
 
     def __init__(self, formulas: tuple[Formula, ...]):
         self._formulas = formulas
         self._atoms = sorted(frozenset().union(*(formula.atoms for formula in formulas)), key=repr)
+        self.limit, self.beyond = None, None
+        self._count_apart()
         # None unless the formulas are about some strings only. Then all other strings have the outcome `other`.
         self.words: dict[str, Outcome] | None = None
         if all(isinstance(assertion, Text) for assertion in self._atoms):
-            words = sorted(filter(_is_text, set().union(*(assertion.values for assertion in self._atoms))))
+            declared = set().union(*(assertion.values for assertion in self._atoms))
+            words = [
+                word for word in sorted(filter(_is_text, declared)) if self.limit is None or len(word) <= self.limit
+            ]
             self.words = {word: self._outcome({a: word in a.values for a in self._atoms}) for word in words}
             self.other = self._outcome(dict.fromkeys(self._atoms, False))
+
+    def _count_apart(self) -> None:
+        """Let `limit` take the place of the longest maxLength if many states depend on it and all longer strings have
+        the same outcome."""
+        longest = max((a for a in self._atoms if isinstance(a, AtMost)), key=lambda a: a.count, default=None)
+        if longest is None or longest.count < MIN_LIMIT:
+            return
+        others = [assertion for assertion in self._atoms if assertion != longest]
+        if longest.count * prod(len(automaton_of(assertion).table) for assertion in others) <= MAX_COUNTED:
+            return
+        _, table, accepts = _product(others)
+        held = {accepts[state] for state in _beyond(table, longest.count)}
+        beyond = {self._outcome({longest: False, **dict(zip(others, holds))}) for holds in held}
+        if len(beyond) == 1:
+            self.limit, self.beyond = longest.count, beyond.pop()
+            self._formulas = tuple(
+                substitute(formula, lambda a: TRUE if a == longest else atom(a)) for formula in self._formulas
+            )
+            self._atoms = others
 
     def _outcome(self, holds: dict[Hashable, bool]) -> Outcome:
         return tuple(truth(formula, holds.__getitem__) for formula in self._formulas)
@@ -77,18 +112,56 @@ class TextAutomaton:
     @cached_property
     def states(self) -> tuple[Alphabet, list[list[int]], list[Outcome]]:
         """The alphabet, the table, and for each state the outcome of a string that ends there."""
-        try:
-            alphabet, table, accepts = product([*map(automaton_of, self._atoms)] or [compile_pattern("")])
-        except TooManyStates:
-            reason = f"the patterns of one string need more than {automata.MAX_STATES} states together"
-            raise PatternError(reason) from None
-        outcomes = {held: self._outcome({a: i in held for i, a in enumerate(self._atoms)}) for held in set(accepts)}
+        alphabet, table, accepts = _product(self._atoms)
+        outcomes = {held: self._outcome(dict(zip(self._atoms, held))) for held in set(accepts)}
         return alphabet, table, [outcomes[held] for held in accepts]
 
     @cached_property
     def reachable(self) -> frozenset[Outcome]:
         """The outcomes that strings can have."""
-        return frozenset(self.states[2] if self.words is None else [*self.words.values(), self.other])
+        if self.words is not None:
+            found = frozenset([*self.words.values(), self.other])
+        else:
+            _, table, outcomes = self.states
+            found = frozenset(outcomes if self.limit is None else [outcomes[s] for s in _within(table, self.limit)])
+        return found if self.limit is None else found | {self.beyond}
+
+
+def _product(assertions: list) -> tuple[Alphabet, list[list[int]], list[tuple[bool, ...]]]:
+    """Return the product of the automata of some assertions: alphabet, table, and which of them hold in each state."""
+    try:
+        alphabet, table, accepts = product([*map(automaton_of, assertions)] or [compile_pattern("")])
+    except TooManyStates:
+        reason = f"the patterns of one string need more than {automata.MAX_STATES} states together"
+        raise PatternError(reason) from None
+    truths = {held: tuple(index in held for index in range(len(assertions))) for held in set(accepts)}
+    return alphabet, table, [truths[held] for held in accepts]
+
+
+def _within(table: list[list[int]], n_characters: int) -> set[int]:
+    """Return the states that at most so many characters lead to."""
+    reached, last = {0}, {0}
+    for _ in range(n_characters):
+        last = {target for state in last for target in table[state]} - reached
+        if not last:
+            break
+        reached |= last
+    return reached
+
+
+def _beyond(table: list[list[int]], n_characters: int) -> set[int]:
+    """Return the states that more characters than that lead to."""
+    reached = {0}
+    for _ in range(n_characters + 1):
+        before, reached = reached, {target for state in reached for target in table[state]}
+        if reached == before:
+            break
+    todo = list(reached)
+    for state in todo:
+        new = set(table[state]) - reached
+        reached |= new
+        todo += new
+    return reached
 
 
 class _Rows(dict):
@@ -110,6 +183,7 @@ class TextMachine:
 
     def __init__(self, automaton: TextAutomaton, accepted: frozenset[Outcome]):
         self._automaton, self._accepted = automaton, accepted
+        self.limit = automaton.limit  # how many characters a string may have before it is `beyond`, or None
 
     @property
     def outcomes(self) -> frozenset[Outcome]:
@@ -122,7 +196,10 @@ class TextMachine:
     def _smallest(self) -> tuple[Alphabet, list[list[int]], list[Outcome | None]]:
         """The alphabet, the table (with DEAD), and the outcome of a string that ends in a state, or None."""
         alphabet, table, outcomes = self._automaton.states
-        return alphabet, *smallest(table, [outcome if outcome in self._accepted else None for outcome in outcomes])
+        unfit = _UNFIT if self.beyond else None  # an unfit start may still become a long string that fits
+        labels = [outcome if outcome in self._accepted else unfit for outcome in outcomes]
+        table, labels = smallest(table, labels)
+        return alphabet, table, [None if label is _UNFIT else label for label in labels]
 
     @cached_property
     def only(self) -> Outcome | None:
@@ -130,17 +207,30 @@ class TextMachine:
         outcome, *others = self._automaton.reachable
         return outcome if not others and outcome in self._accepted else None
 
+    @cached_property
+    def beyond(self) -> "TextMachine | None":
+        """The machine of what may follow after `limit` characters: anything, or nothing (None)."""
+        outcome = self._automaton.beyond
+        if outcome is None or outcome not in self._accepted:
+            return None
+        return TextMachine(TextAutomaton(tuple(map(constant, outcome))), frozenset([outcome]))
+
     def strings(self, limit: int) -> list[str] | None:
         """Return all strings that fit, sorted, or None if there are more than `limit`."""
         words = self._automaton.words
+        if self.limit is not None and self.beyond:
+            return None
         if words is None:
             alphabet, table, ends = self._smallest
-            return finite_language(complete(alphabet, table, [end is not None for end in ends]), limit)
+            found = finite_language(complete(alphabet, table, [end is not None for end in ends]), limit)
+            return found and [text for text in found if len(text) <= (self.limit or sys.maxsize)]
         fitting = [word for word, outcome in words.items() if outcome in self._accepted]
         return fitting if len(fitting) <= limit and self._automaton.other not in self._accepted else None
 
     def outcome_of(self, text: str) -> Outcome | None:
         """Return the outcome of a whole text, or None if the text does not fit."""
+        if self.limit is not None and len(text) > self.limit:
+            return self._automaton.beyond if self.beyond else None
         if self._automaton.words is not None:
             outcome = self._automaton.words.get(text, self._automaton.other)
             return outcome if outcome in self._accepted else None
@@ -180,6 +270,28 @@ class TextMachine:
     def may_end(self) -> np.ndarray:
         """Whether a string may end in a state, and False for DEAD: bool (S + 1,)."""
         return np.array([*(end is not None for end in self.ends), False])
+
+    @cached_property
+    def n_needed(self) -> list[int]:
+        """For each state: how many characters the shortest string has that continues from it and fits, or NEVER."""
+        leading: list[list[tuple[int, bool]]] = [[] for _ in self.ends]
+        for state in range(len(self.ends)):
+            for target, is_first in {(to, not 0x80 <= byte < 0xC0) for byte, to in enumerate(self.next[state])}:
+                if target != DEAD:
+                    leading[target].append((state, is_first))
+        needed = [0 if end is not None else NEVER for end in self.ends]
+        todo = [state for state, end in enumerate(self.ends) if end is not None]
+        for state in todo:
+            for source, is_first in leading[state]:
+                if needed[state] + is_first < needed[source]:
+                    needed[source] = needed[state] + is_first
+                    todo.append(source)
+        return needed
+
+    @cached_property
+    def most_needed(self) -> int:
+        """The greatest of `n_needed`."""
+        return max(n for n in self.n_needed if n != NEVER) if self.beyond is None else 0
 
     @cached_property
     def is_infinite(self) -> list[bool]:

@@ -17,6 +17,7 @@ from tct.symbols import FIRST_BYTE, text_symbols
 from tct.text import Outcome, TextMachine
 
 Ending = tuple[list[int], Outcome]  # symbols that end an item, and the outcome that it then has
+MUCH = 16  # characters: a text to which so many may be added has more ends than an array has items
 MAX_ENDINGS = 1000  # tried for one item, besides one for each earlier item
 
 
@@ -82,6 +83,8 @@ class UniqueItemFrame(Frame):
         """Is it plain that the item can be another one than all before? An endless text has infinitely many ends."""
         frame = self.inner.frame
         is_endless = isinstance(frame, (TextFrame, KeyFrame)) and bool(frame.machine.is_infinite[frame.at])
+        if isinstance(frame, TextFrame) and frame.is_close(MUCH):
+            is_endless = False
         return (is_endless or not self.array.earlier) and self.member.repeated.keys() <= self.member.after.keys()
 
     def _array_after(self, symbols: list[int], outcome: Outcome) -> ArrayFrame | None:
