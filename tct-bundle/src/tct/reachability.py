@@ -268,9 +268,9 @@ class Reachability:
         return frozenset(k for k in self.names(residuals) if k in required or self._may_fail(residuals, k))
 
     def _may_fail(self, residuals: Residuals, key: str) -> bool:
-        """May a member falsify an assertion about the members?"""
+        """May a member falsify an assertion about the members? Look at one formula at a time, which is faster."""
         transition = self.named_member(residuals, key)
-        return not transition.may_hold or not all(all(outcome) for outcome in self.value(transition.child))
+        return not transition.may_hold or any((False,) in self.value((formula,)) for formula in transition.child)
 
     def object(self, residuals: Residuals, used: frozenset[str]) -> OutcomeDepths:
         """Return the outcomes that a half-read object can still have. `used` are the keys that it already has."""
