@@ -71,10 +71,10 @@ def check_metadata(metadata, data_dir, context_size=None, vocab_size=None, token
 
 def open_tokenizer(folder, metadata: dict) -> TCTTokenizer | BPETokenizer:
     """Return the tokenizer that a folder was prepared with. Raise ValueError or OSError if it is not available."""
-    path, is_installed = Path(folder).expanduser() / FILE, metadata["tokenizer"]["name"] == TCTTokenizer.name
-    if not is_installed and not path.is_file():
+    path, is_workflow = Path(folder).expanduser() / FILE, metadata["tokenizer"]["name"] == TCTTokenizer.name
+    if not is_workflow and not path.is_file():
         raise FileNotFoundError(f"there is no {path}: prepare the folder again")
-    tokenizer = TCTTokenizer() if is_installed else load_tokenizer(path)
+    tokenizer = TCTTokenizer() if is_workflow else load_tokenizer(path)
     check_metadata(metadata, folder, tokenizer={"name": tokenizer.name, "fingerprint": tokenizer.fingerprint})
     return tokenizer
 

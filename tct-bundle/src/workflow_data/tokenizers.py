@@ -73,7 +73,8 @@ class BPETokenizer:
         try:
             tokenizer = Tokenizer.from_str(content.decode())
         except Exception as error:  # the library raises plain Exception
-            raise ValueError(f"{path} is not a tokenizer, neither an artifact of build_tokenizer.py nor a baseline: {error}") from None
+            kinds = "neither an artifact of build_tokenizer.py nor a baseline"
+            raise ValueError(f"{path} is not a tokenizer, {kinds}: {error}") from None
         if (tokenizer.token_to_id(PAD_TEXT), tokenizer.token_to_id(END_TEXT)) != (PAD, END):
             raise ValueError(f"{path} must have {PAD_TEXT} and {END_TEXT} as tokens {PAD} and {END}")
         if tokenizer.get_vocab_size() > MAX_TOKENS:
@@ -254,7 +255,8 @@ class ArtifactTokenizer(TCTTokenizer):
         write_atomic(Path(path), self._artifact)
 
     def matcher(self, rules: str = "schema"):
-        assert rules in self.rules
+        if rules not in self.rules:
+            raise ValueError(f"documents of this schema have no rules beyond it: rules must be schema, not {rules!r}")
         return self.library.matcher()
 
 
