@@ -135,7 +135,10 @@ METRICS: dict[str, dict[str, Callable[[SampleSet], object]]] = {
 }
 
 
-OF_WORKFLOWS = {"required_fields", "rules_clean", "references_intact", "novel_steps", "known_actions", "known_versions"}
+OF_WORKFLOWS = {
+    *("required_fields", "rules_clean", "references_intact", "accepted_tokens"),
+    *("novel_steps", "known_actions", "known_versions"),
+}
 
 
 def evaluate_samples(samples: SampleSet) -> dict:
