@@ -38,7 +38,6 @@ KEY, COMMENT, RESET = "\033[36m", "\033[2m", "\033[0m"  # cyan and faint, for a 
 @cli_errors
 def main(argv=None):
     args = parse_arguments(argv)
-    linter = find_linter() if args.lint else None
     tune_process()
     # torch is slow to import, and tune_process must come first
     from nanochat.device import choose_device
@@ -47,6 +46,7 @@ def main(argv=None):
     generator = WorkflowGenerator.load(args.checkpoint, choose_device(args.device), args.dtype)
     documents = generator.language.documents
     refuse_flags_of_workflows(args, documents)
+    linter = find_linter() if args.lint else None
     prompt = build_prompt(args, documents)
     rules = choose_rules(args, prompt, documents)
     if args.output and args.format != "jsonl":
@@ -73,7 +73,7 @@ def main(argv=None):
             tqdm.write(show(sample, args.format, sys.stdout.isatty()), end="")
     if args.output:
         found = f", {counts['with findings']} of them with findings of {linter.name}" if linter else ""
-        print(f"{args.num_samples} workflows in {args.output}{found}")
+        print(f"{args.num_samples} {documents.kind}s in {args.output}{found}")
 
 
 def parse_arguments(argv):
@@ -173,8 +173,7 @@ def build_prompt(args, documents: TCTTokenizer) -> str | dict | None:
         what, text = f"--prompt {args.prompt}", read_prompt(args.prompt)
         check_prompt(text, what, documents)
         if is_complete(text, documents):
-            kind = "workflow" if documents.is_workflow else "document"
-            print(f"{what}: is already a complete {kind}; samples continue at its end", file=sys.stderr)
+            print(f"{what}: is already a complete {documents.kind}; samples continue at its end", file=sys.stderr)
         return text
     prompt = {}
     if args.name is not None:
@@ -286,7 +285,7 @@ def object_of(workflow) -> dict | None:
 def write_files(samples: Iterable[LintedSample], form: str, folder: Path):
     """Write one file for each sample, and print the findings."""
     for sample in samples:
-        name = f"{'workflow' if sample.workflow.documents.is_workflow else 'document'}_{sample.index:04d}"
+        name = f"{sample.workflow.documents.kind}_{sample.index:04d}"
         write_new_files(folder, {f"{name}.{EXTENSIONS[form]}": sample.text(form).encode()})
         for finding in sample.findings or ():
             tqdm.write(f"{name}: {finding}")

@@ -121,7 +121,7 @@ def woodpecker_ci(tool: dict) -> dict:
     return {
         "when": (on_push, [on_push, {"event": "tag"}]),
         "labels": (..., ..., {"platform": ("linux/amd64", "linux/arm64")}),
-        "clone": (..., ..., {"git": {"image": "woodpeckerci/plugin-git", "settings": {"depth": (1, 50), "lfs": False}}}),
+        "clone": (..., {"git": {"image": "woodpeckerci/plugin-git", "settings": {"depth": (1, 50), "lfs": False}}}),
         "steps": {
             "lint": (..., step(tool["lint"], failure=(..., "ignore"))),
             "test": step(tool["test"], environment=(..., {"LOG_LEVEL": ("info", "debug"), "PORT": "<port>"})),

@@ -5,8 +5,8 @@ The tokenizer of this repository:
     python tct-bundle/scripts/build_tokenizer.py --corpus WORKFLOWS \
         --output tct-bundle/src/tct_github_workflow/github_workflow.json
 
-With --schema, a tokenizer for any other kind of document. The same corpus, schema and version of the tokenizers
-library give the same bytes.
+With --schema, a tokenizer for any other kind of document; tct-bundle/docs/LANGUAGES.md shows what follows. The same
+corpus, schema and version of the tokenizers library give the same bytes.
 """
 
 import argparse

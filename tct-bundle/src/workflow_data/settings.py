@@ -165,7 +165,7 @@ def _flag(name: str) -> str:
 def parse_settings(argv: list[str] | None) -> PrepareSettings:
     """Parse the command line. Raise ValueError if it is wrong."""
     parser = ArgumentParser(
-        description="Turn GitHub workflows into training windows.",
+        description="Turn GitHub workflows, or documents of another schema, into training windows.",
         epilog="Flags can be written with - or _. tct-bundle/docs/DATA.md lists the sources, the reasons why a "
         "workflow is skipped, and how to use shards.",
         argument_default=SUPPRESS,  # what is not given has the default of its field

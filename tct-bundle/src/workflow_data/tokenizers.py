@@ -166,7 +166,7 @@ class TCTTokenizer:
     name = tct.NAME
     rules = tct.RULES  # what its documents may have to fulfil, each more than the one before
     default_rules = "github"
-    is_workflow = True
+    is_workflow, kind = True, "workflow"
     dump = staticmethod(workflow_yaml.dump_workflow)
 
     def __init__(self):
@@ -230,7 +230,7 @@ class ArtifactTokenizer(TCTTokenizer):
     name = "artifact"
     rules = ("schema",)
     default_rules = "schema"
-    is_workflow = False
+    is_workflow, kind = False, "document"
     dump = staticmethod(workflow_yaml.dump_document)
 
     def __init__(self, library: SchemaTokenizer, artifact: bytes):
