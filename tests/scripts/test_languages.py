@@ -3,18 +3,24 @@
 import json
 import random
 import shutil
+import sys
 from pathlib import Path
 
 import jsonschema_rs
 import pytest
+from check_jsonschema.builtin_schemas import get_builtin_schema
 from helpers import exit_code
 
 import workflow_model
 from scripts import generate_workflow, tct_eval, tct_train
 from tct import Tokenizer
+from tct.json_text import canonical
 from tct_github_workflow.workflow_yaml import dump_document, load_json, load_workflow
 from workflow_data import build_tokenizer, prepare, verify
 from workflow_data.tokenizers import ArtifactTokenizer
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "experiments/languages"))
+import make_documents  # noqa: E402
 
 TRACK = {
     "type": "object",
@@ -108,6 +114,24 @@ def generate(model, *flags):
 
 # -----------------------------------------------------------------------------
 # the road
+
+
+@pytest.mark.parametrize("language", make_documents.LANGUAGES)
+def test_composed_documents_are_valid_and_distinct(language):
+    validator = jsonschema_rs.validator_for(get_builtin_schema(f"vendor.{language}"))
+    documents = [value for _, value in make_documents.compose_documents(language, 200)]
+    assert all(map(validator.is_valid, documents)) and len(set(map(canonical, documents))) == 200
+    assert all(load_workflow(dump_document(value)) == value for value in documents[:20])
+
+
+def test_an_ignored_keyword_is_listed_once(folder, tmp_path, capsys):
+    described = PLAYLIST | {"note": 1, "properties": PLAYLIST["properties"] | {"title": {"type": "string", "note": 2}}}
+    build(folder / "documents", described | {"requird": []}, tmp_path / "noted.json")
+    listed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("--schema")]
+    assert listed == [
+        "--schema: #/note asserts nothing (and note in 1 other places)",
+        "--schema: #/requird asserts nothing",
+    ]
 
 
 def test_every_document_is_prepared_and_none_is_a_workflow(folder, capsys):
