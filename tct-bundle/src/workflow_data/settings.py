@@ -7,7 +7,15 @@ from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 
 from script_tools.cli import ArgumentParser, argument_options
-from workflow_data.tokenizers import NAMES, TCT, ArtifactTokenizer, TCTTokenizer, is_artifact, load_tokenizer
+from workflow_data.tokenizers import (
+    MAX_TOKENS,
+    NAMES,
+    TCT,
+    ArtifactTokenizer,
+    TCTTokenizer,
+    is_artifact,
+    load_tokenizer,
+)
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 SOURCES, FILTERS, WINDOWS, SPLIT = "sources", "filters", "windows", "split"
@@ -151,6 +159,8 @@ class PrepareSettings:
             load_tokenizer(self.tokenizer)
         if self.states and self.is_bpe:
             yield "--states needs --tokenizer tct or an artifact: other tokens have no schema positions"
+        elif self.states and (positions := self.document_tokenizer().library.n_states()) > MAX_TOKENS:
+            yield f"--states: the schema has {positions:,} positions, but int16 holds {MAX_TOKENS:,}"
         if not self.is_workflow and (self.repair or self.clean or self.near_dedup is not None):
             yield f"--repair, --clean and --near-dedup are for GitHub workflows, and {self.tokenizer} is not"
 

@@ -246,9 +246,8 @@ class ArtifactTokenizer(TCTTokenizer):
     @lru_cache(maxsize=4)  # compiling a schema takes up to seconds, and each chunk of a preparation loads it
     def _load(cls, path: Path, artifact: bytes) -> "ArtifactTokenizer":
         library = SchemaTokenizer.load(path)
-        largest = max(library.vocab_size(), library.n_states())
-        if largest > MAX_TOKENS:
-            raise ValueError(f"{path} has {largest:,} tokens or schema positions, but int16 holds {MAX_TOKENS:,}")
+        if library.vocab_size() > MAX_TOKENS:
+            raise ValueError(f"{path} has {library.vocab_size():,} tokens, but int16 holds {MAX_TOKENS:,}")
         return cls(library, artifact)
 
     def save(self, path: str | Path):

@@ -97,7 +97,7 @@ class WorkflowIndex:
 
 def index_workflows(settings, chunks: list[Path], plan: WindowPlan, work: Path, skipped: SkippedRecords):
     """Find duplicates and workflows that are too long, assign splits, and return the WorkflowIndex."""
-    kept, fractions, lengths = array("b"), array("d"), array("q")
+    kept, fractions, lengths, is_bpe = array("b"), array("d"), array("q"), settings.is_bpe
     duplicates = Duplicates(work / "digests.sqlite", settings.near_dedup)
     for chunk in tqdm(chunks, "compare", unit="chunk", disable=None):
         signatures = iter(np.load(chunk.with_suffix(".npy")) if settings.near_dedup is not None else ())
@@ -106,7 +106,7 @@ def index_workflows(settings, chunks: list[Path], plan: WindowPlan, work: Path, 
                 why = Skipped(entry["reason"], entry["detail"])
             else:
                 signature = next(signatures, None)
-                if not settings.is_bpe and not plan.fits(entry["tokens"]):
+                if not is_bpe and not plan.fits(entry["tokens"]):
                     why = Skipped("too_long", plan.remedy(entry["tokens"]))
                 else:
                     why = duplicates.find(entry["file"], entry["digest"], signature)
