@@ -1,4 +1,6 @@
-"""Generate GitHub Actions workflows from a model. With TCT tokens, GitHub accepts each: it is complete and valid.
+"""Generate GitHub Actions workflows, or documents of another schema, from a model.
+
+With TCT tokens each is complete and valid, and GitHub accepts each workflow.
 
 python -m scripts.generate_workflow --name Release --on push,pull_request
 python -m scripts.generate_workflow --prompt begun.yml --num_samples 3 --output samples/
@@ -15,16 +17,16 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-import tct_github_workflow as tct
 import workflow_model
 from nanochat.process import tune_process
 from script_tools.cli import ArgumentParser, cli_errors
 from script_tools.files import write_atomic, write_new_files
 from tct_github_workflow.files import load_text
+from workflow_data.tokenizers import TCTTokenizer
 from workflow_eval.actionlint import Linter, find_linter
 
 EXTENSIONS = {"yaml": "yml", "json": "json"}
@@ -36,17 +38,19 @@ KEY, COMMENT, RESET = "\033[36m", "\033[2m", "\033[0m"  # cyan and faint, for a 
 @cli_errors
 def main(argv=None):
     args = parse_arguments(argv)
-    prompt = build_prompt(args)
-    rules = choose_rules(args, prompt)
-    if args.output and args.format != "jsonl":
-        args.output.mkdir(parents=True, exist_ok=True)
-    linter = find_linter() if args.lint else None
     tune_process()
     # torch is slow to import, and tune_process must come first
     from nanochat.device import choose_device
     from workflow_generator import WorkflowGenerator
 
     generator = WorkflowGenerator.load(args.checkpoint, choose_device(args.device), args.dtype)
+    documents = generator.language.documents
+    refuse_flags_of_workflows(args, documents)
+    linter = find_linter() if args.lint else None
+    prompt = build_prompt(args, documents)
+    rules = choose_rules(args, prompt, documents)
+    if args.output and args.format != "jsonl":
+        args.output.mkdir(parents=True, exist_ok=True)
     workflows = generator.stream(
         args.num_samples,
         prompt,
@@ -69,11 +73,11 @@ def main(argv=None):
             tqdm.write(show(sample, args.format, sys.stdout.isatty()), end="")
     if args.output:
         found = f", {counts['with findings']} of them with findings of {linter.name}" if linter else ""
-        print(f"{args.num_samples} workflows in {args.output}{found}")
+        print(f"{args.num_samples} {documents.kind}s in {args.output}{found}")
 
 
 def parse_arguments(argv):
-    parser = ArgumentParser(description="Generate GitHub Actions workflows from a model.")
+    parser = ArgumentParser(description="Generate GitHub Actions workflows, or other documents, from a model.")
     add = parser.add_argument
     add_checkpoint_flag(add)
     add("--num_samples", type=int, default=1, metavar="N", help="number of workflows (default 1)")
@@ -103,8 +107,7 @@ def parse_arguments(argv):
     add("--best_of", type=int, default=1, metavar="N", help=best_of)
     max_tokens = "maximum new tokens; an unfinished sample gets the shortest ending, or with BPE is cut (default 1024)"
     add("--max_tokens", type=int, default=1024, metavar="N", help=max_tokens)
-    rules = "github: without findings of GitHub's parser and actionlint; schema: only schema-valid (default github)"
-    add("--rules", choices=("github", "schema"), default="github", help=rules)
+    add_rules_flag(add, "github: without findings of GitHub's parser and actionlint; schema: only schema-valid")
     known = "only actions and inputs that three owners of the corpus use, and runners that GitHub hosts"
     add("--known_actions", action="store_true", help=known)
     add("--strict", action="store_true", help="refuse a prompt that breaks a rule (default: continue by the schema)")
@@ -132,6 +135,19 @@ def add_checkpoint_flag(add):
     add("--checkpoint", default=str(workflow_model.PATH), metavar="PATH", help=paths)
 
 
+def add_rules_flag(add, help: str):
+    """Add the flag for rules beyond the schema, which only workflows have."""
+    add("--rules", choices=("github", "schema"), help=f"{help} (default: github; schema for other documents)")
+
+
+def refuse_flags_of_workflows(args, documents: TCTTokenizer):
+    """Raise ValueError if a flag is for workflows but the model writes other documents."""
+    given = [name for name in ("name", "on", "actions", "known_actions", "lint") if getattr(args, name, None)]
+    given += ["rules github"] if args.rules == "github" else []
+    if given and not documents.is_workflow:
+        raise ValueError(f"--{given[0]} is for GitHub workflows, but {args.checkpoint} writes other documents")
+
+
 def add_sampling_flags(add, temperature: float):
     """Add the flags that shape the distribution of the next token."""
     greedy = f"0 takes the most likely token (default {temperature})"
@@ -147,14 +163,18 @@ def add_sampling_flags(add, temperature: float):
 # how samples begin
 
 
-def build_prompt(args) -> str | dict | None:
-    """Return what all samples begin with. ValueError if no workflow begins so."""
+def build_prompt(args, documents: TCTTokenizer) -> str | dict | None:
+    """Return what all samples begin with. ValueError if no document begins so."""
     if args.prompt:
         if args.name or args.on or args.actions:
             raise ValueError(
                 "--prompt says how a workflow begins, and so do --name, --on, --actions: give one or the others"
             )
-        return read_prompt(args.prompt)
+        what, text = f"--prompt {args.prompt}", read_prompt(args.prompt)
+        check_prompt(text, what, documents)
+        if is_complete(text, documents):
+            print(f"{what}: is already a complete {documents.kind}; samples continue at its end", file=sys.stderr)
+        return text
     prompt = {}
     if args.name is not None:
         prompt["name"] = args.name
@@ -164,7 +184,8 @@ def build_prompt(args) -> str | dict | None:
     if args.actions:
         steps = [{"uses": action} for action in split_list("--actions", args.actions)]
         prompt["jobs"] = {"build": {"runs-on": "ubuntu-latest", "steps": steps}}
-    check_prompt(prompt, "--name, --on, --actions")
+    if prompt:
+        check_prompt(prompt, "--name, --on, --actions", documents)
     return prompt or None
 
 
@@ -179,43 +200,39 @@ def read_prompt(name: str) -> str:
     """Return the text of a prompt. If it is cut within a character, the rest of its bytes is dropped."""
     data = sys.stdin.buffer.read() if name == "-" else Path(name).expanduser().read_bytes()
     try:
-        text = getincrementaldecoder("utf-8-sig")().decode(data)
+        return getincrementaldecoder("utf-8-sig")().decode(data)
     except UnicodeDecodeError as error:
         raise ValueError(f"--prompt {name}: not UTF-8 ({error.reason} at byte {error.start})") from None
-    check_prompt(text, f"--prompt {name}")
-    if is_complete(text):
-        print(f"--prompt {name}: is already a complete workflow; samples continue at its end", file=sys.stderr)
-    return text
 
 
-def check_prompt(prompt: str | dict, what: str):
-    """Raise ValueError if no workflow begins so, before the model is loaded."""
+def check_prompt(prompt: str | dict, what: str, documents: TCTTokenizer):
+    """Raise ValueError if no document begins so."""
     try:
-        tct.encode_prefix(prompt)
+        documents.encode_prefix(prompt)
     except ValueError as error:
         raise ValueError(f"{what}: {error}") from None
 
 
-def choose_rules(args, prompt: str | dict | None) -> str:
+def choose_rules(args, prompt: str | dict | None, documents: TCTTokenizer) -> str:
     """Return the strictest rules up to those of the flags that the prompt does not break. ValueError with --strict."""
     if args.known_actions and (args.rules == "schema" or args.no_constraint):
         raise ValueError("--known_actions needs --rules github")
-    rules = "known" if args.known_actions else args.rules
+    rules = "known" if args.known_actions else args.rules or documents.default_rules
     while prompt and rules != "schema" and not args.no_constraint:
-        fault = tct.matcher(rules).fault(tct.encode_prefix(prompt))
+        fault = documents.matcher(rules).fault(documents.encode_prefix(prompt))
         if not fault:
             break
         if args.strict:
             raise ValueError(f"the prompt breaks a rule: {fault}")
-        rules = tct.RULES[tct.RULES.index(rules) - 1]
+        rules = documents.rules[documents.rules.index(rules) - 1]
         weaker = "the rules of GitHub, with any actions" if rules == "github" else "the schema alone"
         print(f"the prompt breaks a rule: {fault}; continuing by {weaker}", file=sys.stderr)
     return rules
 
 
-def is_complete(text: str) -> bool:
+def is_complete(text: str, documents: TCTTokenizer) -> bool:
     try:
-        return bool(tct.encode(json.dumps(load_text(text, ""))))
+        return bool(documents.encode(json.dumps(load_text(text, ""))))
     except ValueError:
         return False
 
@@ -236,7 +253,7 @@ def cleanest(linter: Linter, workflows: list):
 class LintedSample(NamedTuple):
     index: int
     workflow: object  # a GeneratedWorkflow
-    value: dict | None  # None if the text is not a JSON object, which is possible with BPE tokens
+    value: Any  # None if the text is not a JSON object, which is possible with BPE tokens
     findings: list[str] | None  # None without a linter
 
     def text(self, form: str) -> str:
@@ -253,12 +270,12 @@ def lint(workflows: Iterable, linter: Linter | None, counts: Counter) -> Iterato
 
 
 def object_of(workflow) -> dict | None:
-    """Return the parsed workflow, or None if its text is not a JSON object."""
+    """Return the parsed workflow, or None if its text is not a JSON object. Other documents may be any JSON value."""
     try:
         value = workflow.value
     except ValueError:
         return None
-    return value if isinstance(value, dict) else None
+    return value if isinstance(value, dict) or not workflow.documents.is_workflow else None
 
 
 # -----------------------------------------------------------------------------
@@ -268,7 +285,7 @@ def object_of(workflow) -> dict | None:
 def write_files(samples: Iterable[LintedSample], form: str, folder: Path):
     """Write one file for each sample, and print the findings."""
     for sample in samples:
-        name = f"workflow_{sample.index:04d}"
+        name = f"{sample.workflow.documents.kind}_{sample.index:04d}"
         write_new_files(folder, {f"{name}.{EXTENSIONS[form]}": sample.text(form).encode()})
         for finding in sample.findings or ():
             tqdm.write(f"{name}: {finding}")

@@ -1,4 +1,4 @@
-"""Evaluate a model: its held-out loss, its samples, and its completions of real workflows.
+"""Evaluate a model: its held-out loss, its samples, and its completions of real workflows or other documents.
 
     python -m scripts.tct_eval --checkpoint out/tiny --data_dir prepared/ --num_samples 100
 
@@ -17,7 +17,7 @@ from nanochat.process import tune_process
 from script_tools.cli import ArgumentParser, cli_errors, print0
 from script_tools.files import refuse_to_replace, write_atomic
 from script_tools.tables import columns
-from scripts.generate_workflow import add_checkpoint_flag, add_sampling_flags
+from scripts.generate_workflow import add_checkpoint_flag, add_rules_flag, add_sampling_flags, refuse_flags_of_workflows
 from workflow_eval.report import FIGURES, completion_rows, held_out_rows, metric_rows, write_report
 
 FILES = ("eval.json", "timing.json", "report.md", "report.html", *FIGURES)
@@ -35,6 +35,7 @@ def main(argv=None):
     from model_evaluation import open_evaluation  # imports torch, which is slow and which --help does not need
 
     with open_evaluation(checkpoint, args.data_dir, args.device, args.dtype) as evaluation:
+        refuse_flags_of_workflows(args, evaluation.language.documents)
         results, samples, by_schema, seconds = evaluate(args, evaluation)
     if evaluation.ranks.rank > 0:
         return
@@ -58,13 +59,14 @@ def default_output(checkpoint: Path) -> Path:
 def evaluate(args, evaluation) -> tuple[dict, list[dict], list[dict], float]:
     """Return the figures of the model, its samples, those under the schema alone, and the seconds of the former."""
     constrained, sampling = not args.no_constraint, {name: getattr(args, name) for name in SAMPLING}
+    rules = args.rules or evaluation.language.documents.default_rules
     results = {
         "step": evaluation.meta["step"],
         "data_dir": args.data_dir,
         "dtype": str(evaluation.dtype).removeprefix("torch."),
         "num_samples": args.num_samples,
         "constrained": constrained,
-        "rules": args.rules if constrained else None,
+        "rules": rules if constrained else None,
         "seed": args.seed,
         **sampling,
         "held_out": evaluation.score(args.device_batch_size),
@@ -73,10 +75,10 @@ def evaluate(args, evaluation) -> tuple[dict, list[dict], list[dict], float]:
     started = time.perf_counter()
     if args.num_samples:
         options = {"seed": args.seed, "constrained": constrained, "batch_size": args.device_batch_size, **sampling}
-        samples = evaluation.generate(generator, args.num_samples, rules=args.rules, **options)
+        samples = evaluation.generate(generator, args.num_samples, rules=rules, **options)
     seconds = time.perf_counter() - started
     by_schema = []
-    if samples and constrained and args.rules == "github":
+    if samples and constrained and rules == "github":
         by_schema = evaluation.generate(generator, args.num_samples, rules="schema", **options)
     if args.num_completions:
         results["completion"] = evaluation.complete(generator, args.num_completions, args.seed, constrained)
@@ -97,8 +99,7 @@ def parse_arguments(argv):
     count("--max_tokens", 1024, "maximum tokens of a sample (default 1024)")
     add_sampling_flags(add, temperature=1.0)
     add("--no_constraint", action="store_true", help="generate without the schema's constraint; samples may be invalid")
-    rules = "github also samples by the schema alone, and compares the two (default github)"
-    add("--rules", choices=("github", "schema"), default="github", help=rules)
+    add_rules_flag(add, "github also samples by the schema alone, and compares the two")
     count("--device_batch_size", 16, "contexts scored, and samples generated, at a time (default 16)")
     add("--seed", type=int, default=0, help="random seed; equal seeds give equal results (default 0)")
     add("--device", default="auto", help="cpu, cuda, mps (default: the best available)")

@@ -7,6 +7,8 @@ torchrun --standalone --nproc_per_node=8 -m scripts.tct_train --model_size small
 
 import shlex
 import sys
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from model_config import PRESETS
@@ -28,20 +30,25 @@ def main(argv=None):
     with training_process(given.get("device") or "auto") as process:
         start = find_start(given, PRESETS, process)
         config, data = open_training_data(start, process)
-        TrainingRun(start, config, data, process, command, write_samples).run()
+        samples = partial(write_samples, start.checkpoint_dir)
+        TrainingRun(start, config, data, process, command, samples).run()
     if process.stop.signal:
         sys.exit(128 + process.stop.signal)
 
 
-def write_samples(model, metadata: dict, count: int, folder: Path):
-    """Write workflows from scratch to folder/sample_N.yml; none if the model's tokenizer is not installed."""
-    from workflow_generator import WorkflowGenerator, is_installed  # only experiments write samples
+def write_samples(checkpoint_dir: Path, model, metadata: dict, count: int, folder: Path):
+    """Write documents from scratch to folder/sample_N.yml; none if the tokenizer is a baseline, or is missing."""
+    from workflow_generator import TctLanguage, WorkflowGenerator, find_language  # only experiments write samples
 
-    if not count or not is_installed(metadata["tokenizer"]):
+    language = None
+    with suppress(ValueError):
+        language = find_language(metadata["tokenizer"], checkpoint_dir)
+    if not count or not isinstance(language, TctLanguage):
         return
     folder.mkdir(parents=True, exist_ok=True)
     model.eval()
-    for i, workflow in enumerate(WorkflowGenerator(model, metadata["stride"]).generate(count, max_tokens=512), 1):
+    generator = WorkflowGenerator(model, metadata["stride"], language)
+    for i, workflow in enumerate(generator.generate(count, max_tokens=512), 1):
         (folder / f"sample_{i}.yml").write_text(workflow.yaml, "utf-8")
     model.train()
 

@@ -37,6 +37,7 @@ from nanochat.packing import PackedTrainLoader, pack
 from nanochat.process import tune_process
 from tct_packing import packed_data_loader
 from workflow_data.reader import iter_workflows, read_metadata
+from workflow_data.tokenizers import TCTTokenizer
 from workflow_eval.token_kinds import MaskInterner, annotate_tokens
 
 TABLES = ("before", "head")
@@ -94,9 +95,9 @@ class Data:
         if self.has_states:
             self.masks, self.firsts = [], np.zeros(len(self.loader.rows), np.int64)
             positions = self.loader.rows[:, 0].numpy().astype(np.int64) * metadata["stride"]
-            length = 0
+            length, tokenizer = 0, TCTTokenizer()
             for workflow in iter_workflows(folder, split, metadata):
-                self.masks.append(annotate_tokens(workflow.tokens.tolist(), table)[2])
+                self.masks.append(annotate_tokens(workflow.tokens.tolist(), table, tokenizer)[2])
                 self.firsts[workflow.first_window :] = length
                 length += len(workflow.tokens)
             self.masks, self.firsts = np.concatenate(self.masks), self.firsts + positions

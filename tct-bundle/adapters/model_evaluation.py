@@ -17,7 +17,7 @@ from nanochat.inference import prepare_for_inference
 from nanochat.loss_eval import TokenScores, bootstrap_interval, perplexity, score_batch
 from tct_packing import packed_data_loader
 from workflow_data.reader import check_metadata, iter_workflows, load_rows, open_tokenizer, read_metadata
-from workflow_eval.completions import compare_continuations, summarize_completions
+from workflow_eval.completions import PARTS, compare_continuations, summarize_completions
 from workflow_eval.samples import SampleSet, TrainingIndex, compare_with_real, evaluate_samples, find_tools
 from workflow_eval.token_kinds import KINDS, MaskInterner, annotate_tokens
 from workflow_generator import TokenLanguage, WorkflowGenerator, find_language
@@ -58,7 +58,7 @@ def read_held_out(data_dir, metadata: dict, tokenizer) -> HeldOut:
         try:
             texts.append(tokenizer.decode(workflow.tokens.tolist()))
             if has_kinds:
-                annotations.append(annotate_tokens(workflow.tokens.tolist(), masks))
+                annotations.append(annotate_tokens(workflow.tokens.tolist(), masks, tokenizer))
         except ValueError as error:
             fault = f"the tokens of {workflow.file!r} in {data_dir} are damaged ({error})"
             raise ValueError(f"{fault}: prepare the folder again") from None
@@ -187,12 +187,14 @@ class Evaluation:
             [completion] = generator.generate(1, tokens=half, **options)
             cut = len(os.path.commonprefix([self.tokenizer.decode_prefix(half), text]))
             compared.append(compare_continuations(text, completion.json, cut))
-        return summarize_completions(gather(compared))
+        parts = PARTS if self.language.documents.is_workflow else PARTS[:1]
+        return summarize_completions(gather(compared), parts)
 
     def judge(self, samples: list[dict], by_schema: list[dict], seed: int) -> tuple[dict, dict[str, SampleSet]]:
         """Return the figures of samples, of those by the schema alone, if any, and of as many real workflows, and the
         sets "samples" and "real". "left_out" of the figures has the reason for each part that is missing."""
-        linter, parser, left_out = find_tools()
+        documents = self.language.documents
+        linter, parser, left_out = find_tools() if documents.is_workflow else (None, None, [])
         training = None
         try:
             training = TrainingIndex.read(self.data_dir, self.metadata, self.tokenizer)
@@ -200,7 +202,7 @@ class Evaluation:
                 left_out.append(f"copies of {training.left_out:,} further training workflows: they were not looked at")
         except ValueError as error:  # thinned windows, which do not have all tokens
             left_out.append(f"copies of training workflows: {error}")
-        tools = training, linter, parser
+        tools = training, linter, parser, documents
         chosen = self.choose(len(samples), seed)
         real = [self.held_out.texts[i] for i in chosen], [self.held_out.tokens[i] for i in chosen], None
         sets = {
@@ -210,7 +212,7 @@ class Evaluation:
         figures = compare_with_real(*sets.values(), [json.loads(text) for text in self.held_out.texts], seed)
         if by_schema:
             figures["by_schema"] = evaluate_samples(sample_set(by_schema, *tools))
-        if "fields" not in figures:
+        if "fields" not in figures and documents.is_workflow:
             left_out.append("how close samples are to real workflows: there are too few of either")
         return figures | {"left_out": left_out}, sets
 

@@ -7,6 +7,7 @@ from nanochat.run_start import Process, Start
 from nanochat.training_run import Data
 from workflow_data.loaders import open_split, visited_rows
 from workflow_data.reader import check_metadata, load_schema_positions, read_metadata
+from workflow_data.tokenizers import ArtifactTokenizer
 
 
 def packed_data_loader(
@@ -47,7 +48,10 @@ def open_training_data(start: Start, process: Process) -> tuple[GPTConfig, Data]
     n_states = metadata.get("n_states", 0)
     if settings.state_embedding and not n_states:
         raise ValueError(f"--state_embedding: {settings.data_dir} has no states: prepare it again with --states")
-    config = start.model_config(gpt_fields(start.preset) | settings.model_fields(n_states))
+    fields = gpt_fields(start.preset) | settings.model_fields(n_states)
+    if metadata["tokenizer"]["name"] == ArtifactTokenizer.name:  # the preset has the vocabulary of workflows
+        fields["vocab_size"] = metadata["vocab_size"]
+    config = start.model_config(fields)
     if start.meta:
         tokenizer = start.meta["data"]["tokenizer"]
         check_metadata(metadata, settings.data_dir, tokenizer=tokenizer, n_states=config.n_states)

@@ -1,4 +1,5 @@
-"""Generate workflows from a model: the engine draws tokens, and a TokenLanguage knows what they mean.
+"""Generate workflows, or documents of another schema, from a model: the engine draws tokens, and a TokenLanguage knows
+what they mean.
 
 >>> generator = WorkflowGenerator.load()    # the model that ships; or load("out/tiny")
 >>> for workflow in generator.generate(3, temperature=0.8, seed=1):    # doctest: +SKIP
@@ -7,7 +8,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,10 +22,8 @@ from nanochat.inference import prepare_for_inference
 from nanochat.sampling import SamplingParams
 from tct.json_text import compact
 from tct_github_workflow.files import load_text
-from tct_github_workflow.workflow_yaml import dump_workflow, load_json
-from workflow_data.tokenizers import END, NAMES, BPETokenizer
-
-FILE = "tokenizer.json"
+from tct_github_workflow.workflow_yaml import load_json
+from workflow_data.tokenizers import END, FILE, NAMES, ArtifactTokenizer, BPETokenizer, TCTTokenizer, load_tokenizer
 
 
 @dataclass(frozen=True)
@@ -44,6 +43,7 @@ class GeneratedWorkflow:
     allowed: float | None  # mean probability that the model gave to the tokens that the schema allows, if measured
     seconds: float  # from its first step to its last; samples of a batch run at the same time
     accepted: float | None = None  # share of the draws that the rules accepted at once
+    documents: TCTTokenizer = field(default_factory=TCTTokenizer, repr=False, compare=False)  # of the language
 
     @cached_property
     def value(self) -> Any:
@@ -53,14 +53,16 @@ class GeneratedWorkflow:
     @cached_property
     def yaml(self) -> str:
         """The workflow as YAML. ValueError as in `value`."""
-        return dump_workflow(self.value)
+        return self.documents.dump(self.value)
 
 
 class TokenLanguage(Protocol):
     """What the tokens of a model mean."""
 
+    documents: TCTTokenizer  # says which documents the model writes: workflows, or those of another schema
+
     def start(
-        self, prompt: str | dict | None, tokens: list[int] | None, constrained: bool, rules: str
+        self, prompt: Any, tokens: list[int] | None, constrained: bool, rules: str
     ) -> tuple[list[int], Callable[[], Constraint]]:
         """Return (tokens, a factory of constraints that stand right after them) for samples that begin as the prompt
         does, or with exactly the tokens given. ValueError if no workflow begins so, or none that fulfils the rules."""
@@ -86,18 +88,18 @@ class WorkflowGenerator:
         model = prepare_for_inference(model, choose_dtype(dtype, model.get_device()))
         return cls(model, meta["data"]["stride"], language)
 
-    def generate(self, num_samples: int = 1, prompt: str | dict | None = None, **options) -> list[GeneratedWorkflow]:
+    def generate(self, num_samples: int = 1, prompt: Any = None, **options) -> list[GeneratedWorkflow]:
         """Return `num_samples` workflows. The arguments are those of `stream`."""
         return list(self.stream(num_samples, prompt, **options))
 
     def stream(
         self,
         num_samples: int = 1,
-        prompt: str | dict | None = None,
+        prompt: Any = None,
         *,
         tokens: list[int] | None = None,
         constrained: bool = True,
-        rules: str = "github",
+        rules: str | None = None,
         best_of: int = 1,
         choose: Callable[[list[GeneratedWorkflow]], GeneratedWorkflow] | None = None,
         first: int = 0,
@@ -112,8 +114,8 @@ class WorkflowGenerator:
         merge with what follows. With BPE tokens the text must parse, and is left open at its end. Alternatively,
         samples continue exactly the `tokens` given, those of a workflow cut after any of them.
 
-        With TCT tokens, workflows are schema-valid, and with `rules` "github" they have no findings of
-        tct_github_workflow.rules either.
+        With TCT tokens, workflows are schema-valid, and with `rules` "github", the default, they have no findings of
+        tct_github_workflow.rules either. Documents of another schema have the rules "schema" only.
 
         If `best_of` is above 1, each workflow is the one that `choose` (default: most_likely) takes from that many
         candidates. Without the constraint the raw model generates, until its workflow is complete or, with TCT
@@ -125,7 +127,8 @@ class WorkflowGenerator:
             raise ValueError(f"best_of must be at least 1, not {best_of}")
         if prompt and tokens is not None:
             raise ValueError("a prompt and tokens both say how samples begin: give one of them")
-        start, factory = self.language.start(prompt, tokens, constrained, rules)
+        documents = self.language.documents
+        start, factory = self.language.start(prompt, tokens, constrained, rules or documents.default_rules)
         steps = self.engine.stream(
             start,
             num_samples * best_of,
@@ -143,7 +146,7 @@ class WorkflowGenerator:
                 read = self.language.read(start + sample.tokens, sample.finish_reason, constrained)
                 mean = sample.logprob / max(1, len(sample.tokens))
                 finished[step.index] = GeneratedWorkflow(
-                    *read, sample.logprob, mean, sample.allowed, seconds, sample.accepted
+                    *read, sample.logprob, mean, sample.allowed, seconds, sample.accepted, documents
                 )
             while all(index in finished for index in range(turn, turn + best_of)):
                 candidates = [finished.pop(index) for index in range(turn, turn + best_of)]
@@ -169,12 +172,15 @@ class Unconstrained:
 
 
 class TctLanguage:
-    """Our tokens. The matcher decides which may come next, and when a workflow is complete."""
+    """Our tokens. The matcher decides which may come next, and when a document is complete."""
+
+    def __init__(self, documents: TCTTokenizer | None = None):
+        self.documents = documents or TCTTokenizer()
 
     def start(self, prompt, tokens, constrained, rules):
-        started = tct.matcher(rules if constrained else "schema")
+        started = self.documents.matcher(rules if constrained else "schema")
         if tokens is None:
-            prefix = tct.encode_prefix(prompt or "")
+            prefix = self.documents.encode_prefix(prompt or "")
             tokens = prefix[: prefix.n_stable]
             if not started.accept_prefix(prefix):
                 raise ValueError(f"the prompt breaks a rule of GitHub: {started.fault(prefix)}")
@@ -184,15 +190,15 @@ class TctLanguage:
 
     def read(self, tokens, reason, constrained):
         if not constrained and reason == "complete":  # or ended by its last token, which is not allowed
-            matcher = tct.matcher()
+            matcher = self.documents.matcher()
             if not (matcher.accept_tokens(tokens) and matcher.is_terminated()):
                 tokens, reason = tokens[:-1], "invalid"
         is_whole = constrained or reason == "complete"
-        return tokens, tct.decode(tokens)[0] if is_whole else tct.decode_prefix(tokens)[0], reason
+        return tokens, self.documents.decode(tokens) if is_whole else self.documents.decode_prefix(tokens), reason
 
 
 class ValidityMonitor(Unconstrained):
-    """End a sample that is complete, or that can no longer become a valid workflow."""
+    """End a sample that is complete, or that can no longer become a valid document."""
 
     def __init__(self, matcher):
         self._matcher, self._is_valid = matcher, True
@@ -219,7 +225,7 @@ class BpeLanguage:
     """The tokens of the baseline. llguidance decides which may come next, and END ends a text."""
 
     def __init__(self, tokenizer: BPETokenizer):
-        self.tokenizer = tokenizer
+        self.tokenizer, self.documents = tokenizer, TCTTokenizer()
 
     @cached_property
     def constraint(self) -> Constraint:
@@ -278,37 +284,41 @@ def left_open(prompt: str | dict) -> str:
 def find_language(trained_with: dict[str, str], checkpoint, n_states: int = 0) -> TokenLanguage:
     """Return the language of the tokenizer that a checkpoint was trained with, perhaps with n_states schema positions.
 
-    A BPE tokenizer is the file tokenizer.json next to the checkpoint, or in the folder above. ValueError if the
-    tokenizer is missing or a different one.
+    Any tokenizer but that of workflows is the file tokenizer.json next to the checkpoint, or in the folder above.
+    ValueError if the tokenizer is missing or a different one.
     """
-    if trained_with["name"] not in NAMES:
+    if trained_with["name"] in (*NAMES, ArtifactTokenizer.name):
+        tokenizer = find_tokenizer(trained_with, checkpoint)
+    else:
         check_tokenizer(trained_with, f"the checkpoint {checkpoint}")
-        if n_states not in (0, tct.n_states()):
-            raise ValueError(
-                f"the checkpoint {checkpoint} was trained with {n_states} schema positions, but the installed "
-                f"tokenizer has {tct.n_states()}: train it again"
-            )
-        return TctLanguage()
+        tokenizer = TCTTokenizer()
+    if isinstance(tokenizer, BPETokenizer):
+        return BpeLanguage(tokenizer)
+    if n_states not in (0, tokenizer.library.n_states()):
+        raise ValueError(
+            f"the checkpoint {checkpoint} was trained with {n_states} schema positions, but the installed "
+            f"tokenizer has {tokenizer.library.n_states()}: train it again"
+        )
+    return TctLanguage(tokenizer)
+
+
+def find_tokenizer(trained_with: dict[str, str], checkpoint) -> ArtifactTokenizer | BPETokenizer:
+    """Return the tokenizer next to a checkpoint, or in the folder above. ValueError as in find_language."""
     path = Path(checkpoint).expanduser()
     folder = path if path.is_dir() else path.parent
     remedy = f"copy that of the prepared folder it was trained on to {folder}"
     path = next((p for p in (folder / FILE, folder.parent / FILE) if p.is_file()), None)
     if not path:
         raise ValueError(f"the checkpoint {checkpoint} has no {FILE} next to it or in the folder above: {remedy}")
-    tokenizer = BPETokenizer.load(path)
+    tokenizer = load_tokenizer(path)
     if tokenizer.fingerprint != trained_with["fingerprint"]:
         raise ValueError(f"{path} is not the tokenizer that the checkpoint {checkpoint} was trained with: {remedy}")
-    return BpeLanguage(tokenizer)
-
-
-def is_installed(tokenizer: dict[str, str]) -> bool:
-    """Return whether this is the tokenizer of the installed package."""
-    return tokenizer == {"name": tct.NAME, "fingerprint": tct.fingerprint()}
+    return tokenizer
 
 
 def check_tokenizer(trained_with: dict[str, str], what: str) -> None:
     """Raise ValueError if `what` was made with a tokenizer other than the installed one."""
-    if not is_installed(trained_with):
+    if trained_with != {"name": tct.NAME, "fingerprint": tct.fingerprint()}:
         theirs, ours = f"{trained_with['name']} {trained_with['fingerprint']}", f"{tct.NAME} {tct.fingerprint()}"
         raise ValueError(f"{what} was made with tokenizer {theirs}, but {ours} is installed: make it again")
 

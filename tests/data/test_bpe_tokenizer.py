@@ -87,4 +87,4 @@ def test_more_tokens_than_int16_holds_are_refused(tmp_path):
 
 def test_both_adapters_have_the_same_methods():
     public = [{name for name in dir(kind) if not name.startswith("_")} for kind in (TCTTokenizer, BPETokenizer)]
-    assert public[0] - public[1] == {"matcher"}
+    assert public[0] - public[1] == {"matcher", "rules", "default_rules", "is_workflow", "kind", "dump"}

@@ -60,21 +60,24 @@ def names_in(rows):
 def bytes_as_tokens(monkeypatch):
     """Use a tokenizer with one token per byte, so that a test can choose lengths. It requires only jobs."""
 
-    def encode(text):
-        if "jobs" not in json.loads(text):
-            raise ValueError("$: 'jobs' is missing")
-        return [byte + 1 for byte in text.encode()]
+    class BytesAsTokens:
+        fingerprint = "bytes"
 
-    monkeypatch.setattr(tct_github_workflow, "encode", encode, raising=False)
-    monkeypatch.setattr(
-        tct_github_workflow,
-        "decode_prefix",
-        lambda tokens: (bytes(token - 1 for token in tokens if token).decode(), 0, False),
-        raising=False,
-    )
-    monkeypatch.setattr(tct_github_workflow, "vocab_size", lambda: 8192, raising=False)
-    monkeypatch.setattr(tct_github_workflow, "pad_token", lambda: 0, raising=False)
-    monkeypatch.setattr(tct_github_workflow, "fingerprint", lambda: "bytes", raising=False)
+        def encode(self, text):
+            if "jobs" not in json.loads(text):
+                raise ValueError("$: 'jobs' is missing")
+            return [byte + 1 for byte in text.encode()]
+
+        def decode_prefix(self, tokens):
+            return bytes(token - 1 for token in tokens if token).decode(), 0, False
+
+        def vocab_size(self):
+            return 8192
+
+        def pad_token(self):
+            return 0
+
+    monkeypatch.setattr(tct_github_workflow, "tokenizer", BytesAsTokens)
 
 
 # -----------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from nanochat.loss_eval import bootstrap_interval, score_batch
 from scripts import tct_eval, tct_train
 from tct.json_text import compact
 from workflow_data.reader import check_metadata, read_metadata
+from workflow_data.tokenizers import TCTTokenizer
 from workflow_eval.completions import compare_continuations, first_after, locate_parts
 from workflow_eval.token_kinds import KINDS, MaskInterner, annotate_tokens
 from workflow_generator import find_language
@@ -286,7 +287,7 @@ def test_tokens_have_the_kind_of_their_text():
         }
     )
     tokens, masks = tct.encode(text), MaskInterner()
-    kinds, positions, numbers = annotate_tokens(tokens, masks)
+    kinds, positions, numbers = annotate_tokens(tokens, masks, TCTTokenizer())
     said = {
         kind: "".join(tct.id_to_token(token) for token, found in zip(tokens, kinds) if KINDS[found] == kind)
         for kind in KINDS

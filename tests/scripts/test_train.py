@@ -241,7 +241,7 @@ def test_an_experiment_has_report_config_logs_and_samples(tmp_path, monkeypatch,
 
 
 def test_sampling_during_training_changes_no_weight(train, monkeypatch, tmp_path):
-    monkeypatch.setattr(tct_train, "write_samples", lambda model, *arguments: (model.eval(), model.train()))
+    monkeypatch.setattr(tct_train, "write_samples", lambda place, model, *arguments: (model.eval(), model.train()))
     monkeypatch.chdir(tmp_path)
     experiment = train("experiment", experiment="exp", save_every=2)
     assert_equal_weights(weights(experiment, 8), weights(train("plain"), 8))
@@ -613,7 +613,7 @@ def written(train, tmp_path, monkeypatch):
     monkeypatch.setattr(
         tct_train,
         "write_samples",
-        lambda model, metadata, count, folder: (folder.mkdir(parents=True), (folder / "sample_1.yml").touch()),
+        lambda place, model, metadata, count, folder: (folder.mkdir(parents=True), (folder / "sample_1.yml").touch()),
     )
     (tmp_path / "data/tokenizer.json").write_text("{}")
     train("plain")

@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 
 from tct.matcher import Matcher, Prefix
-from tct.prefix import prefix_of
 from tct.tokenizer import Tokenizer
 
-from .partial_yaml import read_partial_yaml
+from . import partial_yaml
 from .rules.matcher import RulesMatcher
 from .rules.places import ROOT, known_root
 
@@ -61,11 +60,7 @@ def encode_prefix(partial: str | Any) -> Prefix:
 
     Text that starts with `{` is JSON, other text is YAML. Raises ValueError if no workflow starts so.
     """
-    if isinstance(partial, str):
-        partial = partial.removeprefix("\ufeff")
-        if not partial.lstrip(" \t\r\n").startswith("{"):
-            return prefix_of(tokenizer().vocabulary, read_partial_yaml(partial))
-    return tokenizer().encode_prefix(partial)
+    return partial_yaml.encode_prefix(tokenizer(), partial)
 
 
 def states_of(tokens: Sequence[int]) -> list[int]:

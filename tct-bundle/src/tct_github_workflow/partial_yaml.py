@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from tct.codec import CUT
+from tct.matcher import Prefix
 from tct.partial_document import (
     Key,
     MarkerHit,
@@ -23,7 +24,9 @@ from tct.partial_document import (
     unused_marker,
 )
 from tct.partial_json import word_hints
+from tct.prefix import prefix_of
 from tct.symbols import END_ARRAY
+from tct.tokenizer import Tokenizer
 
 from .workflow_yaml import MAX_DEPTH, WorkflowSyntaxError, load_workflow
 
@@ -41,6 +44,18 @@ _NOT_BEGUN = re.compile(
 _TAGGED = re.compile(
     r"!!(str|int|float|bool|null)[ \t]+(?:&[\w-]+[ \t]+)?((?![\s&!*'\"|>])[^\n\[\]{},#:]*)\Z", re.ASCII
 )
+
+
+def encode_prefix(tokenizer: Tokenizer, partial: str | Any) -> Prefix:
+    """Encode a partial document for completion: text that is cut anywhere, or a value that may continue at its end.
+
+    Text that starts with `{` is JSON, other text is YAML. Raises ValueError if no document starts so.
+    """
+    if isinstance(partial, str):
+        partial = partial.removeprefix("\ufeff")
+        if not partial.lstrip(" \t\r\n").startswith("{"):
+            return prefix_of(tokenizer.vocabulary, read_partial_yaml(partial))
+    return tokenizer.encode_prefix(partial)
 
 
 def read_partial_yaml(text: str) -> list[PartialDocument]:

@@ -292,22 +292,33 @@ def dump_workflow(value) -> str:
 
     load_workflow(dump_workflow(value)) equals value, with the same key order and types, for every JSON value.
     """
-    if not isinstance(value, dict) or not value:
-        return _emit(value)
-    blocks = [_emit({key: item}) for key, item in value.items()]
-    if isinstance(value.get("jobs"), dict):  # jobs, whose ids are indented by two, get a blank line between them
-        index = list(value).index("jobs")
+    blocks = _blocks(value, bare_keys=("on",))
+    if isinstance(value, dict) and isinstance(value.get("jobs"), dict):  # jobs, whose ids are indented by two,
+        index = list(value).index("jobs")  # get a blank line between them
         blocks[index] = re.sub(r"(?<!\Ajobs:)\n(?=  [^ ])", "\n\n", blocks[index])
     return "\n".join(blocks)
 
 
-def _emit(value):
+def dump_document(value) -> str:
+    """Return the YAML of any other kind of document. Readers of YAML 1.1 and 1.2 read the same, so a key `on` has
+    quotes."""
+    return "\n".join(_blocks(value))
+
+
+def _blocks(value, bare_keys=()):
+    """Return the YAML of each key of a mapping, or of another value."""
+    parts = [{key: item} for key, item in value.items()] if isinstance(value, dict) and value else [value]
+    return [_emit(part, bare_keys) for part in parts]
+
+
+def _emit(value, bare_keys):
     start = yaml.StreamStartEvent(), yaml.DocumentStartEvent(explicit=False)
     end = yaml.DocumentEndEvent(explicit=False), yaml.StreamEndEvent()
-    return yaml.emit(chain(start, _events(value), end), Dumper=_Emitter, allow_unicode=True, width=math.inf)
+    events = chain(start, _events(value, bare_keys), end)
+    return yaml.emit(events, Dumper=_Emitter, allow_unicode=True, width=math.inf)
 
 
-def _events(root):
+def _events(root, bare_keys):
     """Yield the events of a value. A stack of iterators replaces recursion."""
     stack = [iter([root])]
     closing = []
@@ -315,7 +326,7 @@ def _events(root):
         for value in stack[-1]:
             if isinstance(value, dict):
                 yield yaml.MappingStartEvent(None, None, implicit=True, flow_style=False)
-                stack.append(_keys_and_values(value))
+                stack.append(_keys_and_values(value, bare_keys))
                 closing.append(yaml.MappingEndEvent())
                 break
             if isinstance(value, list):
@@ -330,9 +341,9 @@ def _events(root):
                 yield closing.pop()
 
 
-def _keys_and_values(mapping):
+def _keys_and_values(mapping, bare_keys):
     for key, value in mapping.items():
-        yield _bare(key) if key == "on" else _scalar(key)
+        yield _bare(key) if key in bare_keys else _scalar(key)
         yield _bare("") if value is None else value  # `push:`, as people write it
 
 

@@ -5,11 +5,12 @@ The tokenizer of this repository:
     python tct-bundle/scripts/build_tokenizer.py --corpus WORKFLOWS \
         --output tct-bundle/src/tct_github_workflow/github_workflow.json
 
-With --schema, a tokenizer for any other kind of document. The same corpus, schema and version of the tokenizers
-library give the same bytes.
+With --schema, a tokenizer for any other kind of document; tct-bundle/docs/LANGUAGES.md shows what follows. The same
+corpus, schema and version of the tokenizers library give the same bytes.
 """
 
 import argparse
+from itertools import groupby
 from pathlib import Path
 
 from tqdm import tqdm
@@ -49,8 +50,10 @@ def build(
     schema = workflow_schema() if schema_path is None else read_schema(schema_path)
     with time_limit(max_seconds):
         machine = TypeMachine(schema)
-    for pointer in machine.ignored_keywords:
-        print(f"--schema: {pointer} asserts nothing")
+    for keyword, places in groupby(sorted(machine.ignored_keywords, key=keyword_of), keyword_of):
+        first, *more = places
+        others = f" (and {keyword} in {len(more)} other places)" if more else ""
+        print(f"--schema: {first} asserts nothing{others}")
     if vocab_size <= machine.symbols.size:
         raise ValueError(f"--vocab-size {vocab_size}: this schema has {machine.symbols.size} base symbols alone")
     if not output.parent.is_dir():
@@ -81,6 +84,11 @@ def build(
         f"{tokenizer.vocab_size():,} tokens, {machine.symbols.size:,} of them base symbols; "
         f"fingerprint {tokenizer.fingerprint}, written to {output}"
     )
+
+
+def keyword_of(pointer: str) -> str:
+    """Return the last part of a JSON pointer."""
+    return pointer.rpartition("/")[2]
 
 
 def read_schema(path: Path):

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 
-import tct_github_workflow as tct
 from script_tools.files import write_atomic
 from tct.json_text import canonical
 from workflow_data.cleaning import Skipped, Workflow, clean
@@ -47,16 +46,16 @@ def make_chunk(stem: Path, records: list[Record], settings: PrepareSettings) -> 
     Runs in a worker process.
     """
     entries, payload, signatures, positions = [], [], [], []
+    tokenizer, is_encoded = settings.document_tokenizer(), not settings.is_bpe
     for record in records:
-        result = clean(record, settings.repair, settings.clean)
+        result = clean(record, settings.repair, settings.clean, tokenizer)
         entries.append(record_entry(record, result))
         if isinstance(result, Workflow):
-            is_encoded = settings.tokenizer == "tct"
             payload.append(np.array(result.tokens, np.int16).tobytes() if is_encoded else result.text.encode())
             if settings.near_dedup is not None:
                 signatures.append(signature(result.value))
             if settings.states:
-                positions.append(np.array(tct.states_of(result.tokens), np.int16).tobytes())
+                positions.append(np.array(tokenizer.library.states_of(result.tokens), np.int16).tobytes())
     write_atomic(stem.with_suffix(".bin"), b"".join(payload))
     if settings.states:
         write_atomic(stem.with_suffix(".states"), b"".join(positions))

@@ -3,8 +3,8 @@
 import json
 import re
 from dataclasses import dataclass, field
+from typing import Any
 
-import tct_github_workflow as tct
 from tct.errors import SchemaValidationError
 from tct.json_text import compact
 from tct_github_workflow.files import FileTooLargeError, load_text, read_file
@@ -12,6 +12,7 @@ from tct_github_workflow.rules import check
 from tct_github_workflow.workflow_yaml import WorkflowSyntaxError
 from workflow_data.repairs import MAX_REPAIRS, apply_repair
 from workflow_data.sources import Record
+from workflow_data.tokenizers import TCTTokenizer
 
 # The text of a template engine: a line or a value that begins with a tag, or a statement. Only searched for in files
 # that are not valid, because a valid workflow may contain `${{ }}`, or `{{version}}` in a string.
@@ -22,9 +23,9 @@ PLACEHOLDER = re.compile(r'"(\$[a-z]+(?:-[a-z]+)+)"')
 
 @dataclass(frozen=True)
 class Workflow:
-    """A schema-valid workflow."""
+    """A schema-valid workflow, or another document."""
 
-    value: dict
+    value: Any
     text: str  # compact JSON
     tokens: list[int]
     repairs: list[str] = field(default_factory=list)
@@ -38,12 +39,15 @@ class Skipped:
     detail: str
 
 
-def clean(record: Record, repair: bool = False, rules: bool = False) -> Workflow | Skipped:
+def clean(
+    record: Record, repair: bool = False, rules: bool = False, tokenizer: TCTTokenizer | None = None
+) -> Workflow | Skipped:
     """Read and validate a record.
 
     With `repair`, fix what GitHub accepts and the schema rejects. With `rules`, skip what breaks GitHub's rules beyond
-    the schema.
+    the schema. A tokenizer of another schema reads its documents; both flags are then False.
     """
+    tokenizer = tokenizer or TCTTokenizer()
     if record.fault:
         return Skipped(*record.fault)
     try:
@@ -54,11 +58,9 @@ def clean(record: Record, repair: bool = False, rules: bool = False) -> Workflow
         return Skipped("unreadable", error.strerror or str(error))
     try:
         value = load_text(source, record.name)
-        if not isinstance(value, dict) or value.keys().isdisjoint(("on", "jobs")):
-            return Skipped("not_a_workflow", describe_value(value))
-        if found := PLACEHOLDER.search(compact(value)):
-            return Skipped("template", f"placeholder {found[1]}")
-        workflow = encode(value, repair)
+        if tokenizer.is_workflow and (fault := unlike_workflow(value)):
+            return fault
+        workflow = encode(value, repair, tokenizer)
         broken = broken_rule(workflow) if rules else None
         return broken or workflow
     except RecursionError:
@@ -70,13 +72,21 @@ def clean(record: Record, repair: bool = False, rules: bool = False) -> Workflow
         return Skipped("syntax" if isinstance(error, WorkflowSyntaxError) else "not_schema_valid", str(error))
 
 
-def encode(value: dict, repair: bool) -> Workflow:
+def unlike_workflow(value) -> Skipped | None:
+    """Return why a value is no workflow at all."""
+    if not isinstance(value, dict) or value.keys().isdisjoint(("on", "jobs")):
+        return Skipped("not_a_workflow", describe_value(value))
+    found = PLACEHOLDER.search(compact(value))
+    return Skipped("template", f"placeholder {found[1]}") if found else None
+
+
+def encode(value: Any, repair: bool, tokenizer: TCTTokenizer) -> Workflow:
     """Encode a workflow. Raise SchemaValidationError if the schema rejects it and no repair helps."""
     repairs = []
     while True:
         text = compact(value)
         try:
-            return Workflow(value, text, tct.encode(text), repairs)
+            return Workflow(value, text, tokenizer.encode(text), repairs)
         except SchemaValidationError as error:
             name = apply_repair(value, error.steps) if repair and len(repairs) < MAX_REPAIRS else None
             if name is None:

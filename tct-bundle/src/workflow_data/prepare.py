@@ -25,12 +25,12 @@ from workflow_data.chunks import find_chunks, make_chunk, split_into_chunks
 from workflow_data.settings import RECORDED, PrepareSettings, parse_settings
 from workflow_data.sources import FolderSource, Record, Selection, TableSource, dataset_rows, open_source
 from workflow_data.split import SPLITS
-from workflow_data.tokenizers import TCTTokenizer
+from workflow_data.tokenizers import FILE
 from workflow_data.work_folder import resumable_folder, sync, work_folder
 from workflow_data.workers import run_in_processes
 
 TABLES = {f"{split}{suffix}.pt" for split in SPLITS for suffix in ("", "_states")}
-OUTPUTS = TABLES | {"metadata.json", "workflows.jsonl", "skipped.jsonl", "tokenizer.json", "prepared.png"}
+OUTPUTS = TABLES | {"metadata.json", "workflows.jsonl", "skipped.jsonl", FILE, "prepared.png"}
 SHARD_OUTPUTS = {"chunks", "settings.json", "records.json"}
 
 
@@ -96,13 +96,13 @@ def is_earlier_result(output: Path) -> bool:
 
 
 def describe_files(settings: PrepareSettings) -> dict[str, str]:
-    """Return the sizes of the files that the flags name, and the fingerprint of the workflow tokenizer.
+    """Return the sizes of the files that the flags name, and the fingerprint of the tokenizer of documents.
 
     A resumed run must have the same: the flags alone do not show that a file has changed.
     """
     paths = [Path(name).expanduser() for name in (*settings.input, settings.tokenizer)]
     sizes = {str(path): f"{path.stat().st_size} bytes" for path in paths if path.is_file()}
-    return sizes | {"workflow tokenizer": TCTTokenizer().fingerprint}
+    return sizes | {"workflow tokenizer": settings.document_tokenizer().fingerprint}
 
 
 # -- from records to chunks
@@ -168,7 +168,8 @@ def count_files(sources: list[FolderSource | TableSource], max_files: int | None
 
 def open_sources(settings: PrepareSettings, output: Path) -> list[FolderSource | TableSource]:
     """Open all sources. If there are several, the names of records begin with the name of their source."""
-    selection = Selection(settings.split_by, settings.text_column, settings.path_column, settings.path_glob)
+    columns = settings.text_column, settings.path_column
+    selection = Selection(settings.split_by, *columns, settings.path_glob, settings.is_workflow)
     several = len(settings.input) + bool(settings.dataset) > 1
     avoid = output, work_folder(output)
     prefixes = [f"{location.rstrip('/')}:" if several else "" for location in settings.input]
@@ -214,11 +215,12 @@ def open_shards(settings: PrepareSettings) -> tuple[PrepareSettings, list[Path],
             raise ValueError(f"--merge {shard}: made with other flags or from other files than {settings.merge[0]}")
     if missing := [number for part in range(1, parts + 1) if (number := f"{part}/{parts}") not in found]:
         raise ValueError(f"--merge: shard {', '.join(missing)} is missing")
-    files = recorded.pop("files")
-    if files["workflow tokenizer"] != TCTTokenizer().fingerprint or recorded.keys() != set(RECORDED):
-        raise ValueError(f"--merge {settings.merge[0]}: made with another version of the workflow tokenizer")
+    files, has_our_flags = recorded.pop("files"), recorded.keys() == set(RECORDED)
+    settings = replace(settings, **recorded) if has_our_flags else settings
+    if not has_our_flags or files["workflow tokenizer"] != settings.document_tokenizer().fingerprint:
+        raise ValueError(f"--merge {settings.merge[0]}: made with another version of the tokenizer")
     chunks.sort(key=lambda chunk: int(chunk.stem))
-    return replace(settings, **recorded), chunks, counts
+    return settings, chunks, counts
 
 
 # -- the report

@@ -11,7 +11,7 @@ import torch
 from workflow_data.checks import fault_of_entry, fault_of_metadata, fault_of_positions_table, fault_of_rows
 from workflow_data.split import SPLITS
 from workflow_data.table_file import open_table
-from workflow_data.tokenizers import BPETokenizer, TCTTokenizer
+from workflow_data.tokenizers import FILE, BPETokenizer, TCTTokenizer, load_tokenizer
 
 
 def read_metadata(data_dir) -> dict:
@@ -70,9 +70,11 @@ def check_metadata(metadata, data_dir, context_size=None, vocab_size=None, token
 
 
 def open_tokenizer(folder, metadata: dict) -> TCTTokenizer | BPETokenizer:
-    """Return the tokenizer that a folder was prepared with. Raise ValueError if it is not available."""
-    is_tct = metadata["tokenizer"]["name"] == TCTTokenizer().name
-    tokenizer = TCTTokenizer() if is_tct else BPETokenizer.load(Path(folder).expanduser() / "tokenizer.json")
+    """Return the tokenizer that a folder was prepared with. Raise ValueError or OSError if it is not available."""
+    path, is_workflow = Path(folder).expanduser() / FILE, metadata["tokenizer"]["name"] == TCTTokenizer.name
+    if not is_workflow and not path.is_file():
+        raise FileNotFoundError(f"there is no {path}: prepare the folder again")
+    tokenizer = TCTTokenizer() if is_workflow else load_tokenizer(path)
     check_metadata(metadata, folder, tokenizer={"name": tokenizer.name, "fingerprint": tokenizer.fingerprint})
     return tokenizer
 

@@ -2,12 +2,20 @@
 
 import os
 from argparse import SUPPRESS
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 
 from script_tools.cli import ArgumentParser, argument_options
-from workflow_data.tokenizers import NAMES, BPETokenizer
+from workflow_data.tokenizers import (
+    MAX_TOKENS,
+    NAMES,
+    TCT,
+    ArtifactTokenizer,
+    TCTTokenizer,
+    is_artifact,
+    load_tokenizer,
+)
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 SOURCES, FILTERS, WINDOWS, SPLIT = "sources", "filters", "windows", "split"
@@ -48,9 +56,9 @@ class PrepareSettings:
     near_dedup: float | None = flag(FILTERS, NEAR, type=float, nargs="?", const=0.85)
     tokenizer: str = flag(
         WINDOWS,
-        "tct; or a baseline learned from the training split: bpe, or bpe-unsplit, whose merges cross word boundaries; "
-        "or the tokenizer.json of an earlier baseline",
-        "tct",
+        "tct; or a file that build_tokenizer.py made for another schema; or a baseline learned from the training "
+        "split: bpe, or bpe-unsplit, whose merges cross word boundaries; or the tokenizer.json of an earlier baseline",
+        TCT,
     )
     states: bool = flag(WINDOWS, "also write *_states.pt: the schema position after each token", False)
     context_size: int = flag(WINDOWS, "tokens in a window", 512)
@@ -87,6 +95,25 @@ class PrepareSettings:
         """Return the settings that decide what is written. A resumed run and all shards must agree on them."""
         return {name: getattr(self, name) for name in RECORDED} | {"input": list(self.input)}
 
+    @property
+    def is_workflow(self) -> bool:
+        """Are the documents GitHub workflows, not those of another schema?"""
+        return not (self.is_file and is_artifact(self.tokenizer))
+
+    @property
+    def is_bpe(self) -> bool:
+        """Are the tokens those of a baseline, not of a schema?"""
+        return self.tokenizer != TCT and self.is_workflow
+
+    @property
+    def is_file(self) -> bool:
+        """Does --tokenizer name a file?"""
+        return self.tokenizer not in (TCT, *NAMES)
+
+    def document_tokenizer(self) -> TCTTokenizer:
+        """Return the tokenizer that decides which documents are valid. Only a baseline has other tokens."""
+        return TCTTokenizer() if self.is_workflow else ArtifactTokenizer.load(self.tokenizer)
+
     def shard_numbers(self) -> tuple[int, int]:
         """Return I and N of --shard I/N, or (1, 1)."""
         part, _, parts = (self.shard or "1/1").partition("/")
@@ -117,18 +144,25 @@ class PrepareSettings:
         faults = []
         if not self.input and not self.dataset:
             faults.append("--input or --dataset is needed to find workflows")
-        if self.states and self.tokenizer != "tct":
-            faults.append("--states needs --tokenizer tct: other tokens have no schema positions")
         if self.shard:
             part, _, parts = self.shard.partition("/")
             if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
                 faults.append(f"--shard must be I/N with I from 1 to N, not {self.shard}")
-        if self.tokenizer not in ("tct", *NAMES):
-            try:
-                BPETokenizer.load(self.tokenizer)
-            except (ValueError, OSError) as error:
-                faults.append(f"--tokenizer must be tct, {', '.join(NAMES)} or a file: {error}")
+        try:
+            faults += self._find_faults_of_tokenizer()
+        except (ValueError, OSError) as error:
+            faults.append(f"--tokenizer must be tct, {', '.join(NAMES)} or a file: {error}")
         return faults
+
+    def _find_faults_of_tokenizer(self) -> Iterator[str]:
+        if self.is_file:
+            load_tokenizer(self.tokenizer)
+        if self.states and self.is_bpe:
+            yield "--states needs --tokenizer tct or an artifact: other tokens have no schema positions"
+        elif self.states and (positions := self.document_tokenizer().library.n_states()) > MAX_TOKENS:
+            yield f"--states: the schema has {positions:,} positions, but int16 holds {MAX_TOKENS:,}"
+        if not self.is_workflow and (self.repair or self.clean or self.near_dedup is not None):
+            yield f"--repair, --clean and --near-dedup are for GitHub workflows, and {self.tokenizer} is not"
 
 
 RECORDED = [setting.name for setting in fields(PrepareSettings) if setting.metadata["group"] != RUN]
@@ -141,7 +175,7 @@ def _flag(name: str) -> str:
 def parse_settings(argv: list[str] | None) -> PrepareSettings:
     """Parse the command line. Raise ValueError if it is wrong."""
     parser = ArgumentParser(
-        description="Turn GitHub workflows into training windows.",
+        description="Turn GitHub workflows, or documents of another schema, into training windows.",
         epilog="Flags can be written with - or _. tct-bundle/docs/DATA.md lists the sources, the reasons why a "
         "workflow is skipped, and how to use shards.",
         argument_default=SUPPRESS,  # what is not given has the default of its field

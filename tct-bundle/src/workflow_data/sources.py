@@ -43,6 +43,7 @@ class Selection:
     text_column: str = "content"
     path_column: str = "path"
     path_glob: str | None = None  # matched from the right, as pathlib does: ".github/workflows/*"
+    is_workflow: bool = True  # or else any kind of document, and no file or row is special
 
     def matches(self, path: str | None) -> bool:
         return self.path_glob is None or path is not None and PurePosixPath(path).match(self.path_glob)
@@ -60,7 +61,7 @@ def open_source(location: str, selection: Selection, prefix: str = "", avoid: It
     if not path.exists():
         raise FileNotFoundError(f"--input {location} does not exist")
     if path.suffix == ".jsonl":
-        return TableSource(lambda: jsonl_rows(path, selection.text_column), selection, prefix)
+        return TableSource(lambda: jsonl_rows(path, selection), selection, prefix)
     if path.suffix == ".parquet":
         return TableSource(lambda: parquet_rows(path, selection), selection, prefix)
     raise ValueError(f"--input {location} is neither a folder nor a {' or '.join(TABLES)} file")
@@ -100,7 +101,7 @@ class FolderSource:
         if self.selection.path_glob is not None:
             return self.selection.matches
         checkouts = {str(PurePosixPath(file).parents[2]) for file in files if is_in_checkout(file)}
-        if not checkouts:
+        if not checkouts or not self.selection.is_workflow:
             return lambda file: True
         return lambda file: is_in_checkout(file) or checkouts.isdisjoint(map(str, PurePosixPath(file).parents))
 
@@ -155,8 +156,9 @@ class TableSource:
 # -- rows of tables
 
 
-def jsonl_rows(path: Path, text_column: str) -> Iterator[dict | str]:
-    """Yield the objects of a .jsonl file. A line that is itself a workflow becomes the text of a row."""
+def jsonl_rows(path: Path, selection: Selection) -> Iterator[dict | str]:
+    """Yield the objects of a .jsonl file. A line that is itself a document becomes the text of a row."""
+    text_column = selection.text_column
     with open(path, "rb") as file:
         while line := file.readline(MAX_LINE):
             if len(line) == MAX_LINE and not line.endswith(b"\n"):
@@ -174,7 +176,7 @@ def jsonl_rows(path: Path, text_column: str) -> Iterator[dict | str]:
                 continue
             if not isinstance(row, dict):
                 yield "not a JSON object"
-            elif text_column not in row and "jobs" in row:
+            elif text_column not in row and ("jobs" in row or not selection.is_workflow):
                 yield {text_column: line}
             else:
                 yield row

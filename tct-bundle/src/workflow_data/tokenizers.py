@@ -1,11 +1,14 @@
-"""The workflow tokenizer as an object, and the baselines with the same methods: byte-level BPE over compact JSON.
+"""Tokenizers as objects with the same methods: that of workflows, those that build_tokenizer.py makes for any schema,
+and the baselines, byte-level BPE over compact JSON of workflows.
 
 "bpe" splits the text with a pattern before merging (pre-tokenization). "bpe-unsplit" does not, so its merges cross word
 boundaries.
 """
 
 import hashlib
+import json
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -13,8 +16,11 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 import tct_github_workflow as tct
 from script_tools.files import write_atomic
 from tct.symbols import PAD
+from tct.tokenizer import Tokenizer as SchemaTokenizer
+from tct_github_workflow import partial_yaml, workflow_yaml
 
-NAMES = ("bpe", "bpe-unsplit")
+FILE = "tokenizer.json"  # in a prepared folder and next to a checkpoint: any tokenizer but that of workflows
+TCT, NAMES = "tct", ("bpe", "bpe-unsplit")  # values of the flag --tokenizer: that of workflows, and the baselines
 PAD_TEXT, END_TEXT = "<pad>", "<end>"  # tokens 0 and 1; in a document these texts are ordinary text
 END = 1
 MAX_TOKENS = 2**15  # windows are int16
@@ -67,7 +73,8 @@ class BPETokenizer:
         try:
             tokenizer = Tokenizer.from_str(content.decode())
         except Exception as error:  # the library raises plain Exception
-            raise ValueError(f"{path} is not a tokenizer of the tokenizers library: {error}") from None
+            kinds = "neither an artifact of build_tokenizer.py nor a baseline"
+            raise ValueError(f"{path} is not a tokenizer, {kinds}: {error}") from None
         if (tokenizer.token_to_id(PAD_TEXT), tokenizer.token_to_id(END_TEXT)) != (PAD, END):
             raise ValueError(f"{path} must have {PAD_TEXT} and {END_TEXT} as tokens {PAD} and {END}")
         if tokenizer.get_vocab_size() > MAX_TOKENS:
@@ -146,7 +153,7 @@ def pieces(text: str, size: int) -> Iterator[str]:
 
 
 class TCTTokenizer:
-    """Encode compact JSON text as token ids, and decode them.
+    """Encode compact JSON text as token ids, and decode them: the tokenizer of workflows.
 
         >>> tokenizer = TCTTokenizer()
         >>> ids = tokenizer.encode('{"on":"push","jobs":{"a":{"runs-on":"ubuntu-latest"}}}')
@@ -157,50 +164,109 @@ class TCTTokenizer:
     """
 
     name = tct.NAME
+    rules = tct.RULES  # what its documents may have to fulfil, each more than the one before
+    default_rules = "github"
+    is_workflow, kind = True, "workflow"
+    dump = staticmethod(workflow_yaml.dump_workflow)
+
+    def __init__(self):
+        self.library = tct.tokenizer()
 
     @property
     def pad_token(self) -> int:
-        return tct.pad_token()
+        return self.library.pad_token()
 
     @property
     def fingerprint(self) -> str:
         """A hash of the vocabulary: data and checkpoints must have the same."""
-        return tct.fingerprint()
+        return self.library.fingerprint
 
     def get_vocab_size(self) -> int:
-        return tct.vocab_size()
+        return self.library.vocab_size()
 
     def get_pad_token_id(self) -> int:
-        return tct.pad_token()
+        return self.library.pad_token()
 
     def encode(self, text: str | list[str]) -> list:
         """Return the ids of one JSON text, or of each of several. Raise ValueError if one is not valid."""
-        return tct.encode(text) if isinstance(text, str) else [tct.encode(item) for item in text]
+        return self.library.encode(text) if isinstance(text, str) else list(map(self.library.encode, text))
 
     def encode_batch(self, texts: list[str], num_threads: int | None = None) -> list:
         """Return an array of ids for each JSON text."""
-        return tct.encode_batch(texts, num_threads)
+        return self.library.encode_batch(texts, num_threads)
+
+    def encode_prefix(self, partial):
+        """Encode a partial document in YAML or JSON, cut anywhere, or a value. Raise ValueError if none starts so."""
+        return partial_yaml.encode_prefix(self.library, partial)
 
     def decode(self, ids) -> str:
         """Return the document. Raise ValueError if it is incomplete, or if more than padding follows it."""
         ids = list(ids)
-        text, consumed, total = tct.decode(ids)
-        if any(token != tct.pad_token() for token in ids[consumed:]):
+        text, consumed, total = self.library.decode(ids)
+        if any(token != self.pad_token for token in ids[consumed:]):
             raise ValueError(f"{total - consumed} tokens follow the complete document")
         return text
 
     def id_to_token(self, token: int) -> str:
         """Return a readable name of a token."""
-        return tct.id_to_token(token)
+        return self.library.id_to_token(token)
 
     def extract_window(self, ids, start: int, end: int, stride: int = 1) -> list[int]:
         """Return [start // stride] + ids[start:end], as in a training window."""
-        return tct.extract_window(ids, start, end, stride)
+        return self.library.extract_window(ids, start, end, stride)
 
     def decode_prefix(self, ids) -> str:
-        """Return the beginning of a workflow from its first ids, closed to valid JSON."""
-        return tct.decode_prefix(ids)[0]
+        """Return the beginning of a document from its first ids, closed to valid JSON."""
+        return self.library.decode_prefix(ids)[0]
 
-    def matcher(self):
-        """Return a new matcher, which knows the tokens that are allowed next."""
-        return tct.matcher()
+    def matcher(self, rules: str = "schema"):
+        """Return a new matcher, which knows the tokens that are allowed next under some of `rules`."""
+        return tct.matcher(rules)
+
+
+class ArtifactTokenizer(TCTTokenizer):
+    """The tokenizer of any schema: an artifact of build_tokenizer.py. It knows the schema and no rules beyond it."""
+
+    name = "artifact"
+    rules = ("schema",)
+    default_rules = "schema"
+    is_workflow, kind = False, "document"
+    dump = staticmethod(workflow_yaml.dump_document)
+
+    def __init__(self, library: SchemaTokenizer, artifact: bytes):
+        self.library, self._artifact = library, artifact
+
+    @classmethod
+    def load(cls, path: str | Path) -> "ArtifactTokenizer":
+        """Load an artifact. Raise OSError or ValueError if the file is not one."""
+        path = Path(path).expanduser()
+        return cls._load(path, path.read_bytes())
+
+    @classmethod
+    @lru_cache(maxsize=4)  # compiling a schema takes up to seconds, and each chunk of a preparation loads it
+    def _load(cls, path: Path, artifact: bytes) -> "ArtifactTokenizer":
+        library = SchemaTokenizer.load(path)
+        if library.vocab_size() > MAX_TOKENS:
+            raise ValueError(f"{path} has {library.vocab_size():,} tokens, but int16 holds {MAX_TOKENS:,}")
+        return cls(library, artifact)
+
+    def save(self, path: str | Path):
+        write_atomic(Path(path), self._artifact)
+
+    def matcher(self, rules: str = "schema"):
+        if rules not in self.rules:
+            raise ValueError(f"documents of this schema have no rules beyond it: rules must be schema, not {rules!r}")
+        return self.library.matcher()
+
+
+def is_artifact(path: str | Path) -> bool:
+    """Return whether a file looks like an artifact of build_tokenizer.py. Raise OSError if it cannot be read."""
+    try:
+        return "schema_sha256" in json.loads(Path(path).expanduser().read_bytes())
+    except (ValueError, TypeError):
+        return False
+
+
+def load_tokenizer(path: str | Path) -> ArtifactTokenizer | BPETokenizer:
+    """Load a tokenizer from its file. Raise OSError or ValueError if the file is not one."""
+    return ArtifactTokenizer.load(path) if is_artifact(path) else BPETokenizer.load(path)

@@ -13,14 +13,13 @@ from typing import NamedTuple, TextIO
 import numpy as np
 from tqdm import tqdm
 
-import tct_github_workflow as tct
 from workflow_data.chunks import read_chunk
 from workflow_data.cleaning import Skipped
 from workflow_data.dedup import Duplicates
 from workflow_data.settings import PrepareSettings
 from workflow_data.split import SPLITS, assign_splits, hash_fraction
 from workflow_data.table_file import new_table
-from workflow_data.tokenizers import NAMES, BPETokenizer, TCTTokenizer
+from workflow_data.tokenizers import FILE, NAMES, TCT, BPETokenizer
 from workflow_data.windows import WindowPlan, schema_position_windows, windows
 
 TRAIN = SPLITS.index("train")
@@ -30,18 +29,19 @@ TOTALS = (*LONG, "json_bytes", "characters", *(f"long_{name}" for name in LONG),
 
 def write_dataset(settings: PrepareSettings, chunks: list[Path], counts: dict, work: Path, new: Path) -> dict:
     """Write the prepared folder `new` and return its metadata. `counts` are those of all records in the input."""
-    tokenizer = TCTTokenizer()
+    tokenizer = settings.document_tokenizer()
     sizes = settings.context_size, settings.stride, settings.window_step or settings.stride
     plan = WindowPlan(*sizes, tokenizer.get_vocab_size(), tokenizer.get_pad_token_id())
     with open(new / "skipped.jsonl", "w", encoding="utf-8", newline="\n") as file:
         skipped = SkippedRecords(file)
         index = index_workflows(settings, chunks, plan, work, skipped)
-        if settings.tokenizer != "tct":
+        if settings.is_bpe:
             tokenizer = encode_bpe(settings.tokenizer, index, work / "bpe")
-            tokenizer.save(new / "tokenizer.json")
             if settings.tokenizer not in NAMES:  # one learned here is padded to the size of the workflow tokenizer
                 plan = replace(plan, vocab_size=tokenizer.get_vocab_size())
             skip_too_long(index, plan, skipped)
+    if settings.tokenizer != TCT:
+        tokenizer.save(new / FILE)
     if not index.kept.any():
         raise ValueError(describe_failure(skipped.reasons, counts["left_alone"], new / "skipped.jsonl"))
     splits, repairs = write_splits(settings, index, plan, new)
@@ -50,7 +50,7 @@ def write_dataset(settings: PrepareSettings, chunks: list[Path], counts: dict, w
         "max_windows_per_workflow": settings.max_windows_per_workflow,
         "vocab_size": plan.vocab_size,
         "pad_token": plan.pad_token,
-        **({"n_states": tct.n_states()} if settings.states else {}),
+        **({"n_states": tokenizer.library.n_states()} if settings.states else {}),
         "tokenizer": {"name": tokenizer.name, "fingerprint": tokenizer.fingerprint},
         "total_records": counts["records"],
         "total_workflows": int(index.kept.sum()),
@@ -97,7 +97,7 @@ class WorkflowIndex:
 
 def index_workflows(settings, chunks: list[Path], plan: WindowPlan, work: Path, skipped: SkippedRecords):
     """Find duplicates and workflows that are too long, assign splits, and return the WorkflowIndex."""
-    kept, fractions, lengths = array("b"), array("d"), array("q")
+    kept, fractions, lengths, is_bpe = array("b"), array("d"), array("q"), settings.is_bpe
     duplicates = Duplicates(work / "digests.sqlite", settings.near_dedup)
     for chunk in tqdm(chunks, "compare", unit="chunk", disable=None):
         signatures = iter(np.load(chunk.with_suffix(".npy")) if settings.near_dedup is not None else ())
@@ -106,7 +106,7 @@ def index_workflows(settings, chunks: list[Path], plan: WindowPlan, work: Path, 
                 why = Skipped(entry["reason"], entry["detail"])
             else:
                 signature = next(signatures, None)
-                if settings.tokenizer == "tct" and not plan.fits(entry["tokens"]):
+                if not is_bpe and not plan.fits(entry["tokens"]):
                     why = Skipped("too_long", plan.remedy(entry["tokens"]))
                 else:
                     why = duplicates.find(entry["file"], entry["digest"], signature)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from tct.json_text import compact
 from workflow_eval.samples import parse
 
-PARTS = ("key", "action", "step")
+PARTS = ("key", "action", "step")  # documents of another schema have keys only
 
 
 def compare_continuations(text: str, completed: str, cut: int) -> dict:
@@ -16,12 +16,12 @@ def compare_continuations(text: str, completed: str, cut: int) -> dict:
     """
     value = parse(completed)
     expected = first_after(json.loads(text), cut)
-    found = first_after(value, cut) if isinstance(value, dict) else {}
+    found = {} if value is None else first_after(value, cut)
     same = {name: found.get(name) == part for name, part in expected.items()}
     return same | {name: None for name in PARTS if name not in expected}
 
 
-def first_after(value: dict, cut: int) -> dict:
+def first_after(value, cut: int) -> dict:
     """Return the first key and the first action that end after `cut` characters of a value's compact JSON text, and
     the first step that begins after them."""
     found = {}
@@ -54,10 +54,10 @@ def locate_parts(value, path: tuple = (), offset: int = 0) -> Iterator[tuple[str
         yield "action", offset + len(compact(value)), value
 
 
-def summarize_completions(compared: list[dict]) -> dict:
-    """Return the figures of eval.json: for each of PARTS how many there were to predict, and how many are right."""
+def summarize_completions(compared: list[dict], parts=PARTS) -> dict:
+    """Return the figures of eval.json: for each part how many there were to predict, and how many are right."""
     results = {"workflows": len(compared)}
-    for name in PARTS:
+    for name in parts:
         answers = [answer[name] for answer in compared if answer[name] is not None]
         share = sum(answers) / len(answers) if answers else None
         results[name] = {"asked": len(answers), "right": sum(answers), "share": share}

@@ -1,8 +1,8 @@
-"""Evaluate sets of workflows, generated or real, by the same metrics."""
+"""Evaluate sets of workflows or other documents, generated or real, by the same metrics."""
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 
@@ -11,10 +11,9 @@ import numpy as np
 from tqdm import tqdm
 
 from tct.json_text import canonical, read_json
-from tct_github_workflow import workflow_schema
 from tct_github_workflow.rules import check
-from tct_github_workflow.workflow_yaml import dump_workflow
 from workflow_data.reader import iter_workflows
+from workflow_data.tokenizers import TCTTokenizer
 from workflow_eval.actionlint import Linter, find_linter
 from workflow_eval.features import action_name, actions, compare_features
 from workflow_eval.github_parser import GitHubParser, find_parser
@@ -60,7 +59,7 @@ class TrainingIndex:
 
 @dataclass(frozen=True)
 class SampleSet:
-    """Texts that may be workflows, and what to evaluate them with. Each text is parsed once."""
+    """Texts that may be documents, and what to evaluate them with. Each text is parsed once."""
 
     texts: list[str]
     tokens: list[np.ndarray]
@@ -69,6 +68,7 @@ class SampleSet:
     training: TrainingIndex | None = None
     linter: Linter | None = None
     parser: GitHubParser | None = None
+    documents: TCTTokenizer = field(default_factory=TCTTokenizer)  # of workflows, or of another schema
 
     @cached_property
     def values(self) -> list:
@@ -76,13 +76,17 @@ class SampleSet:
         return list(map(parse, self.texts))
 
     @cached_property
-    def objects(self) -> list[dict]:
-        return [value for value in self.values if isinstance(value, dict)]
+    def objects(self) -> list:
+        """The values that may be documents: a workflow is a JSON object."""
+        return [value for value in self.values if self.may_be_document(value)]
+
+    def may_be_document(self, value) -> bool:
+        return isinstance(value, dict) or not self.documents.is_workflow
 
     @cached_property
     def yamls(self) -> list[str | None]:
-        """The YAML of each text, None if it is not a JSON object."""
-        return [dump_workflow(value) if isinstance(value, dict) else None for value in self.values]
+        """The YAML of each text, None if it is not JSON, or not an object."""
+        return [self.documents.dump(value) if self.may_be_document(value) else None for value in self.values]
 
     @property
     def yamls_of_objects(self) -> list[str]:
@@ -108,7 +112,7 @@ METRICS: dict[str, dict[str, Callable[[SampleSet], object]]] = {
     "texts": {
         "count": lambda s: len(s.texts),
         "json_valid": lambda s: s.share(value is not None for value in s.values),
-        "schema_valid": lambda s: s.share(map(jsonschema_rs.validator_for(workflow_schema()).is_valid, s.objects)),
+        "schema_valid": lambda s: s.share(map(validator(s.documents.library.schema).is_valid, s.objects)),
         "required_fields": lambda s: s.share(value.keys() >= REQUIRED for value in s.objects),
         "rules_clean": lambda s: s.share(not check(value) for value in s.objects),
         "references_intact": lambda s: s.share(map(has_intact_references, s.objects)),
@@ -131,10 +135,18 @@ METRICS: dict[str, dict[str, Callable[[SampleSet], object]]] = {
 }
 
 
+OF_WORKFLOWS = {
+    *("required_fields", "rules_clean", "references_intact", "accepted_tokens"),
+    *("novel_steps", "known_actions", "known_versions"),
+}
+
+
 def evaluate_samples(samples: SampleSet) -> dict:
     """Return all metrics for which the set has the data, by their names in eval.json."""
     available = [metrics for needed, metrics in METRICS.items() if getattr(samples, needed) is not None]
-    return {name: metric(samples) for metrics in available for name, metric in metrics.items()}
+    named = {name: metric for metrics in available for name, metric in metrics.items()}
+    omitted = set() if samples.documents.is_workflow else OF_WORKFLOWS
+    return {name: metric(samples) for name, metric in named.items() if name not in omitted}
 
 
 def compare_with_real(samples: SampleSet, real: SampleSet, all_real: list[dict], seed: int) -> dict:
@@ -148,7 +160,7 @@ def compare_with_real(samples: SampleSet, real: SampleSet, all_real: list[dict],
             kind: [side.share(kind in kinds for kinds in side.findings) for side in (samples, real)]
             for kind in sorted(set().union(*samples.findings, *real.findings))
         }
-    if samples.objects and len(all_real) > 1:
+    if samples.objects and len(all_real) > 1 and samples.documents.is_workflow:
         figures["fields"] = compare_features(samples.objects, all_real, seed=seed)
     return figures
 
@@ -168,6 +180,12 @@ def find_tools() -> tuple[Linter | None, GitHubParser | None, list[str]]:
             found.append(None)
             missing.append(f"{name}: {error}")
     return *found, missing
+
+
+def validator(schema):
+    """Return the judge of a schema. Without `$schema` it is read as draft-07, as tct reads it."""
+    is_named = not isinstance(schema, dict) or "$schema" in schema
+    return jsonschema_rs.validator_for(schema) if is_named else jsonschema_rs.Draft7Validator(schema)
 
 
 def parse(text: str):
