@@ -8,6 +8,8 @@ anywhere. Lookaround, backreferences and word boundaries are rejected.
 from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from functools import cache, partial
+from itertools import groupby
+from unicodedata import category
 
 from tct.automata import DFA, MAX_CODE_POINT, Alphabet, TooManyStates, check_size, complete, smallest
 from tct.time_limit import check_time
@@ -15,7 +17,7 @@ from tct.time_limit import check_time
 Ranges = tuple[tuple[int, int], ...]  # inclusive code point ranges, sorted and disjoint
 Fragment = tuple[int, int]  # the first and the last state of a part of an NFA
 
-MAX_REPEAT = 1000
+MAX_REPEAT = 2000
 
 
 class PatternError(ValueError):
@@ -70,7 +72,20 @@ _SPACE = _chars("\t\r", " ", "\u00a0", "\u1680", "\u2000\u200a", "\u2028\u2029",
 _DOT = _complement(_chars("\n", "\r", "\u2028\u2029"))
 _CLASSES = {"d": _DIGIT, "w": _WORD, "s": _SPACE}
 _CLASSES |= {name.upper(): _complement(ranges) for name, ranges in _CLASSES.items()}
+# Long names of general categories of Unicode.
+CATEGORIES = {
+    "Letter": "L", "Lowercase_Letter": "Ll", "Uppercase_Letter": "Lu", "Mark": "M", "Number": "N",
+    "Decimal_Number": "Nd", "Punctuation": "P", "Symbol": "S", "Separator": "Z", "Other": "C", "Control": "Cc",
+}  # fmt: skip
 _CONTROLS = {"t": "\t", "n": "\n", "r": "\r", "f": "\f", "v": "\v", "0": "\0"}
+
+
+@cache
+def _category(name: str) -> Ranges:
+    """Return the characters of a general category of Unicode, such as L or Lu. There are none if it does not exist."""
+    points = groupby(range(MAX_CODE_POINT + 1), lambda point: category(chr(point)).startswith(name or "?"))
+    runs = [list(run) for is_member, run in points if is_member]
+    return tuple((run[0], run[-1]) for run in runs)
 
 
 # -- pattern -> parts: functions that add the states of a part of the pattern to an NFA
@@ -179,6 +194,14 @@ class _Parser:
                 raise self.error(f"malformed \\{char}") from None
         if char == "c":
             return _chars(chr(ord(self.next()) % 32))
+        if char in "pP" and self.take("{"):
+            name, brace, _ = self.pattern[self.position :].partition("}")
+            if not brace or not (ranges := _category(CATEGORIES.get(name, name))):
+                raise self.error(
+                    f"\\{char}{{{name}}} is not supported, only general categories of Unicode such as L or Lu"
+                )
+            self.position += len(name) + 1
+            return ranges if char == "p" else _complement(ranges)
         if char.isalnum():
             raise self.error(f"\\{char} is not supported")
         return _chars(char)
