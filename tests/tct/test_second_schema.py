@@ -111,7 +111,7 @@ def test_the_same_inputs_give_the_same_bytes(folder, tokenizer):
 
 def test_a_schema_may_start_with_a_byte_order_mark(tmp_path):
     (tmp_path / "schema.json").write_bytes(b"\xef\xbb\xbf" + json.dumps(SCHEMA).encode())
-    assert build_tokenizer.read_schema(tmp_path / "schema.json") == SCHEMA
+    assert build_tokenizer.read_schema(tmp_path / "schema.json", "--schema") == SCHEMA
     assert check_tokenizer.load_tokenizer(tmp_path / "schema.json", None).schema == SCHEMA
 
 

@@ -76,14 +76,22 @@ class Masks:
             return
         frame = state.frame
         keys = frame.text if isinstance(frame, (ObjectFrame, KeyFrame)) else None
-        is_plain = self._is_plain and not (isinstance(frame, TextFrame) and frame.is_close(self._texts.longest))
-        if not is_plain or keys and not keys[0].always_infinite or _compares_items(frame):
+        is_plain = self._is_plain and not (self._may_be_too_long(frame) or _compares_items(frame))
+        if not is_plain or keys and not keys[0].always_infinite:
             row[:] = self._bits(self._walk(state, self.root))
             return
         row[:] = self._mask(state, self.root)
         for key in _taken(state) if keys else ():
             if token := self._texts.whole.get(key):
                 row[token >> 5] &= ~_BITS[token & 31]
+
+    def _may_be_too_long(self, frame: Frame) -> bool:
+        """May a token have more characters than the text that comes next?"""
+        if not frame.text:
+            return False
+        machine = frame.text[0]
+        left = frame.left if isinstance(frame, TextFrame) else machine.limit
+        return left is not None and left < self._texts.longest + machine.most_needed
 
     def _mask(self, state: State, node: Node) -> Mask:
         """Return the mask of the tokens below a trie node, whatever keys the object has."""

@@ -158,10 +158,6 @@ class TextFrame(Frame):
             return self._moved(self.machine.run(text, self.at), self.left - n_characters, outer)
         return Frame.run(self, text, outer)
 
-    def is_close(self, n_characters: int) -> bool:
-        """May so many characters be too many?"""
-        return self.left is not None and self.left < n_characters + self.machine.most_needed
-
     def _moved(self, at: int, left: int | None, outer: State | None) -> State | None:
         fits = at != DEAD and (left is None or left >= self.machine.n_needed[at] or self.machine.beyond is not None)
         return State(TextFrame(self.machine, at, left), outer) if fits else None

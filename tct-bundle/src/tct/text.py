@@ -10,12 +10,11 @@ import numpy as np
 from tct import automata
 from tct.assertions import AtLeast, AtMost, Pattern, Text
 from tct.automata import DEAD, DFA, Alphabet, TooManyStates, complete, finite_language, product, smallest
-from tct.formula import TRUE, Formula, atom, constant, substitute, truth
+from tct.formula import CONSTANT, FALSE, TRUE, Formula, atom, constant, substitute, truth
 from tct.regex import PatternError, compile_pattern
 from tct.utf8 import bytes_of
 
-MAX_COUNTED = 2000  # states that a maxLength makes. If there are more, it is counted apart.
-MIN_LIMIT = 250  # no shorter maxLength is counted apart: it must be longer than any token
+MAX_COUNTED = 2002  # states with a maxLength. If there would be more, it is counted apart.
 
 Outcome = tuple[bool, ...]  # the truth values of some formulas for one value
 _UNFIT = "unfit"
@@ -88,23 +87,32 @@ class TextAutomaton:
             self.other = self._outcome(dict.fromkeys(self._atoms, False))
 
     def _count_apart(self) -> None:
-        """Let `limit` take the place of the longest maxLength if many states depend on it and all longer strings have
-        the same outcome."""
-        longest = max((a for a in self._atoms if isinstance(a, AtMost)), key=lambda a: a.count, default=None)
-        if longest is None or longest.count < MIN_LIMIT:
+        """Let `limit` take the place of a maxLength if there would be many states, and if all longer strings have the
+        same outcome."""
+        limits = sorted(assertion.count for assertion in self._atoms if isinstance(assertion, AtMost))
+        if not limits or prod(map(_size, self._atoms)) <= MAX_COUNTED:
             return
-        others = [assertion for assertion in self._atoms if assertion != longest]
-        if longest.count * prod(len(automaton_of(assertion).table) for assertion in others) <= MAX_COUNTED:
-            return
+        for limit in limits:
+            self.beyond = self._beyond(limit)
+            if self.beyond is not None:
+                met = [a for a in self._atoms if isinstance(a, AtMost) and a.count >= limit]
+                self._formulas = _given(self._formulas, dict.fromkeys(met, TRUE))
+                self.limit, self._atoms = limit, [assertion for assertion in self._atoms if assertion not in met]
+                return
+
+    def _beyond(self, limit: int) -> Outcome | None:
+        """Return the outcome of all strings with more characters, or None if they have several."""
+        failed = [a for a in self._atoms if isinstance(a, AtMost) and a.count <= limit]
+        formulas = _given(self._formulas, dict.fromkeys(failed, FALSE))
+        if all(formula.kind == CONSTANT for formula in formulas):
+            return tuple(formula is TRUE for formula in formulas)
+        others = [assertion for assertion in self._atoms if assertion not in failed]
+        if prod(map(_size, others)) > automata.MAX_STATES:
+            return None
         _, table, accepts = _product(others)
-        held = {accepts[state] for state in _beyond(table, longest.count)}
-        beyond = {self._outcome({longest: False, **dict(zip(others, holds))}) for holds in held}
-        if len(beyond) == 1:
-            self.limit, self.beyond = longest.count, beyond.pop()
-            self._formulas = tuple(
-                substitute(formula, lambda a: TRUE if a == longest else atom(a)) for formula in self._formulas
-            )
-            self._atoms = others
+        held = {accepts[state] for state in _states_beyond(table, limit)}
+        found = {self._outcome(dict.fromkeys(failed, False) | dict(zip(others, holds))) for holds in held}
+        return found.pop() if len(found) == 1 else None
 
     def _outcome(self, holds: dict[Hashable, bool]) -> Outcome:
         return tuple(truth(formula, holds.__getitem__) for formula in self._formulas)
@@ -123,8 +131,19 @@ class TextAutomaton:
             found = frozenset([*self.words.values(), self.other])
         else:
             _, table, outcomes = self.states
-            found = frozenset(outcomes if self.limit is None else [outcomes[s] for s in _within(table, self.limit)])
+            found = frozenset(
+                outcomes if self.limit is None else [outcomes[s] for s in _states_within(table, self.limit)]
+            )
         return found if self.limit is None else found | {self.beyond}
+
+
+def _given(formulas: tuple[Formula, ...], known: dict[AtMost, Formula]) -> tuple[Formula, ...]:
+    return tuple(substitute(formula, lambda assertion: known.get(assertion, atom(assertion))) for formula in formulas)
+
+
+def _size(assertion: Pattern | Text | AtLeast | AtMost) -> int:
+    """Return the number of states of its automaton."""
+    return assertion.count + 2 if isinstance(assertion, AtMost) else len(automaton_of(assertion).table)
 
 
 def _product(assertions: list) -> tuple[Alphabet, list[list[int]], list[tuple[bool, ...]]]:
@@ -138,7 +157,7 @@ def _product(assertions: list) -> tuple[Alphabet, list[list[int]], list[tuple[bo
     return alphabet, table, [truths[held] for held in accepts]
 
 
-def _within(table: list[list[int]], n_characters: int) -> set[int]:
+def _states_within(table: list[list[int]], n_characters: int) -> set[int]:
     """Return the states that at most so many characters lead to."""
     reached, last = {0}, {0}
     for _ in range(n_characters):
@@ -149,7 +168,7 @@ def _within(table: list[list[int]], n_characters: int) -> set[int]:
     return reached
 
 
-def _beyond(table: list[list[int]], n_characters: int) -> set[int]:
+def _states_beyond(table: list[list[int]], n_characters: int) -> set[int]:
     """Return the states that more characters than that lead to."""
     reached = {0}
     for _ in range(n_characters + 1):

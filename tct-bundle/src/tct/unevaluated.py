@@ -9,15 +9,11 @@ because it then asks for more.
 
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING
 
 from tct.assertions import Present, TypeIs, items_of, members_of
 from tct.errors import UnsupportedSchemaError
 from tct.formula import FALSE, TRUE, Formula, all_of, any_of, atom, negation
 from tct.references import Schema, escape_pointer
-
-if TYPE_CHECKING:
-    from tct.schema import SchemaCompiler
 
 MAX_ALTERNATIVES = 64
 REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
@@ -48,8 +44,8 @@ Alternatives = dict[Evaluated, Formula]  # what has been evaluated if a formula 
 NOTHING: Alternatives = {Evaluated(): TRUE}
 
 
-def unevaluated(compiler: "SchemaCompiler", schema: dict, pointer: str) -> Formula:
-    """Compile unevaluatedProperties or unevaluatedItems."""
+def unevaluated(compiler, schema: dict, pointer: str) -> Formula:
+    """Compile unevaluatedProperties or unevaluatedItems. `compiler` is a SchemaCompiler (schema.py)."""
     parent, keyword = pointer.rsplit("/", 1)
     formula = compiler.compile(schema[keyword], pointer)
     others = {name: value for name, value in schema.items() if name != keyword}
@@ -70,7 +66,7 @@ def _rest(evaluated: Evaluated, formula: Formula, keyword: str) -> Formula:
 class _Search:
     """Find what the sub-schemas of a schema evaluate, for one of the two keywords."""
 
-    def __init__(self, compiler: "SchemaCompiler", keyword: str, pointer: str):
+    def __init__(self, compiler, keyword: str, pointer: str):
         self.compiler, self.keyword, self.pointer = compiler, keyword, pointer
 
     def alternatives(self, schema: Schema, pointer: str, within: tuple[str, ...]) -> Alternatives:

@@ -12,6 +12,7 @@ corpus, schema and version of the tokenizers library give the same bytes.
 import argparse
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -35,25 +36,34 @@ def main(argv=None):
     parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     corpus = "folder of .json/.yml/.yaml documents, with one folder for each owner: OWNER or OWNER__REPOSITORY"
     parser.add("--schema", "JSON Schema file (default: the GitHub workflow schema)", type=Path)
+    resource = "another schema that the schema refers to, for example types.json or http://a.b/types.json=types.json"
+    resource += "; repeat the flag for more"
+    parser.add_argument("--resource", help=resource, action="append", default=[], metavar="[URI=]FILE")
     parser.add("--corpus", corpus, type=Path, required=True)
     parser.add("--vocab-size", "number of tokens", 8192)
     parser.add("--time-limit", "seconds that the schema may take to compile", MAX_SECONDS)
     parser.add("--output", "artifact to write, a .json file", type=Path, required=True)
     args = parser.parse_args(argv)
-    build(args.schema, args.corpus, args.vocab_size, args.output, args.time_limit)
+    build(args.schema, args.resource, args.corpus, args.vocab_size, args.output, args.time_limit)
 
 
 def build(
-    schema_path: Path | None, corpus: Path, vocab_size: int, output: Path, max_seconds: float = MAX_SECONDS
+    schema_path: Path | None,
+    resources: list[str],
+    corpus: Path,
+    vocab_size: int,
+    output: Path,
+    max_seconds: float = MAX_SECONDS,
 ) -> None:
     """Compile, learn and write. Raises ValueError or OSError if an input is unusable."""
-    schema = workflow_schema() if schema_path is None else read_schema(schema_path)
+    schema = workflow_schema() if schema_path is None else read_schema(schema_path, "--schema")
+    others = dict(map(read_resource, resources))
     with time_limit(max_seconds):
-        machine = TypeMachine(schema)
+        machine = TypeMachine(schema, others)
     for keyword, places in groupby(sorted(machine.ignored_keywords, key=keyword_of), keyword_of):
         first, *more = places
-        others = f" (and {keyword} in {len(more)} other places)" if more else ""
-        print(f"--schema: {first} asserts nothing{others}")
+        elsewhere = f" (and {keyword} in {len(more)} other places)" if more else ""
+        print(f"--schema: {first} asserts nothing{elsewhere}")
     if vocab_size <= machine.symbols.size:
         raise ValueError(f"--vocab-size {vocab_size}: this schema has {machine.symbols.size} base symbols alone")
     if not output.parent.is_dir():
@@ -70,7 +80,7 @@ def build(
     if not documents:
         raise ValueError(f"--corpus {corpus} holds no document that is valid under the schema")
     owners = {owner for owner, _ in documents}
-    tokenizer = Tokenizer(schema, learn_merges(documents, machine.symbols.size, vocab_size))
+    tokenizer = Tokenizer(schema, learn_merges(documents, machine.symbols.size, vocab_size), others)
     if tokenizer.vocab_size() < vocab_size:
         raise ValueError(
             f"--vocab-size {vocab_size}: the corpus supports no more than {tokenizer.vocab_size()}; each merge needs "
@@ -91,11 +101,23 @@ def keyword_of(pointer: str) -> str:
     return pointer.rpartition("/")[2]
 
 
-def read_schema(path: Path):
+def read_schema(path: Path, flag: str):
     try:
         return load_json(path.read_bytes())
     except WorkflowSyntaxError as error:
-        raise ValueError(f"--schema {path} is not JSON: {error}") from None
+        raise ValueError(f"{flag} {path} is not JSON: {error}") from None
+
+
+def read_resource(argument: str) -> tuple[str, Any]:
+    """Read URI=FILE, or FILE with a schema that names its URI. Return the URI and the schema."""
+    uri, _, path = argument.rpartition("=")
+    schema = read_schema(Path(path), "--resource")
+    if not uri:
+        named = [schema[keyword] for keyword in ("$id", "id") if isinstance(schema, dict) and keyword in schema]
+        uri = next((name for name in named if isinstance(name, str)), "")
+    if not uri:
+        raise ValueError(f"--resource {argument}: the schema has no $id: write URI={path}, with the URI that names it")
+    return uri, schema
 
 
 def read_documents(corpus: Path, machine: TypeMachine) -> tuple[list[tuple[str, Segments]], int, list[tuple[str, str]]]:
