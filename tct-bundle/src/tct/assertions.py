@@ -11,7 +11,7 @@ from fractions import Fraction
 from functools import cached_property
 
 from tct.automata import finite_language
-from tct.formula import FALSE, TRUE, Formula, all_of, atom
+from tct.formula import FALSE, TRUE, Formula, all_of, atom, constant, truth
 from tct.regex import compile_pattern
 
 MAX_PATTERN_NAMES = 64  # a key pattern that matches at most so many keys is replaced by named keys
@@ -211,6 +211,37 @@ class Members:
         """Return the formula for the value of a key outside `named`."""
         matched = [formula for regex, formula in self.patterns if regex in matching]
         return all_of(matched) if matched else self.rest
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The keys of the object satisfy a formula about strings, of Text and Pattern only."""
+
+    formula: Formula
+    about = "object"
+
+    @property
+    def named(self) -> list[tuple[str, Formula]]:
+        """The keys that the formula names, each with the formula for its value."""
+        names = set().union(*(assertion.values for assertion in self.formula.atoms if isinstance(assertion, Text)))
+        return [(name, TRUE) for name in names]
+
+    @property
+    def patterns(self) -> list[tuple[str, Formula]]:
+        """The patterns in the formula, each with the formula for a value whose key matches."""
+        return [(assertion.regex, TRUE) for assertion in self.formula.atoms if isinstance(assertion, Pattern)]
+
+    rest = TRUE
+
+    def of_name(self, key: str | None, matching: frozenset[str]) -> Formula:
+        """Return TRUE if `key` fits, else FALSE; `matching` are the patterns that match the key."""
+        return constant(
+            truth(self.formula, lambda a: a.regex in matching if isinstance(a, Pattern) else key in a.values)
+        )
+
+    def of_open_key(self, matching: frozenset[str]) -> Formula:
+        """Return TRUE if a key outside `named` fits, else FALSE."""
+        return self.of_name(None, matching)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from tct.assertions import (
     ContainsAtLeast,
     ContainsAtMost,
     Items,
+    Keys,
     Members,
     MultipleOf,
     Number,
@@ -30,6 +31,7 @@ from tct.assertions import (
     Pattern,
     Present,
     Ref,
+    Text,
     TypeIs,
     Unique,
 )
@@ -44,7 +46,14 @@ from tct.time_limit import check_time
 
 MAX_STATES = 20_000  # of one half-read object or array
 MAX_DIVISORS = 6  # of one number: each doubles its ranges
-HOLD_AT_END = (Items, Members, AtMost, ContainsAtMost, Unique)  # these hold once nothing more is added to a container
+OF_MEMBERS = (Members, Keys)  # assertions about each member of an object
+HOLD_AT_END = (
+    *OF_MEMBERS,
+    Items,
+    AtMost,
+    ContainsAtMost,
+    Unique,
+)  # these hold once nothing more is added to a container
 
 CONTAINERS = ("array", "object")
 
@@ -205,17 +214,17 @@ class Reachability:
     @memoised
     def patterns(self, residuals: Residuals) -> tuple[str, ...]:
         """Return the patterns that classify open keys."""
-        regexes = (r for a in assertions(residuals) if isinstance(a, Members) for r, _ in a.patterns)
+        regexes = (r for a in assertions(residuals) if isinstance(a, OF_MEMBERS) for r, _ in a.patterns)
         return tuple(sorted(set(regexes)))
 
     @memoised
     def member(self, residuals: Residuals, key: str | None, matching: frozenset[str]) -> Transition:
         """Return the transition of a member. With None its key is an open one, which `matching` patterns match."""
-        found = [a for a in assertions(residuals) if isinstance(a, Members)]
+        found = [a for a in assertions(residuals) if isinstance(a, OF_MEMBERS)]
         values = {a: a.of_open_key(matching) if key is None else a.of_name(key, matching) for a in found}
 
         def meaning(assertion, holds: Holds) -> Formula:
-            if isinstance(assertion, Members):
+            if isinstance(assertion, OF_MEMBERS):
                 return atom(assertion) if holds(values[assertion]) else FALSE
             if isinstance(assertion, (AtLeast, AtMost)):
                 return assertion.after_one()
@@ -251,12 +260,15 @@ class Reachability:
 
     def open_key_matches(self, residuals: Residuals) -> list[frozenset[str]]:
         """Return each set of patterns such that some open key matches these and no other pattern."""
-        return self._matches(self.patterns(residuals))
+        regexes = self.patterns(residuals)
+        return self._matches(regexes, frozenset(self.names(residuals))) if regexes else [frozenset()]
 
     @memoised
-    def _matches(self, regexes: tuple[str, ...]) -> list[frozenset[str]]:
-        outcomes = sorted(self.text(tuple(atom(Pattern(regex)) for regex in regexes)).reachable)
-        return [frozenset(regex for regex, matches in zip(regexes, outcome) if matches) for outcome in outcomes]
+    def _matches(self, regexes: tuple[str, ...], names: frozenset[str]) -> list[frozenset[str]]:
+        formulas = (atom(Pattern(regex)) for regex in regexes)
+        outcomes = self.text((*formulas, atom(Text(names)) if names else FALSE)).reachable
+        found = (zip(regexes, matches) for *matches, is_named in sorted(outcomes) if not is_named)
+        return [frozenset(regex for regex, is_match in pairs if is_match) for pairs in found]
 
     @memoised
     def relevant_keys(self, residuals: Residuals) -> frozenset[str]:
@@ -399,7 +411,7 @@ def names_of(assertions: Iterable) -> set[str]:
     for assertion in assertions:
         if isinstance(assertion, Present):
             found.add(assertion.key)
-        elif isinstance(assertion, Members):
+        elif isinstance(assertion, OF_MEMBERS):
             found.update(name for name, _ in assertion.named)
     return found
 

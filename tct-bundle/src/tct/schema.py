@@ -19,6 +19,7 @@ from tct.assertions import (
     ContainsAtLeast,
     ContainsAtMost,
     Items,
+    Keys,
     Members,
     MultipleOf,
     Number,
@@ -36,7 +37,19 @@ from tct.assertions import (
 from tct.dialects import CONTENT, DRAFT_07, LATER, Dialect, dialect_of
 from tct.errors import UnsupportedSchemaError
 from tct.formats import FURTHER_PATTERNS, MAX_LENGTHS, NOT_ENFORCED, PATTERNS
-from tct.formula import ALL, CONSTANT, FALSE, TRUE, Formula, all_of, any_of, atom, constant, negation, one_of
+from tct.formula import (
+    CONSTANT,
+    FALSE,
+    TRUE,
+    Formula,
+    all_of,
+    any_of,
+    atom,
+    constant,
+    negation,
+    one_of,
+    substitute,
+)
 from tct.json_text import comparable
 from tct.multiples import decimal
 from tct.numbers import exact
@@ -294,27 +307,31 @@ def _members(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
     return members_of(named, patterns, rest)
 
 
-def _keys(compiler: SchemaCompiler, formula: Formula, pointer: str) -> Formula:
-    """Return the formula about an object whose keys must satisfy a formula about strings."""
-    if formula.kind == ALL:
-        return all_of(_keys(compiler, part, pointer) for part in formula.parts)
-    allowed = {"additionalProperties": False}
+def _keys(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
+    """Compile propertyNames: a formula about strings, about each key of an object."""
+    formula = _about_strings(compiler, compiler.compile(schema["propertyNames"], pointer), pointer)
     if formula.kind == CONSTANT:
-        return TRUE if formula is TRUE else compiler.compile(allowed, pointer)
-    assertion = formula.parts[0]
-    if assertion == TypeIs("string"):
-        return TRUE
+        return members_of({}, [], formula)
+    assertion = formula.parts[0]  # of one pattern: if it matches few keys, each has a symbol
     if isinstance(assertion, Pattern):
-        return compiler.compile(allowed | {"patternProperties": {assertion.regex: True}}, pointer)
-    if isinstance(assertion, (AtLeast, AtMost)):
-        bounds = f"{assertion.count}," if isinstance(assertion, AtLeast) else f"0,{assertion.count}"
-        return _keys(compiler, atom(Pattern(rf"^[\s\S]{{{bounds}}}$")), pointer)
-    if isinstance(assertion, Ref):
-        target = assertion.pointer
-        return _keys(compiler, compiler.compile_target(target), pointer)
-    if isinstance(assertion, Text):
-        return compiler.compile(allowed | {"properties": dict.fromkeys(sorted(assertion.values), True)}, pointer)
-    raise UnsupportedSchemaError("propertyNames", pointer, "only pattern, lengths, enum and const are supported")
+        return members_of({}, [(assertion.regex, TRUE)], FALSE)
+    return atom(Keys(formula))
+
+
+def _about_strings(compiler: SchemaCompiler, formula: Formula, pointer: str) -> Formula:
+    """Return what a formula says about strings, of Text and Pattern only."""
+
+    def meaning(assertion: Any) -> Formula:
+        if isinstance(assertion, TypeIs):
+            return constant(assertion.type == "string")
+        if isinstance(assertion, Ref):
+            return _about_strings(compiler, compiler.compile_target(assertion.pointer), pointer)
+        if isinstance(assertion, (AtLeast, AtMost)) and assertion.about == "string":
+            bounds = f"{assertion.count}," if isinstance(assertion, AtLeast) else f"0,{assertion.count}"
+            return atom(Pattern(_checked_regex("propertyNames", rf"^[\s\S]{{{bounds}}}$", pointer)))
+        return atom(assertion) if assertion.about == "string" else TRUE
+
+    return substitute(formula, meaning)
 
 
 def _format(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
@@ -387,9 +404,7 @@ KEYWORDS: dict[str, Callable[[SchemaCompiler, dict, str], Formula]] = {
     "properties": _members,
     "patternProperties": _members,
     "additionalProperties": _members,
-    "propertyNames": lambda compiler, schema, pointer: _keys(
-        compiler, compiler.compile(schema["propertyNames"], pointer), pointer
-    ),
+    "propertyNames": _keys,
     "required": lambda compiler, schema, pointer: all_of(map(_present, schema["required"])),
     "minProperties": lambda compiler, schema, pointer: _at_least("object", _count(schema, pointer)),
     "maxProperties": lambda compiler, schema, pointer: atom(AtMost("object", _count(schema, pointer))),
