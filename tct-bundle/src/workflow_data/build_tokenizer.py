@@ -45,7 +45,7 @@ def main(argv=None):
 
 def build(schema_path: Path | None, resources: list[str], corpus: Path, vocab_size: int, output: Path) -> None:
     """Compile, learn and write. Raises ValueError or OSError if an input is unusable."""
-    schema = workflow_schema() if schema_path is None else read_schema(schema_path, "--schema")
+    schema = workflow_schema() if schema_path is None else read_schema(schema_path)
     others = dict(map(read_resource, resources))
     machine = TypeMachine(schema, others)
     for pointer in machine.ignored_keywords:
@@ -82,7 +82,7 @@ def build(schema_path: Path | None, resources: list[str], corpus: Path, vocab_si
     )
 
 
-def read_schema(path: Path, flag: str):
+def read_schema(path: Path, flag: str = "--schema"):
     try:
         return load_json(path.read_bytes())
     except WorkflowSyntaxError as error:
