@@ -111,7 +111,7 @@ def test_the_same_inputs_give_the_same_bytes(folder, tokenizer):
 
 def test_a_schema_may_start_with_a_byte_order_mark(tmp_path):
     (tmp_path / "schema.json").write_bytes(b"\xef\xbb\xbf" + json.dumps(SCHEMA).encode())
-    assert build_tokenizer.read_schema(tmp_path / "schema.json", "--schema") == SCHEMA
+    assert build_tokenizer.read_schema(tmp_path / "schema.json") == SCHEMA
     assert check_tokenizer.load_tokenizer(tmp_path / "schema.json", None).schema == SCHEMA
 
 
@@ -137,6 +137,26 @@ def test_an_input_that_does_not_serve_ends_with_one_sentence(folder, capsys, sch
     output = capsys.readouterr()
     assert message.format(folder=folder) in output.err and output.err.count("\n") == 1
     assert not (folder / "out.json").exists()
+
+
+def test_other_schemas_are_read_from_files(tmp_path, capsys):
+    schema = {"type": "object", "additionalProperties": {"$ref": "http://a.b/t"}}
+    (tmp_path / "s.json").write_text(json.dumps(schema))
+    (tmp_path / "t.json").write_text(json.dumps({"$id": "http://a.b/t", "type": "string"}))
+    for owner in "abc":
+        (tmp_path / "corpus" / owner).mkdir(parents=True)
+        (tmp_path / "corpus" / owner / "1.json").write_text('{"name": "name"}')
+    paths = {"--schema": "s.json", "--corpus": "corpus", "--output": "out.json"}
+    flags = [part for flag, name in paths.items() for part in (flag, str(tmp_path / name))] + ["--vocab-size", "269"]
+    assert exit_code(build_tokenizer.main, flags) == 2
+    assert "or with --resource http://a.b/t=FILE" in capsys.readouterr().err
+    for resource in ("t.json", "http://a.b/t=t.json"):
+        uri, _, name = resource.rpartition("=")
+        argument = f"{uri}={tmp_path / name}" if uri else str(tmp_path / name)
+        assert exit_code(build_tokenizer.main, [*flags, "--resource", argument]) == 0
+        assert Tokenizer.load(tmp_path / "out.json").encode('{"name":"name"}')
+    assert exit_code(build_tokenizer.main, [*flags, "--resource", str(tmp_path / "s.json")]) == 2
+    assert "the schema has no $id" in capsys.readouterr().err
 
 
 def test_an_output_that_cannot_be_written_is_refused_at_once(folder, capsys):

@@ -2,12 +2,13 @@
 
 From a schema to tokens, one file per step:
 
-    schema.py           JSON Schema -> formulas (formula.py) over assertions (assertions.py)
+    references.py       where references lead, within a schema and to others
+    schema.py           JSON Schema -> formulas (formula.py) over assertions (assertions.py); unevaluated.py is a part
     reachability.py     which formulas a value can satisfy together: this rules out dead ends
     formats.py          formats as patterns
     text.py             strings: patterns (regex.py) as automata over characters (automata.py) and bytes (utf8.py)
     machine.py          the type machine: a graph of nodes for values, objects and arrays
-    codec.py            documents <-> base symbols (symbols.py, numbers.py)
+    codec.py            documents <-> base symbols (symbols.py, numbers.py, multiples.py)
     bpe.py              base symbols <-> tokens
     state.py            half-read documents, symbol by symbol; completion.py finishes them
     masks.py            the tokens that a state allows; schema_position.py numbers states for models

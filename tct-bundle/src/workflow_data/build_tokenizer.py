@@ -56,7 +56,7 @@ def build(
     max_seconds: float = MAX_SECONDS,
 ) -> None:
     """Compile, learn and write. Raises ValueError or OSError if an input is unusable."""
-    schema = workflow_schema() if schema_path is None else read_schema(schema_path, "--schema")
+    schema = workflow_schema() if schema_path is None else read_schema(schema_path)
     others = dict(map(read_resource, resources))
     with time_limit(max_seconds):
         machine = TypeMachine(schema, others)
@@ -101,7 +101,7 @@ def keyword_of(pointer: str) -> str:
     return pointer.rpartition("/")[2]
 
 
-def read_schema(path: Path, flag: str):
+def read_schema(path: Path, flag: str = "--schema"):
     try:
         return load_json(path.read_bytes())
     except WorkflowSyntaxError as error:
