@@ -188,12 +188,23 @@ OLD = {"$schema": DRAFT_04, "type": "integer"}
         {"properties": {"a": {"$schema": DRAFT_04, "allOf": [{"type": "integer"}]}}},
         {"properties": {"a": {"$ref": "#/definitions/x"}}, "definitions": {"x": OLD}},
         {"properties": {"a": {"$ref": "http://a.b/x"}}, "definitions": {"x": {"id": "http://a.b/x", **OLD}}},
+        {"properties": {"a": {"$ref": "#/definitions/x"}}, "definitions": {"x": {"id": "http://a.b/x", **OLD}}},
+        {
+            "properties": {"a": {"$ref": "#/definitions/x"}},
+            "definitions": {"x": {"id": "b", "items": {"$ref": "#"}, **OLD}},
+        },
         {"properties": {"a": {"$schema": DRAFT_06, "type": "integer"}}},
     ],
 )
 def test_a_part_may_follow_another_draft(draft, schema):
     schema = {"$schema": draft, **schema}
     check_verdicts(schema, INTEGERS, jsonschema_rs.validator_for(schema))
+
+
+def test_a_part_of_another_draft_with_an_identifier_is_refused():
+    with pytest.raises(UnsupportedSchemaError, match="only if references lead to it") as error:
+        compile_json_schema({"properties": {"a": {"id": "http://a.b/x", **OLD}}})
+    assert (error.value.keyword, error.value.pointer) == ("$schema", "#/properties/a")
 
 
 def test_a_part_of_an_unknown_draft_is_refused():

@@ -36,12 +36,21 @@ class Scope:
 
     def within(self, node: Any, pointer: str) -> "Scope":
         """Return the scope in the part `node`, which may have a URI of its own and then a draft of its own."""
-        dialect = self.dialect
-        if isinstance(node, dict) and isinstance(node.get("$schema"), str):
-            dialect = dialect_of(node["$schema"], pointer)
-        if not dialect.identifies(node):
+        dialect = named_dialect(node, pointer) or self.dialect
+        if not self.dialect.identifies(node) or not dialect.identifies(node):
             return self
         return Scope(_join(self.uri, node[dialect.identifier]), dialect)
+
+    def has_foreign(self, node: Any, pointer: str) -> bool:
+        """Has the part `node` a URI by the rules of the draft that it names, and none by the rules of this draft?"""
+        dialect = named_dialect(node, pointer)
+        return dialect is not None and dialect.identifies(node) and not self.dialect.identifies(node)
+
+
+def named_dialect(node: Any, pointer: str) -> Dialect | None:
+    """Return the draft that a part of a schema names, or None."""
+    named = isinstance(node, dict) and isinstance(node.get("$schema"), str)
+    return dialect_of(node["$schema"], pointer) if named else None
 
 
 class Documents:
@@ -59,13 +68,17 @@ class Documents:
     def add(self, uri: str, schema: Schema, dialect: Dialect) -> None:
         """Add a schema that references may lead to. `dialect` is its draft unless it names one."""
         pointer = f"{uri}#"
-        if isinstance(schema, dict) and isinstance(schema.get("$schema"), str):
-            dialect = dialect_of(schema["$schema"], pointer)
+        dialect = named_dialect(schema, pointer) or dialect
         self._documents[uri] = schema, Scope(uri, dialect)
         self._places.setdefault(uri, pointer)
         todo = [(pointer, schema, Scope(uri, dialect))]
         for pointer, node, scope in todo:
-            if isinstance(node, dict):
+            if scope.has_foreign(node, pointer):  # a reference to its URI leads to a schema of that draft
+                other = named_dialect(node, pointer)
+                inner = _join(scope.uri, node[other.identifier])
+                if inner not in self._documents:
+                    self.add(inner, node, other)
+            elif isinstance(node, dict):
                 scope = scope.within(node, pointer)
                 self._register(pointer, node, scope)
                 todo += [(f"{pointer}/{at}", inner, scope) for at, inner in subschemas(node)]

@@ -34,7 +34,7 @@ from tct.assertions import (
     items_of,
     members_of,
 )
-from tct.dialects import CONTENT, DRAFT_07, LATER, Dialect, dialect_of
+from tct.dialects import CONTENT, DRAFT_07, LATER, Dialect
 from tct.errors import UnsupportedSchemaError
 from tct.formats import FURTHER_PATTERNS, MAX_LENGTHS, NOT_ENFORCED, PATTERNS
 from tct.formula import (
@@ -53,7 +53,7 @@ from tct.formula import (
 from tct.json_text import comparable
 from tct.multiples import decimal
 from tct.numbers import exact
-from tct.references import Documents, Schema, escape_pointer
+from tct.references import Documents, Schema, escape_pointer, named_dialect
 from tct.regex import PatternError, compile_pattern
 from tct.time_limit import check_time
 from tct.unevaluated import unevaluated
@@ -103,9 +103,13 @@ class SchemaCompiler:
 
     def compile(self, schema: Schema, pointer: str) -> Formula:
         """Compile a schema that is a part of another. It may name its own draft."""
-        if not isinstance(schema, dict) or not isinstance(schema.get("$schema"), str):
+        dialect = named_dialect(schema, pointer)
+        if dialect is None:
             return self._compile(schema, pointer)
-        with self.using(dialect_of(schema["$schema"], pointer)):
+        if self.documents.scope(pointer.rpartition("/")[0]).has_foreign(schema, pointer):
+            reason = "a part of another draft may have an identifier only if references lead to it"
+            raise UnsupportedSchemaError("$schema", pointer, reason)
+        with self.using(dialect):
             return self._compile(schema, pointer)
 
     def _compile(self, schema: Schema, pointer: str) -> Formula:
