@@ -7,6 +7,7 @@ The encoder writes segments: symbols, and free text as str followed by its end s
 
 import json
 from codecs import getincrementaldecoder
+from itertools import islice
 from collections.abc import Iterable
 from typing import Any
 
@@ -358,7 +359,7 @@ def _error(path: Path, reason: str) -> SchemaValidationError:
 def _no_member(node: ObjectNode, value: dict, key: Any, depth_left: int) -> str:
     if not isinstance(key, str):
         return f"a key must be a string, not {key!r}"
-    allowed = sorted(name for name in node.names - value.keys() if node.member(name, depth_left))
+    allowed = list(islice(filter(lambda name: node.member(name, depth_left), sorted(node.names - value.keys())), 13))
     open_keys = node.open_keys(depth_left)
     is_known = key in node.names or open_keys is not None
     names = (_patterns_of(node, open_keys.outcomes) if open_keys else []) + allowed

@@ -17,7 +17,7 @@ from tct.symbols import FIRST_BYTE, text_symbols
 from tct.text import Outcome, TextMachine
 
 Ending = tuple[list[int], Outcome]  # symbols that end an item, and the outcome that it then has
-MUCH = 16  # characters: a text to which so many may be added has more ends than an array has items
+MUCH = 16  # characters that may be added to a text: there are more ways than an array has items
 MAX_ENDINGS = 1000  # tried for one item, besides one for each earlier item
 
 
@@ -81,11 +81,8 @@ class UniqueItemFrame(Frame):
 
     def _may_differ(self) -> bool:
         """Is it plain that the item can be another one than all before? An endless text has infinitely many ends."""
-        frame = self.inner.frame
-        is_endless = isinstance(frame, (TextFrame, KeyFrame)) and bool(frame.machine.is_infinite[frame.at])
-        if isinstance(frame, TextFrame) and frame.is_close(MUCH):
-            is_endless = False
-        return (is_endless or not self.array.earlier) and self.member.repeated.keys() <= self.member.after.keys()
+        is_plain = not self.array.earlier or is_endless(self.inner.frame)
+        return is_plain and self.member.repeated.keys() <= self.member.after.keys()
 
     def _array_after(self, symbols: list[int], outcome: Outcome) -> ArrayFrame | None:
         """Return the array after the item with these symbols, or None if it equals an earlier one."""
@@ -125,6 +122,13 @@ class UniqueItemFrame(Frame):
             return iter(())
         n_symbols = self.array.node.machine.symbols.size
         return islice(endings(self.inner, n_symbols), MAX_ENDINGS + len(self.array.earlier))
+
+
+def is_endless(frame: Frame) -> bool:
+    """Is a text being read that has more ends than an array has items?"""
+    if isinstance(frame, TextFrame) and frame.left is not None and frame.left < MUCH:
+        return False
+    return isinstance(frame, (TextFrame, KeyFrame)) and frame.machine.is_infinite[frame.at]
 
 
 def endings(state: State, n_symbols: int) -> Iterator[Ending]:
