@@ -13,6 +13,7 @@ from tct.formula import atom
 from tct.reachability import Reachability
 from tct.schema import SchemaCompiler
 from tct.time_limit import check_time
+from workflow_data import build_tokenizer
 
 KEYS = st.sampled_from(["a", "b", "c"])
 SETS = st.lists(KEYS, unique=True, min_size=1)
@@ -145,6 +146,14 @@ def test_a_schema_that_takes_too_long_is_refused_in_time(schema):
     with pytest.raises(TimeLimitError, match=r"more than 0\.05 seconds"):
         compile_json_schema(schema, time_limit=0.05)
     assert time.process_time() - start < 2
+
+
+def test_build_tokenizer_takes_a_time_limit(tmp_path, capsys):
+    (tmp_path / "schema.json").write_text('{"pattern": "((a{99}){99}){99}"}')
+    arguments = ["--schema", tmp_path / "schema.json", "--corpus", tmp_path, "--output", tmp_path / "artifact.json"]
+    with pytest.raises(SystemExit):
+        build_tokenizer.main([*map(str, arguments), "--time-limit", "0.05"])
+    assert "more than 0.05 seconds" in capsys.readouterr().err
 
 
 def test_a_time_limit_ends_with_the_compilation():

@@ -7,8 +7,8 @@ The encoder writes segments: symbols, and free text as str followed by its end s
 
 import json
 from codecs import getincrementaldecoder
-from itertools import islice
 from collections.abc import Iterable
+from itertools import islice
 from typing import Any
 
 from tct.errors import SchemaValidationError

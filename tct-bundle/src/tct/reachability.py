@@ -232,6 +232,7 @@ class Reachability:
 
         return Transition(residuals, meaning, values.values())
 
+    @memoised
     def named_member(self, residuals: Residuals, key: str) -> Transition:
         """Return the transition of a member with a named key."""
         matching = (regex for regex in self.patterns(residuals) if compile_pattern(regex).matches(key))
