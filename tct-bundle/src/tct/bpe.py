@@ -16,23 +16,23 @@ from typing import NamedTuple
 from tokenizers import Tokenizer, models, trainers
 
 from tct.codec import Segments
-from tct.symbols import END_NUMBER, END_STRING, FIRST_BYTE, text_bytes, text_symbols
+from tct.symbols import END_NUMBER, END_STRING, FIRST_BYTE, text_bytes, text_chars, text_symbols, to_chars
 
-MAX_SHORT = 64  # characters of the longest text whose tokens are cached as a whole
+MAX_SHORT = 64  # characters of the longest text of several lines whose tokens are cached as a whole
 MAX_CACHED = 500_000  # entries of a cache of tokens
 MIN_OWNERS = 3  # each merge is used by at least three owners, so that no text of a single project is learned
-_FIRST_CHAR = 0xE000  # the tokenizers library works on characters: symbols become characters of the private use area
-_SPELLED_BYTES = {byte: _FIRST_CHAR + FIRST_BYTE + byte for byte in range(256)}
-_WORDS = re.compile(
-    r"""
+_PLAIN_WORDS = r"""
+    [ ]?\S+[\r\n]*                        # a word, with the line end after it
+  | \s*[\r\n] | \s+(?!\S) | \s+           # line ends, indents, blanks
+"""
+_SPECIAL_WORDS = r"""
     [ ]?\$\{\{[ ]?[\w.-]+[ ]?\}\}[\r\n]*  # an expression that is only a name
   | [ ]?\S+?(?=\$\{\{                      # text before any expression
             |(?<=@)[0-9a-f]{40}(?!\S))   # or before the commit of an action, because digests would fill the vocabulary
-  | [ ]?\S+[\r\n]*                        # any other word, with the line end after it
-  | \s*[\r\n] | \s+(?!\S) | \s+           # line ends, indents, blanks
-    """,
-    re.VERBOSE,
-)
+"""
+_find_plain_words = re.compile(_PLAIN_WORDS, re.VERBOSE).findall
+_find_all_words = re.compile(f"{_SPECIAL_WORDS}|{_PLAIN_WORDS}", re.VERBOSE).findall
+_END_STRING, _END_NUMBER = to_chars([END_STRING]), to_chars([END_NUMBER])
 _REGISTRY = re.compile(rb"\w\.org\b")  # no token names a package registry; nearly all are under this domain
 
 _LINES = re.compile(r"[^\n]*\n+|[^\n]+")
@@ -77,7 +77,12 @@ def split_words(text: str) -> list[str]:
     >>> len(split_words("actions/checkout@" + "0123abcd" * 5))
     2
     """
-    return [word for line in split_lines(text) for word in _WORDS.findall(line)] or [""]
+    return [word for line in split_lines(text) for word in _words_of_line(line)] or [""]
+
+
+def _words_of_line(line: str) -> list[str]:
+    find = _find_all_words if "${{" in line or "@" in line else _find_plain_words  # the latter is much faster
+    return find(line)
 
 
 def split_lines(text: str) -> list[str]:
@@ -120,15 +125,16 @@ class BpeModel:
                 self.symbols_of.append(whole)
                 self.parts.append((left, right))
         self.spelled = list(map(_split_text, self.symbols_of))  # token id -> leading text, symbols after it
-        vocabulary = {_spelled(symbols): i for symbols, i in ids.items()}
-        names = [_spelled(symbols) for symbols in self.symbols_of]
-        self._bpe = models.BPE(vocabulary, [(names[left], names[right]) for left, right in self.merges])
+        self.chars_of = list(map(to_chars, self.symbols_of))  # token id -> base symbols as characters
+        vocabulary = {self.chars_of[i]: i for i in ids.values()}
+        merges_of_chars = [(self.chars_of[left], self.chars_of[right]) for left, right in self.merges]
+        self._bpe = models.BPE(vocabulary, merges_of_chars, cache_capacity=0)  # our caches are faster
         self._run = BoundedCache(self.tokens_of_symbols)
-        self._word = BoundedCache(self._tokens_of_word)
-        self._line = BoundedCache(lambda line: self._words(_WORDS.findall(line)))
-        self._last_word = BoundedCache(lambda word: self._tokens_of_word(word, END_STRING))
-        self._number = BoundedCache(lambda text: self._tokens_of_word(text, END_NUMBER))
-        self._short_text = BoundedCache(self._short)
+        self._word = BoundedCache(lambda word: self._merged(text_chars(word)))
+        self._last_word = BoundedCache(lambda word: self._merged(text_chars(word) + _END_STRING))
+        self._number = BoundedCache(lambda text: self._merged(text + _END_NUMBER))
+        self._line = BoundedCache(lambda line: self._words(_words_of_line(line)))
+        self._last_line = BoundedCache(self._tokens_of_last_line)
 
     @property
     def vocab_size(self) -> int:
@@ -144,30 +150,28 @@ class BpeModel:
                 break
             if end == END_NUMBER:
                 ids += self._number[text]
+            elif len(text) <= MAX_SHORT or "\n" not in text:
+                ids += self._last_line[text]
             else:
-                ids += self._short_text[text] if len(text) <= MAX_SHORT else self._long(text)
+                *lines, last = split_lines(text)
+                for line in lines:
+                    ids += self._line[line]
+                ids += self._last_line[last]
         return ids
 
-    def _short(self, text: str) -> Iterable[int]:
+    def _tokens_of_last_line(self, text: str) -> Iterable[int]:
         *words, last = split_words(text)
         return chain(self._words(words), self._last_word[last])
-
-    def _long(self, text: str) -> Iterable[int]:
-        *lines, last = split_lines(text)
-        *words, last = _WORDS.findall(last)
-        of_lines = chain.from_iterable(map(self._line.__getitem__, lines))
-        return chain(of_lines, self._words(words), self._last_word[last])
 
     def _words(self, words: list[str]) -> Iterable[int]:
         return chain.from_iterable(map(self._word.__getitem__, words))
 
-    def _tokens_of_word(self, word: str, *end: int) -> list[int]:
-        spelled = word.encode().decode("latin-1").translate(_SPELLED_BYTES) + _spelled(end)
-        return [token.id for token in self._bpe.tokenize(spelled)]
-
     def tokens_of_symbols(self, symbols: Iterable[int]) -> list[int]:
         """Return the token ids of symbols that start and end anywhere, merged as far as possible within them."""
-        return [token.id for token in self._bpe.tokenize(_spelled(symbols))]
+        return self._merged(to_chars(symbols))
+
+    def _merged(self, chars: str) -> list[int]:
+        return [token.id for token in self._bpe.tokenize(chars)]
 
 
 class PreToken(NamedTuple):
@@ -213,10 +217,10 @@ def _corpus_pre_tokens(documents: Iterable[tuple[str, Segments]]) -> list[PreTok
 
 def _train(corpus: list[PreToken], base_size: int, vocab_size: int) -> list[Merge]:
     """Train byte-pair encoding on weighted pre-tokens. Each of the merges makes a new token."""
-    ids = {_spelled((symbol,)): symbol for symbol in range(base_size)}
+    ids = {to_chars((symbol,)): symbol for symbol in range(base_size)}
     trainer = trainers.BpeTrainer(vocab_size=vocab_size, initial_alphabet=list(ids), show_progress=False)
     tokenizer = Tokenizer(models.BPE())
-    texts = chain.from_iterable([_spelled(symbols)] * weight for symbols, weight, _ in corpus)
+    texts = chain.from_iterable([to_chars(symbols)] * weight for symbols, weight, _ in corpus)
     tokenizer.train_from_iterator(texts, trainer)
     merges = []
     for left, right in json.loads(tokenizer.to_str())["model"]["merges"]:
@@ -255,7 +259,3 @@ def _drop_unsupported(merges: list[Merge], corpus: list[PreToken], base_size: in
 def _split_text(symbols: Symbols) -> tuple[bytes, Symbols]:
     is_text = list(takewhile(lambda symbol: FIRST_BYTE <= symbol < END_STRING, symbols))
     return text_bytes(is_text), symbols[len(is_text) :]
-
-
-def _spelled(symbols: Iterable[int]) -> str:
-    return "".join(chr(_FIRST_CHAR + symbol) for symbol in symbols)

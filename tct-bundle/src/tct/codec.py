@@ -26,12 +26,14 @@ from tct.symbols import (
     NUMBER,
     OBJECT,
     TRUE,
-    text_bytes,
+    symbol_of,
     text_symbols,
+    to_chars,
 )  # fmt: skip
 from tct.text import Outcome
 
 _UTF8 = getincrementaldecoder("utf-8")
+_END_STRING, _END_NUMBER, _END_OBJECT, _END_ARRAY = to_chars([END_STRING, END_NUMBER, END_OBJECT, END_ARRAY])
 
 Path = tuple | None  # (parent path, key or index)
 Segments = list[int | str]
@@ -207,10 +209,10 @@ NO_VALUE = object()
 
 
 class Decoder:
-    """Decode one document from base symbols. `at` is the number of symbols read."""
+    """Decode one document from base symbols, given as characters (see `to_chars`). `at` is the number of those read."""
 
-    def __init__(self, machine: TypeMachine, symbols: list[int]):
-        self.machine, self.symbols, self.at = machine, symbols, 0
+    def __init__(self, machine: TypeMachine, chars: str):
+        self.machine, self.chars, self.at = machine, chars, 0
 
     def decode(self) -> Any:
         """Return the document. Raises Truncated if the symbols end too early, and ValueError if they are invalid."""
@@ -219,30 +221,46 @@ class Decoder:
     def value(self, node: ValueNode, depth_left: int) -> tuple[Any, Outcome]:
         type = node.implied_type
         if type is None:
-            symbol = self.peek()
-            if symbol <= END_STRING and node.has_free_text:
-                return self.string(node)
+            char = self.peek()
+            if char <= _END_STRING and node.has_free_text:
+                text = self.text()
+                outcome = node.text.outcome_of(text)
+                if outcome is None:
+                    raise self.error(_END_STRING)
+                return text, outcome
             self.at += 1
-            opening = node.openings.get(symbol)
+            opening = node.openings.get(symbol_of(char))
             if opening is None:
-                raise self.error(symbol)
+                raise self.error(char)
             if opening.follows is None:
                 return opening.value, opening.outcome
             type = opening.follows
             if type not in node.types_within(depth_left):
-                raise self.error(symbol)
+                raise self.error(char)
         if type == "object":
             return self.object(node.object, depth_left)
         return self.array(node.array, depth_left) if type == "array" else self.number(node)
 
     def object(self, node: ObjectNode, depth_left: int) -> tuple[dict, Outcome]:
         result: dict[str, Any] = {}
-        key = None
+        key, name_of = None, self.machine.symbols.name_of_char
         try:
-            while (symbol := self.peek()) != END_OBJECT:
+            while (char := self.peek()) != _END_OBJECT:
                 key = None
-                key, member = self.member(node, symbol, result, depth_left)
-                result[key], outcome = self.value(member.node, depth_left - 1)
+                name = name_of(char)
+                is_named = name is not None
+                if is_named:
+                    self.at += 1
+                else:
+                    name = self.text()
+                member = node.known.get((name, depth_left)) or node.member(name, depth_left)
+                if member is None or is_named == (member.symbol is None) or name in result:
+                    raise self.error(char)
+                key, outcome = name, member.node.any_text
+                if outcome is not None and self.peek() <= _END_STRING:  # a short cut for most values
+                    result[key] = self.text()
+                else:
+                    result[key], outcome = self.value(member.node, depth_left - 1)
                 node = member.after[outcome]
         except Truncated as cut:
             if key is not None and key not in result and cut.partial is not NO_VALUE:
@@ -250,81 +268,64 @@ class Decoder:
             raise Truncated(result) from None
         self.at += 1
         if node.end is None:
-            raise self.error(symbol)
+            raise self.error(char)
         return result, node.end
-
-    def member(self, node: ObjectNode, symbol: int, used: dict, depth_left: int) -> tuple[str, Member]:
-        name = self.machine.symbols.name_of(symbol)
-        is_named = name is not None
-        self.at += is_named
-        key = name if is_named else self.text()
-        member = node.member(key, depth_left) if is_named == (key in node.names) and key not in used else None
-        if member is None:
-            raise self.error(symbol)
-        return key, member
 
     def array(self, node: ArrayNode, depth_left: int) -> tuple[list, Outcome]:
         result: list[Any] = []
         earlier = set()
         try:
-            while (symbol := self.peek()) != END_ARRAY:
+            while (char := self.peek()) != _END_ARRAY:
                 member = node.item(depth_left)
                 if member is None:
-                    raise self.error(symbol)
+                    raise self.error(char)
                 value, outcome = self.value(member.node, depth_left - 1)
                 result.append(value)
                 node = node.after_item(member, outcome, value, earlier)
                 if node is None:
-                    raise self.error(symbol)
+                    raise self.error(char)
         except Truncated as cut:
             raise Truncated(result if cut.partial is NO_VALUE else [*result, cut.partial]) from None
         self.at += 1
         if node.end is None:
-            raise self.error(END_ARRAY)
+            raise self.error(_END_ARRAY)
         return result, node.end
-
-    def string(self, node: ValueNode) -> tuple[str, Outcome]:
-        text = self.text()
-        outcome = node.text.outcome_of(text)
-        if outcome is None:
-            raise self.error(END_STRING)
-        return text, outcome
 
     def number(self, node: ValueNode) -> tuple[int | float, Outcome]:
         try:
-            number = parse(self.text(END_NUMBER))
+            number = parse(self.text(_END_NUMBER))
         except Truncated as cut:
             number = parse(cut.partial)
             raise Truncated(NO_VALUE if number is None else number) from None
         outcome = None if number is None else node.number(number)
         if outcome is None:
-            raise self.error(END_NUMBER)
+            raise self.error(_END_NUMBER)
         return number, outcome
 
-    def text(self, end: int = END_STRING) -> str:
+    def text(self, end: str = _END_STRING) -> str:
         """Read free text up to its end symbol."""
-        start = self.at
+        start, stop = self.at, self.chars.find(end, self.at)
+        if stop < 0:
+            # a last character that is cut is dropped
+            raise Truncated(self._utf8(self.chars[start:], start, False))
+        text = self.chars[start:stop]
+        self.at = stop + 1
+        return text if text.isascii() else self._utf8(text, start, True)
+
+    def _utf8(self, text, start, is_whole) -> str:
         try:
-            self.at, is_whole = self.symbols.index(end, start), True
-        except ValueError:
-            self.at, is_whole = len(self.symbols), False
-        try:
-            # if the text is not whole, a last character that is cut is dropped
-            text = _UTF8().decode(text_bytes(self.symbols[start : self.at]), final=is_whole)
+            return _UTF8().decode(text.encode("latin-1"), final=is_whole)
         except ValueError:
             raise ValueError(f"the text that starts at symbol {start} is not UTF-8 up to its end") from None
-        if not is_whole:
-            raise Truncated(text)
-        self.at += 1
-        return text
 
-    def peek(self) -> int:
-        if self.at >= len(self.symbols):
-            raise Truncated(NO_VALUE)
-        return self.symbols[self.at]
+    def peek(self) -> str:
+        try:
+            return self.chars[self.at]
+        except IndexError:
+            raise Truncated(NO_VALUE) from None
 
-    def error(self, symbol: int) -> ValueError:
-        name = self.machine.symbols.describe([symbol])
+    def error(self, char: str) -> ValueError:
+        name = self.machine.symbols.describe([symbol_of(char)])
         return ValueError(f"not a valid document: {name} before symbol {self.at} does not fit")
 
 

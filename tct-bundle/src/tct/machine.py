@@ -54,6 +54,7 @@ from tct.symbols import ARRAY, FALSE, NULL, NUMBER, OBJECT, TRUE, SymbolTable, l
 from tct.text import Outcome, TextMachine
 
 MAX_DEPTH = 100
+MAX_KNOWN = 1_000  # keys that an object node remembers
 Outcomes = frozenset[Outcome]
 
 
@@ -281,17 +282,17 @@ class ObjectNode:
         self.names = frozenset(machine.reach.names(residuals))
         end = machine.reach.end(residuals)
         self.end: Outcome | None = end if end in accepted else None  # None: the object may not end here
-        self.known: dict[tuple[str, int], Member] = {}  # results of `member` for keys in `names`
+        self.known: dict[tuple[str, int], Member] = {}  # results of `member`, for a quick look-up
 
     def member(self, key: str, depth_left: int) -> Member | None:
         """Return the member with a key that the object does not have yet, or None if no valid object has it."""
-        if key in self.names:
-            member = self._member(key, frozenset(), self.machine.capped(depth_left))
-            if member is not None:
-                self.known[key, depth_left] = member
-            return member
-        matching = frozenset(regex for regex in self._patterns if compile_pattern(regex).matches(key))
-        return self._member(None, matching, self.machine.capped(depth_left))
+        name = key if key in self.names else None
+        patterns = self._patterns if name is None else ()
+        matching = frozenset(regex for regex in patterns if compile_pattern(regex).matches(key))
+        member = self._member(name, matching, self.machine.capped(depth_left))
+        if member is not None and len(self.known) < MAX_KNOWN:
+            self.known[key, depth_left] = member
+        return member
 
     def open_keys(self, depth_left: int) -> TextMachine | None:
         """Return the allowed keys outside `names`, as texts, or None if there are none."""

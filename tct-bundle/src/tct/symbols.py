@@ -14,6 +14,7 @@ STRUCTURE_SYMBOLS = (
 )  # fmt: skip
 END_STRING, NUMBER, END_NUMBER, TRUE, FALSE, NULL, OBJECT, END_OBJECT, ARRAY, END_ARRAY = range(257, 267)
 FIRST_NAME = 267
+_FIRST_CHAR = 0xE000
 
 
 class SymbolTable:
@@ -25,11 +26,8 @@ class SymbolTable:
         first_value = FIRST_NAME + len(self.names)
         self.value = {literal: first_value + i for i, literal in enumerate(self.literals)}
         self.size = first_value + len(self.literals)
-
-    def name_of(self, symbol: int) -> str | None:
-        """Return the property name that a symbol stands for, or None."""
-        index = symbol - FIRST_NAME
-        return self.names[index] if 0 <= index < len(self.names) else None
+        self.name_of = dict(enumerate(self.names, FIRST_NAME)).get  # symbol -> property name, or None
+        self.name_of_char = {to_chars([symbol]): name for name, symbol in self.key.items()}.get
 
     def describe(self, symbols: Iterable[int]) -> str:
         """Return readable text: free text as it is, all other symbols in angle brackets.
@@ -64,6 +62,30 @@ def text_symbols(text: str | bytes) -> list[int]:
 def text_bytes(symbols: Iterable[int]) -> bytes:
     """Return the bytes of a text: the inverse of `text_symbols`."""
     return bytes(symbol - FIRST_BYTE for symbol in symbols)
+
+
+def to_chars(symbols: Iterable[int]) -> str:
+    """Return symbols as a string, which is quick to search, slice and merge. The symbol of a byte becomes the character
+    of that number, so ASCII text stays as it is. All other symbols become characters of the private use area.
+
+    >>> to_chars([*text_symbols("hi"), END_STRING])
+    'hi\ue101'
+    """
+    return "".join(chr(s - FIRST_BYTE if FIRST_BYTE <= s < END_STRING else _FIRST_CHAR + s) for s in symbols)
+
+
+def text_chars(text: str) -> str:
+    """Return the same as `to_chars` for the symbols of a text.
+
+    >>> text_chars("hi é") == to_chars(text_symbols("hi é"))
+    True
+    """
+    return text if text.isascii() else text.encode().decode("latin-1")
+
+
+def symbol_of(char: str) -> int:
+    """Return the symbol of a character that `to_chars` returns."""
+    return ord(char) + FIRST_BYTE if ord(char) < 256 else ord(char) - _FIRST_CHAR
 
 
 def literal(value) -> str:

@@ -4,7 +4,8 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import accumulate, chain
+from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from tct.partial_document import reopen_tail
 from tct.partial_json import read_partial_json
 from tct.prefix import prefix_of
 from tct.references import Schema
-from tct.symbols import PAD
+from tct.symbols import PAD, to_chars
 from tct.time_limit import time_limit
 from tct.vocabulary import Vocabulary
 
@@ -47,7 +48,7 @@ class CompiledSchema:
 
     def decode(self, symbols: Sequence[int]) -> Any:
         """Return the document of some base symbols. Raises ValueError unless they are exactly one document."""
-        decoder = Decoder(self.machine, list(symbols))
+        decoder = Decoder(self.machine, to_chars(symbols))
         value = _decode_whole(decoder)
         if decoder.at < len(symbols):
             raise ValueError(f"{len(symbols) - decoder.at} symbols follow the document")
@@ -117,9 +118,8 @@ class Tokenizer:
 
         Raises ValueError if the tokens are not those of a complete document.
         """
-        symbols, ends = self._flatten(tokens)
-        decoder = Decoder(self.machine, symbols)
-        return compact(_decode_whole(decoder)), self._consumed(decoder, ends), len(tokens)
+        decoder, known = self._decoder(tokens)
+        return compact(_decode_whole(decoder)), self._consumed(decoder, known), len(tokens)
 
     def decode_prefix(self, tokens: Sequence[int]) -> tuple[str, int, bool]:
         """Return (compact JSON text, tokens consumed, is_complete) for a sequence that may end anywhere.
@@ -127,26 +127,34 @@ class Tokenizer:
         Open containers are closed, a cut string keeps its text so far, a key without a value is dropped. Without any
         tokens the text is an empty object, or null if the document cannot be an object.
         """
-        symbols, ends = self._flatten(tokens)
-        decoder = Decoder(self.machine, symbols)
+        decoder, known = self._decoder(tokens)
         try:
             value = decoder.decode()
         except Truncated as cut:
-            return compact(None if cut.partial is NO_VALUE else cut.partial), len(ends), False
-        return compact(value), self._consumed(decoder, ends), True
+            return compact(None if cut.partial is NO_VALUE else cut.partial), len(known), False
+        return compact(value), self._consumed(decoder, known), True
 
-    def _flatten(self, tokens: Sequence[int]) -> tuple[list[int], list[int]]:
-        """Return the symbols of the tokens up to the first PAD, and for each token the index of the symbol after it."""
-        tokens = [int(token) for token in tokens]
+    def _decoder(self, tokens: Sequence[int]) -> tuple[Decoder, list[int]]:
+        """Return a decoder of the tokens up to the first PAD, and these tokens."""
+        tokens = list(map(int, tokens))
         tokens = tokens[: tokens.index(PAD)] if PAD in tokens else tokens
-        for index, token in enumerate(tokens):
-            if not 0 <= token < self.vocab_size():
-                raise ValueError(f"token {index} is {token}: not in the vocabulary of {self.vocab_size()}")
-        spelled = [self.bpe.symbols_of[token] for token in tokens]
-        return list(chain.from_iterable(spelled)), list(accumulate(map(len, spelled)))
+        try:
+            chars = "".join(map(self._chars.__getitem__, tokens))
+        except KeyError as error:
+            token, size = error.args[0], self.vocab_size()
+            raise ValueError(f"token {tokens.index(token)} is {token}: not in the vocabulary of {size}") from None
+        return Decoder(self.machine, chars), tokens
 
-    @staticmethod
-    def _consumed(decoder: Decoder, ends: list[int]) -> int:
+    @cached_property
+    def _chars(self) -> dict[int, str]:
+        """The symbols of each token, as characters."""
+        return dict(enumerate(self.bpe.chars_of))
+
+    def _consumed(self, decoder: Decoder, tokens: list[int]) -> int:
+        """Return the number of tokens that the decoder has read."""
+        if decoder.at == len(decoder.chars):
+            return len(tokens)
+        ends = list(accumulate(len(self._chars[token]) for token in tokens))
         if decoder.at not in ends:
             raise ValueError("the last token of the document continues past the end of the document")
         return ends.index(decoder.at) + 1

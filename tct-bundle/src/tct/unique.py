@@ -13,7 +13,7 @@ from tct.codec import Decoder
 from tct.completion import complete
 from tct.machine import ArrayNode, Member
 from tct.state import ArrayFrame, DoneFrame, Frame, ItemFrame, KeyFrame, State, TextFrame, enter
-from tct.symbols import FIRST_BYTE, text_symbols
+from tct.symbols import FIRST_BYTE, text_symbols, to_chars
 from tct.text import Outcome, TextMachine
 
 Ending = tuple[list[int], Outcome]  # symbols that end an item, and the outcome that it then has
@@ -87,7 +87,7 @@ class UniqueItemFrame(Frame):
     def _array_after(self, symbols: list[int], outcome: Outcome) -> ArrayFrame | None:
         """Return the array after the item with these symbols, or None if it equals an earlier one."""
         array, earlier = self.array, set(self.array.earlier)
-        value, _ = Decoder(array.node.machine, symbols).value(self.member.node, array.depth_left - 1)
+        value, _ = Decoder(array.node.machine, to_chars(symbols)).value(self.member.node, array.depth_left - 1)
         node = array.node.after_item(self.member, outcome, value, earlier)
         spelled = array.spelled | {tuple(symbols)}
         return ArrayFrame(node, array.index + 1, array.depth_left, frozenset(earlier), spelled) if node else None
