@@ -13,7 +13,7 @@ from typing import Any
 
 from tct.errors import SchemaValidationError
 from tct.json_text import DuplicateKeys
-from tct.machine import MAX_DEPTH, ArrayNode, Member, ObjectNode, TypeMachine, ValueNode
+from tct.machine import MAX_DEPTH, ArrayNode, ObjectNode, TypeMachine, ValueNode
 from tct.numbers import FRACTION, exact, parse, spell
 from tct.symbols import (
     ARRAY,

@@ -4,8 +4,6 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -138,26 +136,22 @@ class Tokenizer:
         """Return a decoder of the tokens up to the first PAD, and these tokens."""
         tokens = list(map(int, tokens))
         tokens = tokens[: tokens.index(PAD)] if PAD in tokens else tokens
-        try:
-            chars = "".join(map(self._chars.__getitem__, tokens))
-        except KeyError as error:
-            token, size = error.args[0], self.vocab_size()
-            raise ValueError(f"token {tokens.index(token)} is {token}: not in the vocabulary of {size}") from None
+        chars_of, size = self.bpe.chars_of, self.vocab_size()
+        if tokens and not 0 <= min(tokens) <= max(tokens) < size:
+            index = next(index for index, token in enumerate(tokens) if not 0 <= token < size)
+            raise ValueError(f"token {index} is {tokens[index]}: not in the vocabulary of {size}")
+        chars = "".join([chars_of[token] for token in tokens])
         return Decoder(self.machine, chars), tokens
-
-    @cached_property
-    def _chars(self) -> dict[int, str]:
-        """The symbols of each token, as characters."""
-        return dict(enumerate(self.bpe.chars_of))
 
     def _consumed(self, decoder: Decoder, tokens: list[int]) -> int:
         """Return the number of tokens that the decoder has read."""
-        if decoder.at == len(decoder.chars):
-            return len(tokens)
-        ends = list(accumulate(len(self._chars[token]) for token in tokens))
-        if decoder.at not in ends:
+        n_tokens, n_left = len(tokens), len(decoder.chars) - decoder.at
+        while n_left > 0:
+            n_tokens -= 1
+            n_left -= len(self.bpe.chars_of[tokens[n_tokens]])
+        if n_left < 0:
             raise ValueError("the last token of the document continues past the end of the document")
-        return ends.index(decoder.at) + 1
+        return n_tokens
 
     @staticmethod
     def extract_window(tokens: Sequence[int], start: int, end: int, stride: int = 1) -> list[int]:
