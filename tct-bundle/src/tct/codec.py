@@ -82,23 +82,22 @@ class Encoder:
             raise _error((path, value.repeated), "this key occurs twice")
         out = self.out
         for key, child in value.items():
-            here = path, key
             member = node.known.get((key, depth_left))
             if member is None:
                 if key is CUT:
                     return self._cut(node, path)
                 member = node.member(key, depth_left) if isinstance(key, str) else None
                 if member is None:
-                    raise _error(here, _no_member(node, value, key, depth_left))
+                    raise _error((path, key), _no_member(node, value, key, depth_left))
             if member.symbol is not None:
                 out.append(member.symbol)
             else:
-                self._text(key, here)
+                self._text(key, (path, key))
             outcome = member.node.any_text
             if outcome is not None and child.__class__ is str and child.isascii():  # a short cut for most values
                 out += child, END_STRING
             else:
-                outcome = self.value(member.node, child, depth_left - 1, here)
+                outcome = self.value(member.node, child, depth_left - 1, (path, key))
             if outcome is None:
                 return None
             node = member.after[outcome]
@@ -306,15 +305,15 @@ class Decoder:
         """Read free text up to its end symbol."""
         start, stop = self.at, self.chars.find(end, self.at)
         if stop < 0:
-            # a last character that is cut is dropped
-            raise Truncated(self._utf8(self.chars[start:], start, False))
+            raise Truncated(self._utf8(start, None))
         text = self.chars[start:stop]
         self.at = stop + 1
-        return text if text.isascii() else self._utf8(text, start, True)
+        return text if text.isascii() else self._utf8(start, stop)
 
-    def _utf8(self, text, start, is_whole) -> str:
+    def _utf8(self, start: int, stop: int | None) -> str:
+        """Return the text of bytes. If it is not whole, a last character that is cut is dropped."""
         try:
-            return _UTF8().decode(text.encode("latin-1"), final=is_whole)
+            return _UTF8().decode(self.chars[start:stop].encode("latin-1"), final=stop is not None)
         except ValueError:
             raise ValueError(f"the text that starts at symbol {start} is not UTF-8 up to its end") from None
 

@@ -21,9 +21,10 @@ def read_json(text: str, on_repeated: Callable = DuplicateKeys, parse_float: Cal
     """
 
     def to_object(members: list[tuple[str, Any]]) -> dict:
-        value, seen = dict(members), set()
+        value = dict(members)
         if len(value) == len(members):
             return value
+        seen: set[str] = set()
         return on_repeated(members, next(key for key, _ in members if key in seen or seen.add(key)))
 
     constants = parse_float or _reject_constant

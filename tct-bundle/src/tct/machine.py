@@ -356,6 +356,7 @@ class ArrayNode:
         self.end: Outcome | None = end if end in accepted else None  # None: the array may not end here
         self.compares_items = any(isinstance(a, Unique) for a in assertions(residuals))  # does a repetition matter?
 
+    @memoised
     def item(self, depth_left: int) -> Member | None:
         """Return the next item, or None if no valid array has one more."""
         return self._item(self.machine.capped(depth_left))

@@ -248,6 +248,8 @@ class TextMachine:
 
     def outcome_of(self, text: str) -> Outcome | None:
         """Return the outcome of a whole text, or None if the text does not fit."""
+        if self.only is not None:
+            return self.only
         if self.limit is not None and len(text) > self.limit:
             return self._automaton.beyond if self.beyond else None
         if self._automaton.words is not None:
