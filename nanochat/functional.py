@@ -8,15 +8,19 @@ from dataclasses import dataclass, replace
 import torch
 import torch.nn.functional as F
 
-try:
-    from torch.nn.attention.varlen import varlen_attn
-except ImportError:  # before torch 2.10
-    varlen_attn = None
-
 IGNORE_INDEX = -1  # targets with this value do not count
 LOGIT_CAP = 15.0  # Gemma 2's soft cap, https://arxiv.org/abs/2408.00118
 LARGEST_HEAD = 192  # head size for which FlashAttention has gradients on every GPU that it supports
 ROWS_AT_A_TIME = 128  # of logits in float32: 4 MiB with 8,192 columns, which fit a CPU's cache
+
+
+def installed_kernel():
+    """Return varlen_attn, or None if this torch is older than 2.10."""
+    try:
+        from torch.nn.attention.varlen import varlen_attn  # slow: it imports the compiler
+    except ImportError:
+        return None
+    return varlen_attn
 
 
 def causal_argument(kernel) -> dict:
@@ -25,6 +29,7 @@ def causal_argument(kernel) -> dict:
     return {"window_size": (-1, 0)} if takes_window else {"is_causal": True}
 
 
+varlen_attn = installed_kernel() if torch.version.cuda or torch.version.hip else None  # CPUs do not need it
 CAUSAL = causal_argument(varlen_attn)
 
 
@@ -138,7 +143,6 @@ def kernel_takes(q) -> bool:
     )
 
 
-@torch.compiler.assume_constant_result
 def has_flash_attention(device: torch.device) -> bool:
     return torch.backends.cuda.is_flash_attention_available() and torch.cuda.get_device_capability(device) >= (8, 0)
 
@@ -171,7 +175,6 @@ def attend_in_blocks(q, k, v, documents: PackedDocuments):
     return y.transpose(0, 1).flatten(1, 2)[None, :, :N]
 
 
-@torch.compiler.disable  # a graph for one set of lengths would never be used again
 def attend_one_by_one(q, k, v, documents: PackedDocuments):
     """Compute attend_documents, for H_kv = H, with a few matrix products for each document.
 
@@ -191,6 +194,15 @@ def attend_one_by_one(q, k, v, documents: PackedDocuments):
 def causal_bias(length: int, dtype, device):
     """Return (T, T): -inf if the key comes after the query, else 0."""
     return torch.full((length, length), -math.inf, dtype=dtype, device=device).triu(1)
+
+
+def compiled(model, **options):
+    """Return torch.compile(model) for fixed shapes. What it must not trace is marked only now, because the decorators
+    import the compiler, which takes seconds."""
+    global has_flash_attention, attend_one_by_one
+    has_flash_attention = torch.compiler.assume_constant_result(has_flash_attention)
+    attend_one_by_one = torch.compiler.disable(attend_one_by_one)  # a graph for one set of lengths is not used again
+    return torch.compile(model, dynamic=False, **options)
 
 
 # -- capped logits and their loss

@@ -10,6 +10,7 @@ import torch
 
 from nanochat.device import autocast
 from nanochat.distributed import data_parallel, derive_seed, sum_over_ranks
+from nanochat.functional import compiled
 from nanochat.optim import set_lrs
 
 
@@ -52,7 +53,7 @@ class Trainer:
         self.model, self.optimizers, self.dtype, self.ranks = model, optimizers, dtype, ranks
         self.grad_clip, self.seed = grad_clip or math.inf, seed
         self.device = model.get_device()
-        self.parallel_model = data_parallel(torch.compile(model, dynamic=False) if compile else model, self.device)
+        self.parallel_model = data_parallel(compiled(model) if compile else model, self.device)
         self.pending: deque[PendingStep] = deque()
 
     def step(self, step: int, lr: float, batches, targets: int, requests=lambda: (False, False), wait: bool = False):

@@ -4,6 +4,7 @@
 
 Folders as in study.py. For each schema that compiles, random walks over allowed tokens are completed: each must be
 valid. Mutants of these documents, and of those that come with the schema, must have the same verdict from both.
+Formats that are annotations for tct (`regex` and others that are not regular) are so for jsonschema-rs here.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from script_tools.cli import ArgumentParser, cli_errors
 from scripts.stress.mutations import Pool, mutate
 from scripts.stress.tokenizer import fault
 from tct import Tokenizer, UnsupportedSchemaError
+from tct.formats import NOT_ENFORCED
 from tct.json_text import compact
 from tct.symbols import END_STRING
 
@@ -55,7 +57,7 @@ def check(file: Path, args, rng: random.Random) -> dict[str, int]:
         tokenizer = Tokenizer(schema)
     except UnsupportedSchemaError as error:
         return {f"refused because of {error.keyword}": 1}
-    judge = jsonschema_rs.validator_for(schema)
+    judge = jsonschema_rs.validator_for(schema, formats=dict.fromkeys(NOT_ENFORCED, lambda text: True))
     counts = {"schemas": 1, "walks": 0, "mutants": 0, "valid mutants": 0, "failures": 0}
     documents = [test["data"] for test in tests if test["valid"]]
     while counts["walks"] < args.walks and time.monotonic() < end - args.limit / 2:
@@ -91,6 +93,10 @@ def walk(tokenizer: Tokenizer, rng: random.Random) -> object:
 def failed(tokenizer: Tokenizer, text: str, expected: bool, is_valid: bool) -> bool:
     """Print what is wrong, and return whether something is."""
     reason = fault(tokenizer, text, is_valid) if expected == is_valid else f"is not valid: {text[:300]}"
+    if reason and reason.startswith("comes back"):
+        back = tokenizer.decode(tokenizer.encode(text))[0]
+        if json.loads(text) == json.loads(back):
+            return False  # a number that the schema names is spelled in its way: 2.0 comes back as 2
     if reason:
         print(f"  {reason}", flush=True)
     return bool(reason)

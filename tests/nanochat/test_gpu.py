@@ -43,7 +43,7 @@ FEATURES = {
     "schema positions": SCHEMA_FIELDS,
     "an odd head size": {"n_embd": 24},
 }
-INSTALLED = functional.varlen_attn
+INSTALLED = functional.installed_kernel()
 KERNELS = VARLEN_ATTN | {"installed": INSTALLED}
 del KERNELS["2.12"]  # is as 2.13
 GPU_MODULES = "torch.cuda.", "torch.accelerator.", "torch.backends.cuda."
@@ -365,7 +365,7 @@ def test_all_batches_of_one_shape_share_one_graph(flash_twin, monkeypatch, dtype
     torch._dynamo.reset()
     counter = CompileCounterWithBackend("aot_eager")
     model.gradient_checkpointing = checkpoints
-    compiled = torch.compile(model, backend=counter, fullgraph=True, dynamic=False)
+    compiled = functional.compiled(model, backend=counter, fullgraph=True)
     for (x, y, documents), wanted in zip(batches, expected):
         with autocast(CPU, dtype):
             nats = compiled(x, y, loss_reduction="sum", layout=documents)

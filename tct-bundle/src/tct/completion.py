@@ -4,13 +4,16 @@ Only values of the least depth are considered. So each call goes down one level 
 recursive schemas, too. Completions are cached, so no function here may change one.
 """
 
-from collections.abc import Callable, Iterable
-from functools import lru_cache, partial
-from itertools import chain
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache, partial, reduce
+from itertools import accumulate, chain
 
 from tct.machine import ArrayNode, Member, ObjectNode, ValueNode
+from tct.reachability import Residuals
 from tct.state import (
     ArrayFrame,
+    ComparedItemFrame,
     DoneFrame,
     Frame,
     KeyFrame,
@@ -18,7 +21,6 @@ from tct.state import (
     ObjectFrame,
     State,
     TextFrame,
-    ValueFrame,
     begin_text,
 )
 from tct.symbols import END_ARRAY, END_NUMBER, END_OBJECT, END_STRING, FIRST_BYTE, text_symbols
@@ -28,21 +30,29 @@ PLAIN = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 ${}"
 BYTES = PLAIN + bytes(sorted(set(range(256)) - set(PLAIN)))  # in the order of preference
 
 Completion = list[int]
+Ending = tuple[Completion, Outcome]  # symbols that end an item, and the outcome that it then has
+MUCH = 16  # characters that may be added to a text: there are more ways than an array has items
+MAX_ENDINGS = 1000  # tried for one item, besides one for each earlier item
 _cached = lru_cache(maxsize=50_000)
 
 
-def complete(state: State) -> Completion:
-    """Return symbols that complete the document, or the item that is read on its own. None if it is complete."""
+def complete(state: State) -> Completion | None:
+    """Return symbols that complete the document, or the item that is read on its own; [] if it is complete.
+
+    None if an array needs one more item that differs from all others, and none is found.
+    """
     symbols: Completion = []
     while not isinstance(state.frame, DoneFrame):
         completion = _complete_frame(state)
+        if completion is None:
+            return None
         symbols += completion
         for symbol in completion:
             state = state.step(symbol)
     return symbols
 
 
-def _complete_frame(state: State) -> Completion:
+def _complete_frame(state: State) -> Completion | None:
     """Complete the innermost frame, or a key up to its value."""
     frame = state.frame
     if isinstance(frame, TextFrame):
@@ -55,8 +65,8 @@ def _complete_frame(state: State) -> Completion:
         return _members(frame.node, frozenset(map(bytes.decode, frame.keys)), frame.depth_left)
     if isinstance(frame, ArrayFrame):
         return _next_item(frame) if frame.node.compares_items else _items(frame.node, frame.depth_left)
-    if not isinstance(frame, ValueFrame):  # an item that is compared with earlier ones
-        return frame.ending
+    if isinstance(frame, ComparedItemFrame):
+        return _item_ending(frame)
     return _value(frame.node, frame.node)
 
 
@@ -113,6 +123,71 @@ def _items(node: ArrayNode, depth_left: int) -> Completion:
     return min(_with_next([], node.item(depth_left), node, lambda then: _items(then, depth_left)), key=len)
 
 
+# -- arrays whose items are compared
+
+
+def can_end(state: State) -> bool:
+    """Can an item that is compared with earlier ones, if one is being read, still end as it must?"""
+    frame = state.frame
+    if not isinstance(frame, ComparedItemFrame):
+        return True
+    return can_end(frame.inner) if _may_differ(frame) else _item_ending(frame) is not None
+
+
+def _may_differ(frame: ComparedItemFrame) -> bool:
+    """Is it plain that the item may be another one than all before, because there are none, or a text has many ends?"""
+    is_plain = not frame.array.earlier or _has_many_ends(frame.inner.frame)
+    return is_plain and frame.member.repeated.keys() <= frame.member.after.keys()
+
+
+def _has_many_ends(frame: Frame) -> bool:
+    """Is a text being read that has more ends than an array has items?"""
+    if isinstance(frame, TextFrame) and frame.left is not None and frame.left < MUCH:
+        return False
+    return isinstance(frame, (TextFrame, KeyFrame)) and frame.machine.is_infinite[frame.at]
+
+
+@_cached
+def _item_ending(frame: ComparedItemFrame, before: Residuals | None = None) -> Completion | None:
+    """Return symbols that end an item as it must, or None if none are found.
+
+    With `before`, the residuals of the array must then be others.
+    """
+    for symbols, outcome in chain(_repetitions(frame), _endings(frame)):
+        array = frame.array_after((*frame.symbols, *symbols), outcome)
+        if array and array.node.residuals != before:
+            return symbols
+    return None
+
+
+def _repetitions(frame: ComparedItemFrame) -> Iterator[Ending]:
+    """Yield the endings that repeat an earlier item, if one may be repeated."""
+    read = len(frame.symbols)
+    for symbols in sorted(frame.array.spelled) if frame.member.repeated else ():
+        if symbols[:read] == frame.symbols:
+            end = reduce(lambda state, symbol: state and state.step(symbol), symbols[read:], frame.inner)
+            if end and isinstance(end.frame, DoneFrame):
+                yield list(symbols[read:]), end.frame.outcome
+
+
+def _endings(frame: ComparedItemFrame) -> Iterator[Ending]:
+    """Yield endings, if the item may be a new one: first a short one, then those with one other symbol, and so on."""
+    todo = deque([([], frame.inner)] if frame.member.after else [])
+    for _ in range(MAX_ENDINGS + len(frame.array.earlier)):
+        if not todo:
+            return
+        start, state = todo.popleft()
+        rest = complete(state)
+        if rest is None:
+            continue
+        states = list(accumulate(rest, State.step, initial=state))
+        yield start + rest, states[-1].frame.outcome
+        for index, symbol in enumerate(rest):
+            others = (other for other in range(FIRST_BYTE, frame.array.node.machine.symbols.size) if other != symbol)
+            tried = ((other, states[index].step(other)) for other in others)
+            todo += (([*start, *rest[:index], other], then) for other, then in tried if then)
+
+
 class _Alone(Frame):
     """What surrounds an array that is completed on its own."""
 
@@ -123,12 +198,12 @@ class _Alone(Frame):
 _ALONE = State(_Alone(), None)
 
 
-def _next_item(frame: ArrayFrame) -> Completion:
+def _next_item(frame: ArrayFrame) -> Completion | None:
     """End an array whose items are compared, or add an item that brings it closer to its end."""
     node = frame.node
     if node.end is not None:
         return [END_ARRAY]
-    return frame.enter_item(None).frame.find_ending(lambda then: then.residuals != node.residuals)
+    return _item_ending(frame.enter_item(None).frame, node.residuals)
 
 
 def _with_next(

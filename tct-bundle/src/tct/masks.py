@@ -14,10 +14,20 @@ from collections.abc import Hashable, Iterator
 import numpy as np
 
 from tct.bpe import Symbols
-from tct.state import NUMBER_SYMBOLS, ArrayFrame, Frame, KeyFrame, ObjectFrame, State, TextFrame, finish
+from tct.completion import can_end
+from tct.state import (
+    NUMBER_SYMBOLS,
+    ArrayFrame,
+    ComparedItemFrame,
+    Frame,
+    KeyFrame,
+    ObjectFrame,
+    State,
+    TextFrame,
+    finish,
+)
 from tct.symbols import END_NUMBER, END_STRING, FIRST_BYTE, PAD
 from tct.text import DEAD, Outcome, TextMachine
-from tct.unique import UniqueItemFrame
 
 MAX_CACHED = 50_000  # masks, each of 1 KiB for 8,192 tokens
 _BITS = (np.uint32(1) << np.arange(32, dtype=np.uint32)).view(np.int32)
@@ -138,7 +148,7 @@ class Masks:
             then = frame.step(symbol, _OUTSIDE) if symbol is not None else None
             if then is None:
                 continue
-            if None in child:
+            if None in child and can_end(then):
                 tokens.append(child[None])
             if len(child) > (None in child):
                 self._extend(then, child, mask, ends)
@@ -181,7 +191,7 @@ class Masks:
                 then = state.step(symbol) if symbol is not None else None
                 if then is not None:
                     todo.append((child, then))
-                    if None in child:
+                    if None in child and can_end(then):
                         tokens.append(child[None])
         return tokens
 
@@ -252,7 +262,7 @@ def _taken(state: State) -> Iterator[bytes]:
 
 
 def _compares_items(frame: Frame) -> bool:
-    return isinstance(frame, UniqueItemFrame) or isinstance(frame, ArrayFrame) and frame.node.compares_items
+    return isinstance(frame, ComparedItemFrame) or isinstance(frame, ArrayFrame) and frame.node.compares_items
 
 
 def _is_plain(symbols: Symbols) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 
 from script_tools.bitmask import allowed_tokens
 from tct.bpe import Symbols
-from tct.completion import complete
+from tct.completion import can_end, complete
 from tct.state import DONE, State, start
 from tct.vocabulary import Vocabulary
 
@@ -101,7 +101,7 @@ class Matcher:
         text, symbols = self._bpe.spelled[token]
         then = state.run(text) if text else state
         then = then and _run(then, symbols)
-        return then and Step(then, () if () in pending else pending)
+        return Step(then, () if () in pending else pending) if then and can_end(then) else None
 
     def allocate_token_bitmask(self, batch: int = 1) -> np.ndarray:
         """Return an empty bit mask, int32 (batch, words)."""

@@ -49,8 +49,8 @@ from tct.formula import (
     negation,
     one_of,
     substitute,
+    truth,
 )
-from tct.json_text import comparable
 from tct.multiples import decimal
 from tct.numbers import exact
 from tct.references import Documents, Schema, escape_pointer, named_dialect
@@ -77,6 +77,7 @@ class SchemaCompiler:
         self.documents = Documents(document, resources)
         self.dialect = DRAFT_07  # of the part that is being compiled
         self.formulas: dict[str, Formula] = {}
+        self._compiled: dict[tuple[str, int], Formula] = {}  # by pointer and draft: some keywords read others, too
         self.ignored: dict[str, None] = {}  # an ordered set
         self._targets = ["#", *_definitions_of(document)]  # includes definitions that nothing refers to
         try:
@@ -113,6 +114,12 @@ class SchemaCompiler:
             return self._compile(schema, pointer)
 
     def _compile(self, schema: Schema, pointer: str) -> Formula:
+        here = pointer, id(self.dialect)
+        if here not in self._compiled:
+            self._compiled[here] = self._compile_keywords(schema, pointer)
+        return self._compiled[here]
+
+    def _compile_keywords(self, schema: Schema, pointer: str) -> Formula:
         check_time()
         if isinstance(schema, bool) and self.dialect.has_boolean(pointer):
             return constant(schema)
@@ -274,21 +281,48 @@ def _contains(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
 
 
 def _unique(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:
-    """Compile uniqueItems. An array of different items is no longer than the enum that lists them."""
+    """Compile uniqueItems. An array of different items is no longer than there are values for an item."""
     if not schema["uniqueItems"]:
         return TRUE
-    listed = _listed(compiler, schema.get("items"), pointer.rsplit("/", 1)[0] + "/items")
-    return all_of([atom(Unique())] if listed is None else [atom(Unique()), atom(AtMost("array", len(listed)))])
+    items = schema.get("items", True)
+    is_one = not isinstance(items, list) and "prefixItems" not in schema
+    most = _n_values(compiler, compiler.compile(items, pointer.rsplit("/", 1)[0] + "/items")) if is_one else None
+    return atom(Unique()) if most is None else all_of([atom(Unique()), atom(AtMost("array", most))])
 
 
-def _listed(compiler: SchemaCompiler, schema: Schema, pointer: str) -> set | None:
-    """Return the values that a schema lists in an enum. It follows references. None if the schema has none."""
-    if not isinstance(schema, dict):
-        return None
-    if "$ref" in schema:
-        target = compiler.target(schema, f"{pointer}/$ref")
-        return _listed(compiler, compiler.documents.find(target), target)
-    return set(map(comparable, schema["enum"])) if isinstance(schema.get("enum"), list) else None
+def _n_values(compiler: SchemaCompiler, formula: Formula) -> int | None:
+    """Return how many values satisfy a formula, or None if these are not only a few scalars that it names."""
+    n_values = 0
+    for type in TYPES:
+        of_type = _of_type(compiler, formula, type)
+        named = {None} if type == "null" else {False, True} if type == "boolean" else set()
+        for assertion in of_type.atoms:
+            if isinstance(assertion, (Text, Number)):
+                named |= assertion.values if isinstance(assertion, Text) else {assertion.value}
+            elif not isinstance(assertion, Truth):
+                return None
+        if type not in ("null", "boolean") and _equal_to(of_type, object()):  # any other value
+            return None
+        n_values += sum(_equal_to(of_type, value) for value in named)
+    return n_values
+
+
+def _equal_to(formula: Formula, value: Any) -> bool:
+    """Is a formula of Text, Number and Truth true for a value?"""
+    return truth(formula, lambda a: value in a.values if isinstance(a, Text) else value == a.value)
+
+
+def _of_type(compiler: SchemaCompiler, formula: Formula, type: str) -> Formula:
+    """Return what a formula says about values of one type."""
+
+    def meaning(assertion: Any) -> Formula:
+        if isinstance(assertion, TypeIs):
+            return constant(assertion.type == type)
+        if isinstance(assertion, Ref):
+            return _of_type(compiler, compiler.compile_target(assertion.pointer), type)
+        return atom(assertion) if assertion.about == type else TRUE
+
+    return substitute(formula, meaning)
 
 
 def _present(key: str) -> Formula:
@@ -326,16 +360,12 @@ def _about_strings(compiler: SchemaCompiler, formula: Formula, pointer: str) -> 
     """Return what a formula says about strings, of Text and Pattern only."""
 
     def meaning(assertion: Any) -> Formula:
-        if isinstance(assertion, TypeIs):
-            return constant(assertion.type == "string")
-        if isinstance(assertion, Ref):
-            return _about_strings(compiler, compiler.compile_target(assertion.pointer), pointer)
-        if isinstance(assertion, (AtLeast, AtMost)) and assertion.about == "string":
-            bounds = f"{assertion.count}," if isinstance(assertion, AtLeast) else f"0,{assertion.count}"
-            return atom(Pattern(_checked_regex("propertyNames", rf"^[\s\S]{{{bounds}}}$", pointer)))
-        return atom(assertion) if assertion.about == "string" else TRUE
+        if not isinstance(assertion, (AtLeast, AtMost)):
+            return atom(assertion)
+        bounds = f"{assertion.count}," if isinstance(assertion, AtLeast) else f"0,{assertion.count}"
+        return atom(Pattern(_checked_regex("propertyNames", rf"^[\s\S]{{{bounds}}}$", pointer)))
 
-    return substitute(formula, meaning)
+    return substitute(_of_type(compiler, formula, "string"), meaning)
 
 
 def _format(compiler: SchemaCompiler, schema: dict, pointer: str) -> Formula:

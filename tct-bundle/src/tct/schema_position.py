@@ -12,6 +12,7 @@ from tct.regex import compile_pattern
 from tct.state import (
     DONE,
     ArrayFrame,
+    ComparedItemFrame,
     Frame,
     KeyFrame,
     MemberFrame,
@@ -21,7 +22,6 @@ from tct.state import (
     TextFrame,
     ValueFrame,
 )  # fmt: skip
-from tct.unique import UniqueItemFrame
 
 READING: dict[type[Frame], str] = {
     ValueFrame: "value",
@@ -63,7 +63,7 @@ class SchemaPositions:
         if state is DONE:
             return 0
         outer = state.outer.outer if isinstance(state.frame, KeyFrame) else state.outer
-        if isinstance(state.frame, UniqueItemFrame):
+        if isinstance(state.frame, ComparedItemFrame):
             return self.position(state.frame.inner, self._path_within(outer, root))
         return 1 + len(READING) * self._path_within(outer, root) + _INDEX[type(state.frame)]
 

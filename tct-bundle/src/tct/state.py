@@ -10,9 +10,10 @@ from collections.abc import Hashable, Set
 from dataclasses import dataclass
 from typing import Optional
 
+from tct.codec import Decoder
 from tct.machine import MAX_DEPTH, ArrayNode, Member, ObjectNode, TypeMachine, ValueNode
 from tct.numbers import parse
-from tct.symbols import END_ARRAY, END_NUMBER, END_OBJECT, END_STRING, FIRST_BYTE
+from tct.symbols import END_ARRAY, END_NUMBER, END_OBJECT, END_STRING, FIRST_BYTE, text_symbols, to_chars
 from tct.text import DEAD, Outcome, TextMachine
 
 NUMBER_SYMBOLS = frozenset(FIRST_BYTE + byte for byte in b"0123456789+-.e")
@@ -293,7 +294,7 @@ class MemberFrame(Frame):
 class ArrayFrame(Frame):
     """Within an array, before an item or the end.
 
-    If its items are compared (unique.py), `earlier` are those that it has, and `spelled` their symbols.
+    If its items are compared, `earlier` are those that it has (see `comparable`), and `spelled` their symbols.
     """
 
     node: ArrayNode
@@ -332,9 +333,8 @@ class ArrayFrame(Frame):
         if member is None:
             return None
         if self.node.compares_items:
-            from tct.unique import UniqueItemFrame  # it needs the frames
-
-            return State(UniqueItemFrame.start(self, member), outer)
+            around = State(ComparedItemStart(member, self.index, self.depth_left), None)
+            return State(ComparedItemFrame(self, member, enter(member.node, self.depth_left - 1, around), ()), outer)
         return enter(member.node, self.depth_left - 1, State(ItemFrame(member, self.index, self.depth_left), outer))
 
 
@@ -352,3 +352,66 @@ class ItemFrame(Frame):
 
     def resume(self, outcome: Outcome) -> ArrayFrame:
         return ArrayFrame(self.member.after[outcome], self.index + 1, self.depth_left)
+
+
+class ComparedItemEnd(DoneFrame):
+    """After a complete item that is read on its own. `outcome` is that of the item."""
+
+    def __init__(self, outcome: Outcome):
+        self.outcome = outcome
+
+
+class ComparedItemStart(ItemFrame):
+    """What surrounds an item that is read on its own."""
+
+    def resume(self, outcome: Outcome) -> ComparedItemEnd:
+        return ComparedItemEnd(outcome)
+
+
+@dataclass(eq=False)
+class ComparedItemFrame(Frame):
+    """An array while an item is read that is compared with earlier ones. It may differ from them only at its end.
+
+    So it may have begun in a way that leads to earlier items only: see completion.py. `inner` is the state within the
+    item, and `symbols` are those of the item so far.
+    """
+
+    array: ArrayFrame
+    member: Member
+    inner: State
+    symbols: tuple[int, ...]
+
+    @property
+    def view(self) -> Hashable:
+        return self.array.view, self.symbols
+
+    @property
+    def text(self) -> tuple[TextMachine, int] | None:
+        return self.inner.frame.text
+
+    @property
+    def is_number(self) -> bool:
+        return self.inner.frame.is_number
+
+    def step(self, symbol: int, outer: State | None) -> State | None:
+        return self._then(self.inner.step(symbol), (symbol,), outer)
+
+    def run(self, text: bytes, outer: State | None) -> State | None:
+        return self._then(self.inner.run(text), tuple(text_symbols(text)), outer)
+
+    def _then(self, inner: State | None, symbols: tuple[int, ...], outer: State | None) -> State | None:
+        if inner is None:
+            return None
+        symbols = self.symbols + symbols
+        if not isinstance(inner.frame, ComparedItemEnd):
+            return State(ComparedItemFrame(self.array, self.member, inner, symbols), outer)
+        array = self.array_after(symbols, inner.frame.outcome)
+        return State(array, outer) if array else None
+
+    def array_after(self, symbols: tuple[int, ...], outcome: Outcome) -> ArrayFrame | None:
+        """Return the array after an item with these symbols, or None if the item may not be one of the array."""
+        array, earlier = self.array, set(self.array.earlier)
+        value, _ = Decoder(array.node.machine, to_chars(symbols)).value(self.member.node, array.depth_left - 1)
+        node = array.node.after_item(self.member, outcome, value, earlier)
+        spelled = array.spelled | {symbols}
+        return ArrayFrame(node, array.index + 1, array.depth_left, frozenset(earlier), spelled) if node else None
