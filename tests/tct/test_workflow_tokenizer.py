@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 import tct_github_workflow as tct
 from tct import SchemaValidationError, Tokenizer
+from tct.bpe import find_all_words, split_lines, words_of_line
 from tct.json_text import compact
+from tct.symbols import symbol_of, to_chars
 from tct_github_workflow.files import find_files, load_file
 
 EXAMPLE = {
@@ -50,6 +52,21 @@ def test_the_vocabulary_has_8192_tokens_and_none_of_a_document_is_pad():
     assert tct.vocab_size() == 8192 and tct.pad_token() == 0
     assert len({tct.id_to_token(token) for token in range(8192)}) == 8192
     assert 0 not in tct.encode(compact(LARGER))
+
+
+@given(
+    st.lists(
+        st.sampled_from(["a", "9", "/", "@", "@" + "0a" * 20, "${{", "}}", " ", "\t", "\n", "\r", "é", "secrets.A"])
+    )
+)
+def test_the_quick_pattern_finds_the_same_words(pieces):
+    for line in split_lines("".join(pieces)):
+        assert words_of_line(line) == find_all_words(line)
+
+
+@given(st.lists(st.integers(0, 2000)))
+def test_symbols_are_kept_as_characters(symbols):
+    assert [symbol_of(char) for char in to_chars(symbols)] == symbols
 
 
 def test_decode_gives_the_text_back_and_counts_surplus_tokens():

@@ -30,8 +30,8 @@ _SPECIAL_WORDS = r"""
   | [ ]?\S+?(?=\$\{\{                      # text before any expression
             |(?<=@)[0-9a-f]{40}(?!\S))   # or before the commit of an action, because digests would fill the vocabulary
 """
-_find_plain_words = re.compile(_PLAIN_WORDS, re.VERBOSE).findall
-_find_all_words = re.compile(f"{_SPECIAL_WORDS}|{_PLAIN_WORDS}", re.VERBOSE).findall
+find_plain_words = re.compile(_PLAIN_WORDS, re.VERBOSE).findall
+find_all_words = re.compile(f"{_SPECIAL_WORDS}|{_PLAIN_WORDS}", re.VERBOSE).findall
 _END_STRING, _END_NUMBER = to_chars([END_STRING]), to_chars([END_NUMBER])
 _REGISTRY = re.compile(rb"\w\.org\b")  # no token names a package registry; nearly all are under this domain
 
@@ -77,12 +77,12 @@ def split_words(text: str) -> list[str]:
     >>> len(split_words("actions/checkout@" + "0123abcd" * 5))
     2
     """
-    return [word for line in split_lines(text) for word in _words_of_line(line)] or [""]
+    return [word for line in split_lines(text) for word in words_of_line(line)] or [""]
 
 
-def _words_of_line(line: str) -> list[str]:
-    find = _find_all_words if "${{" in line or "@" in line else _find_plain_words  # the latter is much faster
-    return find(line)
+def words_of_line(line: str) -> list[str]:
+    is_plain = "${{" not in line and "@" not in line
+    return find_plain_words(line) if is_plain else find_all_words(line)  # the same words, but the former is faster
 
 
 def split_lines(text: str) -> list[str]:
@@ -133,7 +133,7 @@ class BpeModel:
         self._word = BoundedCache(lambda word: self._merged(text_chars(word)))
         self._last_word = BoundedCache(lambda word: self._merged(text_chars(word) + _END_STRING))
         self._number = BoundedCache(lambda text: self._merged(text + _END_NUMBER))
-        self._line = BoundedCache(lambda line: self._words(_words_of_line(line)))
+        self._line = BoundedCache(lambda line: self._words(words_of_line(line)))
         self._last_line = BoundedCache(self._tokens_of_last_line)
 
     @property

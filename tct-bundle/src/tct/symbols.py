@@ -14,7 +14,7 @@ STRUCTURE_SYMBOLS = (
 )  # fmt: skip
 END_STRING, NUMBER, END_NUMBER, TRUE, FALSE, NULL, OBJECT, END_OBJECT, ARRAY, END_ARRAY = range(257, 267)
 FIRST_NAME = 267
-_FIRST_CHAR = 0xE000
+_FIRST_CHAR = 0xE000  # of the private use area
 
 
 class SymbolTable:
@@ -26,7 +26,8 @@ class SymbolTable:
         first_value = FIRST_NAME + len(self.names)
         self.value = {literal: first_value + i for i, literal in enumerate(self.literals)}
         self.size = first_value + len(self.literals)
-        self.name_of = dict(enumerate(self.names, FIRST_NAME)).get  # symbol -> property name, or None
+        # symbol, as a number or as a character -> the property name that it stands for, or None
+        self.name_of = dict(enumerate(self.names, FIRST_NAME)).get
         self.name_of_char = {to_chars([symbol]): name for name, symbol in self.key.items()}.get
 
     def describe(self, symbols: Iterable[int]) -> str:
