@@ -109,13 +109,21 @@ def ending_between(text: str, of_kind: int, low: float | None, high: float | Non
     """
     if not _PREFIX.fullmatch(text):
         return None
-    for end in chain(_candidates(text, of_kind), _candidates_between(text, of_kind, low, high)):
+    simple = _candidates(text, of_kind, _may_have_exponent(of_kind, low, high))
+    for end in chain(simple, _candidates_between(text, of_kind, low, high)):
         number = parse(text + end)
         if number is None or kind(number) != of_kind:
             continue
         if (low is None or low < number) and (high is None or number < high):
             return end
     return None
+
+
+def _may_have_exponent(of_kind: int, low: float | None, high: float | None) -> bool:
+    """Has any number of a kind between two limits an exponent? These are numbers from 1e16, and those below 0.0001."""
+    if of_kind == POINTED:
+        return low is None or high is None or low < -1e16 or high > 1e16
+    return (low is None or low < 1e-4) and (high is None or high > -1e-4)
 
 
 def _candidates_between(text: str, of_kind: int, low: float | None, high: float | None) -> Iterator[str]:
@@ -163,6 +171,9 @@ def _doubles_between(text: str, of_kind: int, low: Fraction, high: float | None)
         return
     for exponent in _EXPONENTS[of_kind]:
         scale = Fraction(10) ** int(exponent)
+        is_past = high is not None and mantissa * scale > high if of_kind == POINTED else (mantissa + step) * scale < low
+        if is_past:  # and so is every number with one of the next exponents
+            return
         least = max(mantissa * scale, low)
         if least <= (mantissa + step) * scale and (high is None or least <= high):
             yield f"{digits}e{exponent}"
@@ -193,7 +204,7 @@ _WITHOUT_POINT = {
 }
 
 
-def _candidates(text: str, of_kind: int) -> Iterator[str]:
+def _candidates(text: str, of_kind: int, with_exponents: bool = True) -> Iterator[str]:
     """Yield endings of which one fits if any ending does.
 
     Every number of up to 15 significant digits is the spelling of some double, and no double needs more than 17
@@ -206,7 +217,7 @@ def _candidates(text: str, of_kind: int) -> Iterator[str]:
         yield from _WITHOUT_POINT[of_kind]
     elif of_kind != WHOLE:
         yield from _DIGITS
-        if _ONE_DIGIT.match(text):
+        if with_exponents and _ONE_DIGIT.match(text):
             n_free = 18 - len(text.lstrip("-"))  # of 17 digits and the point
             for digits in _DIGITS:
                 if len(digits) <= n_free:
