@@ -35,6 +35,7 @@ def main(argv=None):
     parser.add("--checkpoint", "a file model_NNNNNN.pt, or a folder: its last checkpoint", required=True)
     parser.add("--data_dir", "prepared folder; its validation split is scored", required=True)
     parser.add("--num_samples", "workflows to generate", 200)
+    parser.add("--temperature", "of the samples; by default that of generate_workflow", 0.8)
     args = parser.parse_args(argv)
     model, meta = load_model(args.checkpoint)
     kept = {name: meta[name] for name in KEPT}
@@ -44,7 +45,8 @@ def main(argv=None):
         raise ValueError(f"{workflow_model.PATH} has {size:,} bytes, more than {MOST_BYTES:,.0f}")
     losses = [held_out_loss(each, args.data_dir) for each in (model, load_model(workflow_model.PATH)[0])]
     evaluate = "-m", "scripts.tct_eval", "--data_dir", args.data_dir, "--output", EVALUATION, "--dtype", "float32"
-    subprocess.run([sys.executable, *map(str, evaluate), "--num_samples", str(args.num_samples)], check=True)
+    samples = "--num_samples", args.num_samples, "--temperature", args.temperature
+    subprocess.run([sys.executable, *map(str, (*evaluate, *samples))], check=True)
     results = json.loads((EVALUATION / "eval.json").read_bytes())
     write_atomic(Path(workflow_model.PATH.parent, "README.md"), card(model, meta, results, losses, size).encode())
 

@@ -171,9 +171,9 @@ def _doubles_between(text: str, of_kind: int, low: Fraction, high: float | None)
         return
     for exponent in _EXPONENTS[of_kind]:
         scale = Fraction(10) ** int(exponent)
-        is_past = high is not None and mantissa * scale > high if of_kind == POINTED else (mantissa + step) * scale < low
-        if is_past:  # and so is every number with one of the next exponents
-            return
+        is_large = high is not None and mantissa * scale > high
+        if is_large if of_kind == POINTED else (mantissa + step) * scale < low:
+            return  # so are all with the next exponents
         least = max(mantissa * scale, low)
         if least <= (mantissa + step) * scale and (high is None or least <= high):
             yield f"{digits}e{exponent}"
