@@ -348,10 +348,12 @@ class TextMachine:
         return state
 
     def language(self, state: int = 0) -> Iterator[bytes]:
-        """Yield all strings that continue from a state that is not infinite. There may be very many."""
+        """Yield all strings that continue from a state that is not infinite. There may be very many, so first of all
+        some are found that soon end."""
         todo = [(state, b"")]
         while todo:
             at, path = todo.pop()
             if self.ends[at] is not None:
                 yield path
-            todo += [(n, path + bytes([byte])) for byte, n in enumerate(self.next[at]) if n != DEAD]
+            steps = ((then, path + bytes([byte])) for byte, then in enumerate(self.next[at]) if then != DEAD)
+            todo += sorted(steps, key=lambda step: -self.n_needed[step[0]])
