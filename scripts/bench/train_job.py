@@ -17,7 +17,6 @@ import torch
 import torch.nn.functional as F
 
 from nanochat import gpt
-from nanochat.functional import compiled
 
 WARM_UP = 2  # updates before the clock starts: the first allocates, the second may compile again
 RANDOM_ROWS = 256  # if there is no data
@@ -159,7 +158,7 @@ def train_baseline(job: dict, device, rows, pad_token: int):
         if dtype == torch.float32:  # some keep the embedding in bfloat16, which needs autocast
             for parameter in model.parameters():
                 parameter.data = parameter.data.float()
-        loss_of = compiled(model) if job["compile"] else model
+        loss_of = torch.compile(model, dynamic=False) if job["compile"] else model
     optimizer = torch.optim.AdamW(model.parameters(), lr=job["learning_rate"])
     order = random.Random(job["round"])
     while True:

@@ -365,7 +365,7 @@ def test_all_batches_of_one_shape_share_one_graph(flash_twin, monkeypatch, dtype
     torch._dynamo.reset()
     counter = CompileCounterWithBackend("aot_eager")
     model.gradient_checkpointing = checkpoints
-    compiled = functional.compiled(model, backend=counter, fullgraph=True)
+    compiled = torch.compile(model, backend=counter, fullgraph=True, dynamic=False)
     for (x, y, documents), wanted in zip(batches, expected):
         with autocast(CPU, dtype):
             nats = compiled(x, y, loss_reduction="sum", layout=documents)
