@@ -1,7 +1,7 @@
 """The analysis of a schema is fast and complete: it finds what a slow, obvious twin finds, and keeps time limits."""
 
-import time
 from contextlib import suppress
+from itertools import count
 
 import pytest
 from hypothesis import given, settings
@@ -132,6 +132,12 @@ def test_keys_that_depend_on_few_others_need_few_states():
     compile_json_schema({"dependencies": pairs, "additionalProperties": False, "properties": dict.fromkeys(keys, {})})
 
 
+@pytest.fixture
+def seconds_pass(monkeypatch):
+    """Let a second pass whenever the clock is read."""
+    monkeypatch.setattr("tct.time_limit.monotonic", count().__next__)
+
+
 @pytest.mark.parametrize(
     "schema",
     [
@@ -141,22 +147,20 @@ def test_keys_that_depend_on_few_others_need_few_states():
         {"enum": [i * 1.7 for i in range(3000)]},
     ],
 )
-def test_a_schema_that_takes_too_long_is_refused_in_time(schema):
-    start = time.process_time()
-    with pytest.raises(TimeLimitError, match=r"more than 0\.05 seconds"):
-        compile_json_schema(schema, time_limit=0.05)
-    assert time.process_time() - start < 2
+def test_a_schema_that_takes_too_long_is_refused(schema, seconds_pass):
+    with pytest.raises(TimeLimitError, match="more than 3 seconds"):
+        compile_json_schema(schema, time_limit=3)
 
 
-def test_build_tokenizer_takes_a_time_limit(tmp_path, capsys):
+def test_build_tokenizer_takes_a_time_limit(tmp_path, capsys, seconds_pass):
     (tmp_path / "schema.json").write_text('{"pattern": "((a{99}){99}){99}"}')
     arguments = ["--schema", tmp_path / "schema.json", "--corpus", tmp_path, "--output", tmp_path / "artifact.json"]
     with pytest.raises(SystemExit):
-        build_tokenizer.main([*map(str, arguments), "--time-limit", "0.05"])
-    assert "more than 0.05 seconds" in capsys.readouterr().err
+        build_tokenizer.main([*map(str, arguments), "--time-limit", "3"])
+    assert "more than 3 seconds" in capsys.readouterr().err
 
 
-def test_a_time_limit_ends_with_the_compilation():
-    compile_json_schema({"type": "string"}, time_limit=0.05)
-    time.sleep(0.06)
-    check_time()
+def test_a_time_limit_ends_with_the_compilation(seconds_pass):
+    compile_json_schema({"type": "string"}, time_limit=30)
+    for _ in range(40):
+        check_time()
