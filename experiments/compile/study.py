@@ -117,7 +117,7 @@ def measure(engine: type, schema, tests: list[dict]) -> dict:
 
 
 def measure_apart(seconds: int, *arguments) -> dict:
-    """Measure in another process, which is killed after so many seconds of CPU time."""
+    """Measure in another process. It is killed once it has used `seconds` of CPU time."""
     context = get_context("fork")
     here, there = context.Pipe(duplex=False)
 

@@ -3,10 +3,10 @@
 import json
 import random
 import shutil
-import sys
 from pathlib import Path
 
 import jsonschema_rs
+import make_documents
 import pytest
 from check_jsonschema.builtin_schemas import get_builtin_schema
 from helpers import exit_code
@@ -18,9 +18,6 @@ from tct.json_text import canonical
 from tct_github_workflow.workflow_yaml import dump_document, load_json, load_workflow
 from workflow_data import build_tokenizer, prepare, verify
 from workflow_data.tokenizers import ArtifactTokenizer
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "experiments/languages"))
-import make_documents  # noqa: E402
 
 TRACK = {
     "type": "object",

@@ -14,7 +14,7 @@ from tct.automata import finite_language
 from tct.formula import FALSE, TRUE, Formula, all_of, atom, constant, truth
 from tct.regex import compile_pattern
 
-MAX_PATTERN_NAMES = 64  # a key pattern that matches at most so many keys is replaced by named keys
+MAX_PATTERN_NAMES = 64  # keys: a pattern that matches no more of them is replaced by named keys
 TYPES = ("null", "boolean", "number", "string", "array", "object")
 
 

@@ -12,6 +12,7 @@ from itertools import accumulate, chain
 from tct.machine import ArrayNode, Member, ObjectNode, ValueNode
 from tct.reachability import Residuals
 from tct.state import (
+    OUTSIDE,
     ArrayFrame,
     ComparedItemFrame,
     DoneFrame,
@@ -119,7 +120,7 @@ def _items(node: ArrayNode, depth_left: int) -> Completion:
     if node.end is not None:
         return [END_ARRAY]
     if node.compares_items:
-        return complete(State(ArrayFrame(node, 0, depth_left), _ALONE))
+        return complete(State(ArrayFrame(node, 0, depth_left), OUTSIDE))
     return min(_with_next([], node.item(depth_left), node, lambda then: _items(then, depth_left)), key=len)
 
 
@@ -186,16 +187,6 @@ def _endings(frame: ComparedItemFrame) -> Iterator[Ending]:
             others = (other for other in range(FIRST_BYTE, frame.array.node.machine.symbols.size) if other != symbol)
             tried = ((other, states[index].step(other)) for other in others)
             todo += (([*start, *rest[:index], other], then) for other, then in tried if then)
-
-
-class _Alone(Frame):
-    """What surrounds an array that is completed on its own."""
-
-    def resume(self, outcome: Outcome) -> DoneFrame:
-        return DoneFrame()
-
-
-_ALONE = State(_Alone(), None)
 
 
 def _next_item(frame: ArrayFrame) -> Completion | None:

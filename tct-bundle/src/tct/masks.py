@@ -17,8 +17,10 @@ from tct.bpe import Symbols
 from tct.completion import can_end
 from tct.state import (
     NUMBER_SYMBOLS,
+    OUTSIDE,
     ArrayFrame,
     ComparedItemFrame,
+    FinishedFrame,
     Frame,
     KeyFrame,
     ObjectFrame,
@@ -141,11 +143,11 @@ class Masks:
         mask, tokens, ends = np.zeros(self.words, np.int32), [], []
         children = self._structure if node is self.root else node
         if node is self.root and frame.is_number:
-            tokens = self._walk(State(frame, _OUTSIDE), self._numbers)
+            tokens = self._walk(State(frame, OUTSIDE), self._numbers)
         elif node is self.root and frame.text:
             mask |= self._text_mask(*frame.text)
         for symbol, child in children.items():
-            then = frame.step(symbol, _OUTSIDE) if symbol is not None else None
+            then = frame.step(symbol, OUTSIDE) if symbol is not None else None
             if then is None:
                 continue
             if None in child and can_end(then):
@@ -156,8 +158,8 @@ class Masks:
         return mask, ends
 
     def _extend(self, state: State, node: Node, mask: Mask, ends: list[tuple[Node, Outcome]]) -> None:
-        """Add the tokens below a trie node, for a state within _OUTSIDE, to `mask` and `ends`."""
-        if isinstance(state.frame, _Finished):
+        """Add the tokens below a trie node, for a state within OUTSIDE, to `mask` and `ends`."""
+        if isinstance(state.frame, FinishedFrame):
             ends.append((node, state.frame.outcome))
             return
         part, inner_ends = self._part(state.frame, node)
@@ -233,23 +235,6 @@ class TextTokens:
             states[first : first + len(parents)] = machine.step(states[parents], bytes_)
         allowed = np.r_[self._tokens[states != DEAD], self._ends[machine.may_end[states]]]
         return allowed[allowed != PAD]
-
-
-class _Finished(Frame):
-    """A frame has been finished with this outcome."""
-
-    def __init__(self, outcome: Outcome):
-        self.outcome = outcome
-
-
-class _Outside(Frame):
-    """A placeholder for what surrounds a frame."""
-
-    def resume(self, outcome: Outcome) -> _Finished:
-        return _Finished(outcome)
-
-
-_OUTSIDE = State(_Outside(), None)
 
 
 def _taken(state: State) -> Iterator[bytes]:

@@ -107,7 +107,7 @@ def _ranges(text: str, of_kind: int, upper: Fraction | None) -> Iterator[tuple[i
 
 
 def _with_digits(start: str, n_digits: int) -> tuple[int, int]:
-    """Return the first and the last number of so many digits that starts with `start`."""
+    """Return the first and the last number of that many digits that starts with `start`."""
     n_more = 10 ** (n_digits - len(start))
     return int(start or "0") * n_more, (int(start or "0") + 1) * n_more - 1
 

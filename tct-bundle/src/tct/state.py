@@ -93,6 +93,23 @@ class DoneFrame(Frame):
 DONE = State(DoneFrame(), None)
 
 
+class FinishedFrame(DoneFrame):
+    """After a complete value that is read on its own. `outcome` is that of the value."""
+
+    def __init__(self, outcome: Outcome):
+        self.outcome = outcome
+
+
+class OutsideFrame(Frame):
+    """What surrounds a value that is read on its own."""
+
+    def resume(self, outcome: Outcome) -> FinishedFrame:
+        return FinishedFrame(outcome)
+
+
+OUTSIDE = State(OutsideFrame(), None)
+
+
 @dataclass(slots=True, eq=False)
 class ValueFrame(Frame):
     """Before a value whose type is open."""
@@ -354,18 +371,11 @@ class ItemFrame(Frame):
         return ArrayFrame(self.member.after[outcome], self.index + 1, self.depth_left)
 
 
-class ComparedItemEnd(DoneFrame):
-    """After a complete item that is read on its own. `outcome` is that of the item."""
-
-    def __init__(self, outcome: Outcome):
-        self.outcome = outcome
-
-
 class ComparedItemStart(ItemFrame):
     """What surrounds an item that is read on its own."""
 
-    def resume(self, outcome: Outcome) -> ComparedItemEnd:
-        return ComparedItemEnd(outcome)
+    def resume(self, outcome: Outcome) -> FinishedFrame:
+        return FinishedFrame(outcome)
 
 
 @dataclass(eq=False)
@@ -403,7 +413,7 @@ class ComparedItemFrame(Frame):
         if inner is None:
             return None
         symbols = self.symbols + symbols
-        if not isinstance(inner.frame, ComparedItemEnd):
+        if not isinstance(inner.frame, FinishedFrame):
             return State(ComparedItemFrame(self.array, self.member, inner, symbols), outer)
         array = self.array_after(symbols, inner.frame.outcome)
         return State(array, outer) if array else None

@@ -158,7 +158,7 @@ def _product(assertions: list) -> tuple[Alphabet, list[list[int]], list[tuple[bo
 
 
 def _states_within(table: list[list[int]], n_characters: int) -> set[int]:
-    """Return the states that at most so many characters lead to."""
+    """Return the states that are reached by at most `n_characters` characters."""
     reached, last = {0}, {0}
     for _ in range(n_characters):
         last = {target for state in last for target in table[state]} - reached
