@@ -6,7 +6,6 @@
 The page is for this machine only, unless --host names another interface.
 """
 
-from contextlib import suppress
 from pathlib import Path
 
 import workflow_model
@@ -32,8 +31,7 @@ def main(argv=None):
         completer = Completer.load(args.checkpoint, choose_device(args.device))
         app = create_app(completer, name_of(args.checkpoint), args.host)
         print(f"open {url(listening)} (Ctrl-C ends)", flush=True)
-        with suppress(KeyboardInterrupt):
-            serve(app, listening)
+        serve(app, listening)
 
 
 def parse_arguments(argv):

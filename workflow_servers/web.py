@@ -12,6 +12,7 @@ import logging
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from os.path import commonprefix
@@ -283,7 +284,8 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
-        raise ValueError(f"cannot listen on {host}, port {port}: {error.strerror}; try another --port") from None
+        reason = error.strerror.partition(" (while")[0]  # Python repeats the address here
+        raise ValueError(f"cannot listen on {host}, port {port}: {reason}; try another --port") from None
 
 
 def url(listening: socket.socket) -> str:
@@ -302,4 +304,5 @@ def serve(app: FastAPI, listening: socket.socket):
         limit_concurrency=MAX_CONNECTIONS,
         timeout_graceful_shutdown=1,
     )
-    uvicorn.Server(config).run(sockets=[listening])
+    with suppress(KeyboardInterrupt):
+        uvicorn.Server(config).run(sockets=[listening])
