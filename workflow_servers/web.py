@@ -72,7 +72,7 @@ class Completion(Caret):
     until: Literal["value", "entry", "document"] = "document"
     temperature: float = Field(0.8, ge=0, le=2, allow_inf_nan=False)
     seed: int = Field(0, ge=0, lt=2**31)
-    max_tokens: int = Field(MAX_TOKENS, ge=1, le=MAX_TOKENS)
+    max_tokens: int = Field(512, ge=1, le=MAX_TOKENS)
 
 
 # -----------------------------------------------------------------------------
@@ -111,26 +111,32 @@ class SharedCompleter:
         except BaseException:
             self._end(edits)
             raise
-        return Lines(self._lines(first, edits), partial(self._end, edits))
+        return Lines(self._lines(asked.before, first, edits), partial(self._end, edits))
 
-    async def _lines(self, edit: Edit | None, edits: Iterator[Edit]) -> AsyncIterator[str]:
+    async def _lines(self, before: str, edit: Edit | None, edits: Iterator[Edit]) -> AsyncIterator[str]:
         """Yield a line for each edit, which says how it differs from the one before, and a line for the end."""
-        started, text, n_edits = monotonic(), "", 0
+        started, text, last = monotonic(), "", Edit(len(before), "")
         try:
             while edit is not None:
                 keep = len(text) if edit.text.startswith(text) else len(commonprefix([text, edit.text]))
                 yield line(start=edit.start, keep=keep, text=edit.text[keep:], others=self.streams - 1)
-                text, n_edits = edit.text, n_edits + 1
+                text, last = edit.text, edit
                 if monotonic() > started + self.limits.seconds:
                     yield line(error=f"the completion stopped after {self.limits.seconds:g} seconds")
                     return
                 edit = await self.call(next, edits, None)
-            yield line(done=True, seconds=round(monotonic() - started, 3), edits=n_edits)
+            seconds = monotonic() - started
+            yield line(done=True, seconds=round(seconds, 3), tokens=await self.call(self._count, before, last))
         except ValueError as error:
             yield line(error=str(error))
         except Exception:
             log.exception("a completion failed")
             yield line(error=FAULT)
+
+    def _count(self, before: str, edit: Edit) -> int:
+        """Return how many tokens a completion has."""
+        encode = self.completer.documents.encode_prefix
+        return len(encode(edit.apply(before))) - len(encode(before))
 
     def _end(self, edits: Iterator[Edit]):
         """Stop a completion as soon as its current step ends."""

@@ -2,6 +2,7 @@
 
 import threading
 
+from workflow_data.tokenizers import TCTTokenizer
 from workflow_servers import web
 from workflow_servers.completion import Edit, NextToken, Outlook, SpelledToken
 
@@ -21,6 +22,8 @@ jobs:
 
 class FakeCompleter:
     """Completes without a model. Some texts before the caret make it fail, or never end."""
+
+    documents = TCTTokenizer()
 
     def __init__(self):
         self.asked, self.steps, self.closed = [], [], threading.Event()
@@ -49,11 +52,11 @@ class FakeCompleter:
             raise ZeroDivisionError
         if text.endswith("wrong"):
             raise ValueError("no workflow begins so")
-        tokens = [NextToken("<run>", 0.75, "keys", ""), NextToken("<needs>", 0.05, "keys", "there is no job 'b'")]
+        tokens = [NextToken("<run>", "keys", 0.75, ""), NextToken("<needs>", "keys", 0.05, "there is no job 'b'")]
         return Outlook(tokens, ["the job `b`"], Edit(len(text), "      - run: ''\n"))
 
     def spell(self, text):
-        return [SpelledToken(word, 0.5, "other text") for word in text.split()]
+        return [SpelledToken(word, "other text", 0.5) for word in text.split()]
 
 
 if __name__ == "__main__":

@@ -412,11 +412,21 @@ def test_the_entry_at_the_caret_becomes_valid_and_clean(real, open_tab):
     tab = open_tab(real)
     tab.write(HALF + "  other:\n    runs-on: ubuntu-latest\n    steps:\n      - run: make\n")
     tab.press(*["ArrowUp"] * 4)
-    tab.page.keyboard.insert_text("      - run: ")
+    tab.page.keyboard.insert_text("      - run: \n")
+    tab.press("ArrowLeft")
     tab.complete()
     tab.press("Tab")
     assert tab.text().endswith("  other:\n    runs-on: ubuntu-latest\n    steps:\n      - run: make\n")
     assert lint(tab.text()) == []
+
+
+def test_a_completion_has_lines_of_its_own(real, open_tab):
+    tab = open_tab(real)
+    tab.write(HALF + "# end\n")
+    tab.press("ArrowUp")
+    tab.complete()
+    tab.press("Tab")
+    assert tab.text().startswith(HALF) and tab.text().endswith("\n# end\n")
 
 
 def test_a_link_gives_the_same_completion(real, open_tab):
