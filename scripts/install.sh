@@ -18,6 +18,14 @@ install() {
     fi
 }
 
+# Install Chromium for the tests of the web page, if that is possible without asking; these tests skip if it is missing.
+install_browser() {
+    if ! command -v chromium chromium-browser google-chrome >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        (apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium) \
+            >/dev/null 2>&1 || echo "Chromium cannot be installed: the tests that need it are skipped"
+    fi
+}
+
 find_python() {
     local python
     for python in python3 python3.13 python3.12 python3.11 python; do

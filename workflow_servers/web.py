@@ -1,8 +1,8 @@
 """Serve the page on which people write workflows with a model, and answer its requests.
 
-One thread runs the model. A completion asks it for one step at a time, and the thread takes all requests in turn, so
-the completions of several tabs grow together. The page and its answers have no secrets, but they cost time. So only
-the page itself may ask, and what it asks for is limited.
+One thread takes all requests in turn, and a completion asks for one step at a time. So the completions of several tabs
+grow together. Answers have no secrets, but they cost time: only the page itself may ask, and what it asks for is
+limited.
 """
 
 import asyncio
@@ -93,11 +93,16 @@ class SharedCompleter:
     def __init__(self, completer: Completer, limits: Limits):
         self.completer, self.limits = completer, limits
         self.streams = 0  # completions that are growing now
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
+        self._thread = ThreadPoolExecutor(max_workers=1)
+        self._thread_of_tokens = ThreadPoolExecutor(max_workers=1)
 
     async def call(self, function: Callable, *args, **options) -> Any:
-        """Call a function in the thread of the model, after everything that was asked before."""
+        """Call a function after everything that was asked before."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, partial(function, *args, **options))
+
+    async def spell(self, text: str) -> list[SpelledToken]:
+        """Spell a text. For a long one this takes seconds, so it has a thread of its own and holds up no completion."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread_of_tokens, self.completer.spell, text)
 
     async def complete(self, asked: Completion) -> "Lines":
         """Return a completion as lines of JSON. ValueError if the text before the caret is no beginning."""
@@ -252,7 +257,7 @@ def create_app(completer: Completer, model: str, host: str = "127.0.0.1", limits
 
     @app.post("/api/spell")
     async def spell(asked: WholeText) -> list[SpelledToken]:
-        return await shared.call(completer.spell, asked.text)
+        return await shared.spell(asked.text)
 
     @app.post("/api/lint")
     async def find_problems(asked: WholeText):

@@ -19,11 +19,12 @@ ROOT = Path(__file__).parents[2]
 FILES = ["pyproject.toml", "tct-bundle/pyproject.toml", "constraints.txt", "scripts/install.sh"]
 OURS = {"tct-github-workflow"}
 EXACT = {"check-jsonschema"}  # the committed tokenizer is compiled from its schema
+PACKAGES = sorted(path.parent.name for path in ROOT.glob("*/__init__.py"))
 # Each distribution: the folder of its pyproject.toml, and the folders that its wheel has.
 DISTRIBUTIONS = {
     "nanochat-tct": (
         ROOT,
-        [ROOT / "nanochat", ROOT / "scripts", ROOT / "workflow_model", ROOT / "tct-bundle/adapters"],
+        [ROOT / name for name in (*PACKAGES, "tct-bundle/adapters")],
     ),
     "tct-github-workflow": (ROOT / "tct-bundle", [ROOT / "tct-bundle/src"]),
 }
@@ -75,7 +76,7 @@ def imported_packages(folders: list[Path]) -> set[str]:
                 names |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and not node.level:
                 names.add(node.module.split(".")[0])
-    own = {path.name for path in (ROOT / "tct-bundle/src").iterdir()} | {"nanochat", "scripts", "workflow_model"}
+    own = {path.name for path in (ROOT / "tct-bundle/src").iterdir()} | set(PACKAGES)
     own |= {path.stem for path in (ROOT / "tct-bundle/adapters").iterdir()}
     return names - sys.stdlib_module_names - own
 
@@ -126,7 +127,7 @@ def test_the_bundle_wheel_has_the_libraries(wheels):
 @pytest.mark.slow
 def test_the_root_wheel_has_the_documented_imports(wheels):
     packages, modules = top_level(wheels["nanochat-tct"])
-    assert packages == {"nanochat", "scripts", "workflow_model"}
+    assert packages == set(PACKAGES)
     assert "workflow_model/model.safetensors" in wheels["nanochat-tct"].namelist()
     assert {"model_config", "tct_dataloader", "tct_tokenizer_adapter"} <= modules
     assert len(modules) <= MAX_MODULES
