@@ -70,7 +70,7 @@ class Caret(Asked):
 
 class Completion(Caret):
     until: Literal["value", "entry", "document"] = "document"
-    temperature: float = Field(0.8, ge=0, le=2, allow_inf_nan=False)
+    temperature: float = Field(0.5, ge=0, le=2, allow_inf_nan=False)
     seed: int = Field(0, ge=0, lt=2**31)
     max_tokens: int = Field(512, ge=1, le=MAX_TOKENS)
 
