@@ -29,6 +29,8 @@ def main(argv=None):
 
     with listen(args.host, args.port) as listening:
         completer = Completer.load(args.checkpoint, choose_device(args.device))
+        if not completer.documents.is_workflow:
+            raise ValueError(f"the page is for workflows, but {args.checkpoint} writes other documents")
         app = create_app(completer, name_of(args.checkpoint), args.host)
         print(f"open {url(listening)} (Ctrl-C ends)", flush=True)
         serve(app, listening)

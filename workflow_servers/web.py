@@ -193,14 +193,14 @@ class Gate:
         host, origin = request.headers.get("host", ""), request.headers.get("origin")
         if not is_own_name(host, self._host):
             return 403, f"the server has no name {host!r}: use its IP address, or start it with --host and that name"
-        if origin and urlsplit(origin).netloc != host:
+        if origin and origin not in (f"http://{host}", f"https://{host}"):
             return 403, "only the page of this server may ask it"
         if request.method != "POST":
             return None
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             return 415, "the request must be JSON, with the content type application/json"
         length = request.headers.get("content-length", "")
-        if not length.isdigit():
+        if not length.isdecimal():
             return 411, "the request must state its length"
         if int(length) > MAX_BYTES:
             return 413, f"the request has {int(length):,} bytes, but at most {MAX_BYTES:,} are allowed"

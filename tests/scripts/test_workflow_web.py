@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from helpers import exit_code
@@ -131,7 +132,7 @@ def test_other_sites_cannot_ask(client):
         return client.post("/api/lint", json={"text": HALF}, headers=headers).status_code
 
     assert status() == status(origin="http://127.0.0.1:8000") == status(host="localhost:8000") == 200
-    assert status(origin="http://evil.example") == status(origin="null") == 403
+    assert status(origin="http://evil.example") == status(origin="null") == status(origin="http://[") == 403
     assert status(host="evil.example") == status(host="127.0.0.1.evil.example:8000") == status(host="") == 403
     assert client.get("/", headers={"host": "evil.example"}).status_code == 403
     form = {"content-type": "text/plain"}  # what a form of another site can send
@@ -225,6 +226,13 @@ def test_a_missing_extra_is_one_sentence(monkeypatch, capsys):
     monkeypatch.delitem(sys.modules, "workflow_servers.web")
     assert exit_code(workflow_web.main, []) == 2
     assert "pip install 'nanochat-tct[web]'" in capsys.readouterr().err
+
+
+def test_a_model_of_other_documents_is_refused(monkeypatch, completer, capsys):
+    completer.documents = SimpleNamespace(is_workflow=False)
+    monkeypatch.setattr("workflow_servers.completion.Completer.load", lambda *arguments: completer)
+    assert exit_code(workflow_web.main, ["--port", "0", "--checkpoint", "out/other"]) == 2
+    assert capsys.readouterr().err == "error: the page is for workflows, but out/other writes other documents\n"
 
 
 def test_help_does_not_import_torch():
