@@ -22,8 +22,9 @@ th, td { padding: .25rem .8rem .25rem 0; border-bottom: 1px solid var(--line); t
 th:first-child, td:first-child { position: sticky; left: 0; background: var(--page); }
 td:not(:first-child) { min-width: 4rem; }
 p:has(> img) { overflow-x: auto; padding: .5rem; border-radius: .5rem; background: #fff; }
-img { display: block; width: 100%; min-width: 42rem; }
+img { display: block; width: 100%; min-width: 40rem; }
 code { font-size: .9em; }
+@media (max-width: 40rem) { table { font-size: .9rem; } td:first-child { min-width: 7.5rem; } }
 pre { padding: .8rem; overflow-x: auto; border-radius: .5rem; background: var(--box); line-height: 1.4; }
 """
 
