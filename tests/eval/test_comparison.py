@@ -91,6 +91,17 @@ def test_the_figures_are_legible(name, folders):
     check_legible(draw(evaluations))
 
 
+def test_shares_of_nothing_are_left_blank(tmp_path):
+    samples = {"count": 1, "schema_valid": 1.0, "novel_steps": None}
+    completion = {"workflows": 1, "key": {"asked": 0, "right": 0, "share": None}}
+    folders = [
+        write_evaluation(tmp_path / name, 1.5, samples=samples, real=samples, completion=completion) for name in "ab"
+    ]
+    text = compare(folders, tmp_path / "out")
+    assert row(text, "steps that are in no training workflow") == ["", "", ""]
+    assert row(text, "the next key") == ["0 of 0", "0 of 0"] and "](samples.png)" in text
+
+
 def test_a_comparison_replaces_only_its_own_files(two, tmp_path, capsys):
     compare([*two, OLD[0]], tmp_path / "out")
     assert (tmp_path / "out/samples.png").is_file()

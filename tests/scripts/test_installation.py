@@ -245,10 +245,13 @@ def test_installed_commands_run_from_an_empty_folder(installed, tmp_path):
         ("scripts.generate_workflow", "--known_actions", "--output=shipped", *short),
         ("scripts.lint_workflow", "samples", "shipped"),
         ("scripts.tct_eval", "--checkpoint=run", "--data_dir=prepared", "--num_samples=1", *short),
+        ("scripts.tct_eval", "--checkpoint=run", "--data_dir=prepared", "--num_samples=0", "--output=scores"),
+        ("scripts.tct_eval", "--compare", "run/eval", "scores", "--output=compared"),
     ]:
         done = run_installed(installed, tmp_path, "-m", name, *flags)
         assert done.returncode == 0, f"{name}: {done.stdout}{done.stderr}"
-    assert (tmp_path / "shipped/workflow_0000.yml").is_file() and (tmp_path / "run/report.md").is_file()
+    for file in ("shipped/workflow_0000.yml", "run/report.html", "run/eval/report.html", "compared/compare.html"):
+        assert (tmp_path / file).is_file()
 
 
 # -----------------------------------------------------------------------------

@@ -16,7 +16,8 @@ body { max-width: 60rem; margin: 0 auto; padding: 1rem 1rem 4rem; overflow-wrap:
 h1, h2, h3 { margin: 2rem 0 .75rem; line-height: 1.25; }
 h1 { font-size: 1.6rem; }
 a { color: var(--link); }
-table { display: block; width: max-content; max-width: 100%; overflow-x: auto; border-collapse: collapse; }
+table { display: block; width: max-content; max-width: 100%; margin: 1rem 0; overflow-x: auto;
+  border-collapse: collapse; }
 th, td { padding: .25rem .8rem .25rem 0; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top;
   overflow-wrap: normal; font-variant-numeric: tabular-nums; }
 th:first-child, td:first-child { position: sticky; left: 0; background: var(--page); }

@@ -178,7 +178,8 @@ def sample_rows(evaluations: dict[str, dict]) -> list[tuple]:
 def completion_columns(evaluations: dict[str, dict]) -> list[tuple]:
     """Return a row for each part of a workflow: how many each evaluation completed as they were."""
     found = [
-        {name: f"{right}, {share}" for name, right, share in completion_rows(each)} for each in evaluations.values()
+        {name: ", ".join(filter(None, (right, share))) for name, right, share in completion_rows(each)}
+        for each in evaluations.values()
     ]
     names = dict.fromkeys(name for each in found for name in each)
     return [(name, *(each.get(name, "") for each in found)) for name in names]
@@ -215,12 +216,13 @@ def draw_kinds(evaluations: dict[str, dict]):
 
 def draw_samples(evaluations: dict[str, dict]):
     """Draw the shares of samples, each with a mark for real workflows."""
+
+    def shares(workflows: dict) -> dict:
+        known = {key: workflows.get(key) for key in SHARES}  # None also if there are no steps or no actions
+        return {SHARES[key]: 100 * share for key, share in known.items() if share is not None}
+
     bars, real = (
-        {
-            name: {label: 100 * found[part][key] for key, label in SHARES.items() if key in found.get(part, {})}
-            for name, found in evaluations.items()
-        }
-        for part in ("samples", "real")
+        {name: shares(found.get(part, {})) for name, found in evaluations.items()} for part in ("samples", "real")
     )
     return draw_groups("%", SHARES.values(), bars, real)
 
