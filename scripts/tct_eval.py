@@ -131,7 +131,7 @@ def parse_arguments(argv):
 def compare(folders: list[Path], output: Path):
     """Write the page that compares evaluations, and print its figures."""
     evaluations = comparison.read_evaluations(folders)
-    if not (output / "compare.json").is_file():
+    if not comparison.is_comparison(output):
         refuse_to_replace(output, comparison.FILES)
     try:
         comparison.write_comparison(output, evaluations)

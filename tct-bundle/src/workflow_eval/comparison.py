@@ -55,13 +55,21 @@ def short_names(paths: list[Path]) -> list[str]:
     return [Path(*found).as_posix() for found in parts]
 
 
+def is_comparison(folder: Path) -> bool:
+    """Return whether a folder has the files of an earlier comparison."""
+    try:
+        return json.loads((folder / "compare.json").read_bytes()).keys() == {"compared"}
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
 def write_comparison(folder: Path, evaluations: dict[str, dict]):
     """Write the page of the evaluations, its figures, and compare.json, which marks the files as ours.
 
     Raise ImportError if matplotlib or markdown-it-py is not installed.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "compare.json", {name: found["checkpoint"] for name, found in evaluations.items()})
+    write_json(folder / "compare.json", {"compared": list(evaluations)})
     links = {}
     for name, (draw, caption) in FIGURES.items():
         (folder / name).unlink(missing_ok=True)  # of an earlier comparison, which may have had more to draw
