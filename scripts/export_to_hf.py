@@ -1,4 +1,4 @@
-"""Export a checkpoint to Hugging Face transformers, as a model of the architecture nanochat; or import such a model.
+"""Export a model to Hugging Face transformers, or import one that was exported.
 
     python -m scripts.export_to_hf --checkpoint out/plain --output hf/plain
     python -m scripts.export_to_hf --from_hf hf/plain --output out/imported
@@ -8,6 +8,7 @@ Both keep every weight to the bit. Neither replaces a file that is there with ot
 
 from pathlib import Path
 
+import workflow_model
 from script_tools.cli import ArgumentParser, cli_errors
 from script_tools.files import write_new_files
 
@@ -20,7 +21,7 @@ def main(argv=None):
     if args.from_hf:
         print(f"written: {import_hf(args.from_hf, args.output)}")
         return
-    files = hf_files(args.checkpoint)
+    files = hf_files(args.checkpoint or workflow_model.PATH)
     write_new_files(args.output, files)
     print(f"written to {args.output}: {', '.join(files)}")
     if args.push_to_hub:
@@ -30,13 +31,14 @@ def main(argv=None):
 def parse_arguments(argv):
     parser = ArgumentParser(prog="python -m scripts.export_to_hf", description=__doc__.split("\n")[0])
     add = parser.add
-    add("--checkpoint", "export this model: a file model_NNNNNN.pt, or a folder: its last checkpoint", type=Path)
+    model = "export this file model_NNNNNN.pt, or this folder's last checkpoint (default: the model that ships)"
+    add("--checkpoint", model, type=Path)
     add("--from_hf", "import the model in this folder of transformers as a checkpoint", type=Path, metavar="DIR")
     add("--output", "folder for the files", required=True, type=Path, metavar="DIR")
     add("--push_to_hub", "also upload the files to this repository on the hub", metavar="OWNER/NAME")
     args = parser.parse_args(argv)
-    if bool(args.checkpoint) == bool(args.from_hf):
-        raise ValueError("name either a --checkpoint to export or a folder to import --from_hf")
+    if args.from_hf and args.checkpoint:
+        raise ValueError("--checkpoint names a model to export, and --from_hf one to import: give one of them")
     if args.from_hf and args.push_to_hub:
         raise ValueError("--push_to_hub uploads an exported --checkpoint, but --from_hf imports")
     return args

@@ -2,6 +2,7 @@
 
 The weights are the same, tensor for tensor, under other names. Nothing here needs transformers. The metadata of the
 checkpoint is in config.json, because transformers keeps it there when it saves a model that it has trained further.
+Models with inputs that the architecture lacks are of the class in hf_model.py, which travels with them.
 
 The logits differ a little in float32: our rotary tables are rounded to bfloat16, as nanochat's were when it trained,
 and transformers rounds them to the dtype of the model.
@@ -23,6 +24,7 @@ from script_tools.files import refuse_to_replace
 from tct.symbols import PAD
 from workflow_generator import check_tokenizer
 
+CODE = Path(__file__).with_name("hf_model.py")
 CONFIG, WEIGHTS, META = "config.json", "model.safetensors", "nanochat_tct"  # files, and a key of the config
 SHAPE = {  # fields of GPTConfig, and what transformers calls them
     "vocab_size": "vocab_size",
@@ -42,7 +44,6 @@ NAMES_IN_BLOCK = {
     "mlp.c_proj": "mlp.fc2",
 }
 EXTRA_INPUTS = ("previous_token", "n_states", "state_attention", "value_embedding")  # fields of GPTConfig
-FLAGS = "--previous_token, --state_embedding, --state_attention and --value_embedding"
 TEMPERATURE = 0.8  # as generate_workflow
 
 CARD = Template("""\
@@ -55,13 +56,13 @@ tags: [github-actions, nanochat, tct]
 # A model that writes GitHub Actions workflows
 
 A GPT of $parameters parameters ($shape, context of $context tokens), trained with nanochat-tct for $step updates, in
-the architecture `nanochat` of transformers. Its tokens are those of the package tct-github-workflow with fingerprint
+the architecture $architecture. Its tokens are those of the package tct-github-workflow with fingerprint
 `$fingerprint`. With the constraint below, every workflow is valid under the schema of GitHub workflows, and has
 no findings of that package's rules.
 
 ## Use
 
-Install transformers 5 or later, and tct-github-workflow from the repository of nanochat-tct. Then, in this folder:
+Install transformers 5 or later, and $package from the repository of nanochat-tct. Then, in this folder:
 
 ```python
 from functools import partial
@@ -71,7 +72,7 @@ from tct.contrib.transformers import TctLogitsProcessor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 folder = "."  # or the name of a repository on the hub
-model = AutoModelForCausalLM.from_pretrained(folder)
+model = AutoModelForCausalLM.from_pretrained(folder$trust)
 tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
 inputs = tokenizer(["name: CI\\non: push", ""], padding=True, return_tensors="pt")
 constraint = TctLogitsProcessor(partial(tct.matcher, "github"), skip=1, max_length=model.generation_config.max_length)
@@ -79,8 +80,8 @@ for row in model.generate(**inputs, logits_processor=[constraint]):
     print(tokenizer.decode(row))
 ```
 
-`trust_remote_code=True` runs `hf_tokenizer.py`, which is in this folder: encoding and decoding follow the schema, and
-no fast tokenizer can do that. Without it, `AutoTokenizer` loads one that shows tokens but refuses to encode text.
+`trust_remote_code=True` runs the Python files in this folder. `hf_tokenizer.py` follows the schema to encode and
+decode, which no fast tokenizer can do. Without it, `AutoTokenizer` loads one that shows tokens but refuses to encode.
 
 ## Limits
 
@@ -97,22 +98,17 @@ before that.
 def hf_files(checkpoint) -> dict[str, bytes]:
     """Return the files of a checkpoint for transformers by their names.
 
-    OSError or ValueError if the checkpoint cannot be read, if the model does not fit the architecture, or if its tokens
-    are not those of the installed workflow tokenizer.
+    OSError or ValueError if the checkpoint cannot be read, or if its tokens are not those of the installed workflow
+    tokenizer.
     """
     model, meta = load_model(checkpoint)
-    if used := [name for name in EXTRA_INPUTS if getattr(model.config, name)]:
-        raise ValueError(
-            f"{checkpoint} uses {', '.join(used)}, which the architecture nanochat of transformers lacks: export a "
-            f"model that was trained without {FLAGS}, or use this one with scripts.generate_workflow"
-        )
     tokenizer = meta["data"]["tokenizer"]
     if tokenizer["name"] != tct.NAME:
         raise ValueError(f"only models over the tokens of workflows are exported, but {checkpoint} has other tokens")
     check_tokenizer(tokenizer, f"the checkpoint {checkpoint}")
     names = hf_names(model.config)
     weights = {names[name]: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    config = hf_config(model.config, weights["lm_head.weight"].dtype)
+    config = hf_config(model.config, model.lm_head.weight.dtype)
     config[META] = {name: value for name, value in meta.items() if name != "sha256"}
     return {
         CONFIG: to_json(config),
@@ -120,7 +116,13 @@ def hf_files(checkpoint) -> dict[str, bytes]:
         "generation_config.json": to_json(generation_config(model.config)),
         "README.md": model_card(model, meta).encode(),
         **tokenizer_files(model.config.sequence_len),
+        **({CODE.name: CODE.read_bytes()} if has_extra_inputs(model.config) else {}),
     }
+
+
+def has_extra_inputs(config: GPTConfig) -> bool:
+    """Return whether a model has inputs that the architecture of transformers lacks."""
+    return any(getattr(config, name) for name in EXTRA_INPUTS)
 
 
 def to_json(value) -> bytes:
@@ -129,6 +131,9 @@ def to_json(value) -> bytes:
 
 def hf_names(config: GPTConfig) -> dict[str, str]:
     """Return what transformers calls the tensors of a model, by our names."""
+    if has_extra_inputs(config):
+        with torch.device("meta"):
+            return {name: f"gpt.{name}" for name in GPT(config).state_dict()}
     names = dict(NAMES)
     for layer in range(config.n_layer):
         for ours, theirs in NAMES_IN_BLOCK.items():
@@ -138,8 +143,11 @@ def hf_names(config: GPTConfig) -> dict[str, str]:
 
 def hf_config(config: GPTConfig, dtype: torch.dtype) -> dict:
     """Return the content of config.json."""
+    classes = {"AutoConfig": f"{CODE.stem}.WorkflowGPTConfig", "AutoModelForCausalLM": f"{CODE.stem}.WorkflowGPT"}
+    is_extra = has_extra_inputs(config)
     return {
-        "architectures": ["NanoChatForCausalLM"],
+        "architectures": ["WorkflowGPT" if is_extra else "NanoChatForCausalLM"],
+        **({"auto_map": classes} if is_extra else {}),
         "dtype": str(dtype).removeprefix("torch."),
         "bos_token_id": PAD,  # the position token of a window at the start of a workflow
         "eos_token_id": PAD,
@@ -151,7 +159,7 @@ def hf_config(config: GPTConfig, dtype: torch.dtype) -> dict:
 def hf_architecture(config: GPTConfig) -> dict:
     """Return the part of config.json that a model of our GPT must have."""
     return {
-        "model_type": "nanochat",
+        "model_type": "nanochat_tct" if has_extra_inputs(config) else "nanochat",
         **{theirs: getattr(config, ours) for ours, theirs in SHAPE.items()},
         "intermediate_size": 4 * config.n_embd,
         "hidden_act": "relu2",
@@ -201,7 +209,11 @@ def tokenizer_files(max_length: int) -> dict[str, bytes]:
 
 def model_card(model: GPT, meta: dict) -> str:
     """Return the README.md of a model."""
+    is_extra = has_extra_inputs(model.config)
     return CARD.substitute(
+        architecture="of `hf_model.py` in this folder" if is_extra else "`nanochat` of transformers",
+        trust=", trust_remote_code=True" if is_extra else "",
+        package="nanochat-tct" if is_extra else "tct-github-workflow",
         parameters=f"{model.num_parameters():,}",
         shape=f"{model.config.n_embd} x {model.config.n_layer} layers x {model.config.n_head} heads",
         context=model.config.sequence_len,

@@ -6,9 +6,12 @@ installed, and nothing relative to itself.
 
 from transformers import PreTrainedTokenizer
 
-import tct_github_workflow as tct
-from tct.symbols import PAD
-from tct_github_workflow.workflow_yaml import dump_workflow, load_json
+try:
+    import tct_github_workflow as tct
+    from tct.symbols import PAD
+    from tct_github_workflow.workflow_yaml import dump_workflow, load_json
+except ImportError as error:  # transformers would name packages that are not ours
+    raise ImportError(f"install tct-github-workflow from the repository of nanochat-tct ({error})") from None
 
 
 class WorkflowTokenizer(PreTrainedTokenizer):
