@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 
@@ -18,6 +19,7 @@ import torch
 import tct_github_workflow as tct
 import workflow_model
 from nanochat.checkpoint_manager import load_model, save_checkpoint
+from nanochat.functional import Layout
 from nanochat.gpt import GPT, GPTConfig
 from scripts import export_to_hf
 from tct.contrib.transformers import TctLogitsProcessor
@@ -25,20 +27,25 @@ from tct_github_workflow.rules import check
 from tct_github_workflow.workflow_yaml import load_workflow
 
 SHAPE = dict(sequence_len=96, n_layer=2, n_head=4, n_kv_head=2, n_embd=32)
+ALL_INPUTS = dict(previous_token=True, n_states=tct.n_states(), state_attention=True, value_embedding=True)
 WORKFLOW = '{"name":"CI","on":"push","jobs":{"test":{"runs-on":"x","steps":[{"run":"make"}]}}}'
 ROUNDING = 0.05  # what rounding the rotary tables to bfloat16 changes in these logits, whose cap is 15
 
 
-def save_model(folder, **config):
+def save_model(folder, tokenizer={"name": tct.NAME, "fingerprint": tct.fingerprint()}, **config):
     """Save a model with random weights, zero in no matrix."""
     torch.manual_seed(0)
     model = GPT(GPTConfig(**{**SHAPE, **config}))
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    tokenizer = {"name": tct.NAME, "fingerprint": tct.fingerprint()}
     meta = {"model_config": vars(model.config), "data": {"stride": 32, "tokenizer": tokenizer}, "val_loss": 2.5}
     save_checkpoint(folder, 7, model.state_dict(), None, meta)
     return folder
+
+
+def same_weights(model, other) -> bool:
+    ours, theirs = model.state_dict(), other.state_dict()
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 def run(*flags):
@@ -69,12 +76,14 @@ def refused(capsys, *flags) -> str:
 # without the library
 
 
-def test_the_way_there_and_back_keeps_every_bit(checkpoint, exported, tmp_path):
-    run("--from_hf", exported, "--output", tmp_path)
-    (before, meta_before), (after, meta_after) = load_model(checkpoint), load_model(tmp_path)
-    assert before.state_dict().keys() == after.state_dict().keys()
-    assert all(torch.equal(tensor, after.state_dict()[name]) for name, tensor in before.state_dict().items())
-    assert {**meta_after, "sha256": None} == {**meta_before, "sha256": None}
+@pytest.mark.parametrize("inputs", [{}, ALL_INPUTS, {"previous_token": True}])
+def test_the_way_there_and_back_keeps_every_bit(tmp_path, inputs):
+    save_model(tmp_path / "before", **inputs)
+    run("--checkpoint", tmp_path / "before", "--output", tmp_path / "hf")
+    run("--from_hf", tmp_path / "hf", "--output", tmp_path / "after")
+    (before, meta), (after, meta_after) = load_model(tmp_path / "before"), load_model(tmp_path / "after")
+    assert {**meta_after, "sha256": None} == {**meta, "sha256": None}
+    assert same_weights(before, after)
 
 
 def test_the_same_export_again_changes_nothing(checkpoint, exported):
@@ -90,10 +99,17 @@ def test_files_of_others_are_kept(checkpoint, exported, tmp_path, capsys):
     assert "model_000007.pt exists" in refused(capsys, "--from_hf", exported, "--output", checkpoint)
 
 
-def test_the_shipped_model_is_refused_with_its_inputs(tmp_path, capsys):
-    error = refused(capsys, "--checkpoint", workflow_model.PATH, "--output", tmp_path / "new")
-    assert "uses previous_token, n_states, state_attention, value_embedding" in error
-    assert "trained without --previous_token" in error and not (tmp_path / "new").exists()
+def test_the_model_that_ships_is_exported_by_default(tmp_path):
+    run("--output", tmp_path / "hf")
+    config = json.loads((tmp_path / "hf/config.json").read_text())
+    assert config["auto_map"]["AutoModelForCausalLM"] == "hf_model.WorkflowGPT"
+    run("--from_hf", tmp_path / "hf", "--output", tmp_path / "back")
+    assert same_weights(load_model(workflow_model.PATH)[0], load_model(tmp_path / "back")[0])
+
+
+def test_models_of_other_tokens_are_refused(tmp_path, capsys):
+    save_model(tmp_path, tokenizer={"name": "artifact", "fingerprint": "0123456789abcdef"})
+    assert "has other tokens" in refused(capsys, "--checkpoint", tmp_path, "--output", tmp_path / "new")
 
 
 @pytest.mark.parametrize("change", [{"rms_norm_eps": 1e-5}, {"vocab_size": 8200}, {"tie_word_embeddings": True}])
@@ -118,9 +134,7 @@ def test_damaged_weights_are_refused(exported, tmp_path, capsys):
     assert "is damaged" in refused(capsys, "--from_hf", tmp_path, "--output", tmp_path / "new")
 
 
-@pytest.mark.parametrize(
-    "flags", [(), ("--checkpoint", "a", "--from_hf", "b"), ("--from_hf", "b", "--push_to_hub", "c")]
-)
+@pytest.mark.parametrize("flags", [("--checkpoint", "a", "--from_hf", "b"), ("--from_hf", "b", "--push_to_hub", "c")])
 def test_flags_that_contradict_each_other_are_refused(tmp_path, capsys, flags):
     refused(capsys, *flags, "--output", tmp_path / "new")
 
@@ -168,6 +182,17 @@ def model(transformers, exported):
 
 
 @pytest.fixture(scope="module")
+def extra_model(transformers, tmp_path_factory):
+    """A model with all extra inputs, and the same as ours."""
+    folder = tmp_path_factory.mktemp("extra")
+    save_model(folder / "checkpoint", **ALL_INPUTS)
+    run("--checkpoint", folder / "checkpoint", "--output", folder / "hf")
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder / "hf", trust_remote_code=True)
+    model.ours = load_model(folder / "checkpoint")[0]
+    return model
+
+
+@pytest.fixture(scope="module")
 def tokenizer(transformers, exported):
     return transformers.AutoTokenizer.from_pretrained(exported, trust_remote_code=True)
 
@@ -195,8 +220,33 @@ def test_logits_differ_only_by_the_rounding_of_rotary_tables(model, checkpoint):
 def test_the_library_writes_what_we_import(model, checkpoint, tmp_path):
     model.save_pretrained(tmp_path / "hf")
     run("--from_hf", tmp_path / "hf", "--output", tmp_path / "back")
-    before, after = load_model(checkpoint)[0], load_model(tmp_path / "back")[0]
-    assert all(torch.equal(tensor, after.state_dict()[name]) for name, tensor in before.state_dict().items())
+    assert same_weights(load_model(checkpoint)[0], load_model(tmp_path / "back")[0])
+
+
+@pytest.mark.slow
+@torch.inference_mode()
+def test_logits_with_extra_inputs_are_ours_to_the_bit(extra_model):
+    tokens = tct.encode(WORKFLOW)
+    row, states = torch.tensor([[0, *tokens]]), torch.tensor([tct.states_of(tokens)])
+    layout = replace(Layout.of_rows(row), schema_positions=states)
+    assert torch.equal(extra_model(row).logits, extra_model.ours(row, layout=layout))
+
+
+@pytest.mark.slow
+def test_extra_inputs_need_the_start_of_a_workflow(extra_model):
+    for row in ([0, 3, 3], [5, *tct.encode(WORKFLOW)]):
+        with pytest.raises(ValueError, match="generate with TctLogitsProcessor"):
+            extra_model(torch.tensor([row]))
+    with pytest.raises(ValueError, match="do not fit the model's context of 96"):
+        extra_model(torch.tensor([[0, *tct.encode(WORKFLOW)] + [0] * 96]))
+
+
+@pytest.mark.slow
+def test_samples_with_extra_inputs_are_valid_also_in_beam_search(extra_model, tokenizer):
+    torch.manual_seed(0)
+    for options in ({"num_return_sequences": 8}, {"num_beams": 3, "do_sample": False}):
+        constraint = TctLogitsProcessor(tct.tokenizer(), skip=1, max_length=96)
+        assert all(workflow_of(row) for row in extra_model.generate(logits_processor=[constraint], **options))
 
 
 @pytest.mark.slow
@@ -218,16 +268,20 @@ def test_samples_fulfil_the_rules_of_github(model):
 
 
 @pytest.mark.slow
-def test_prompts_of_a_batch_do_not_disturb_each_other(model, tokenizer):
-    def generate(prompts):
+@pytest.mark.parametrize("name", ["model", "extra_model"])
+def test_prompts_of_a_batch_do_not_disturb_each_other(name, tokenizer, request):
+    model = request.getfixturevalue(name)
+
+    def generate(prompts, **options):
         constraint = TctLogitsProcessor(tct.tokenizer(), skip=1, max_length=80)
         inputs = tokenizer(prompts, padding=True, return_tensors="pt")
-        options = {"do_sample": False, "max_new_tokens": 12}
-        return tokenizer.batch_decode(model.generate(**inputs, logits_processor=[constraint], **options))
+        options |= {"do_sample": False, "max_new_tokens": 12, "logits_processor": [constraint]}
+        return tokenizer.batch_decode(model.generate(**inputs, **options))
 
     prompts = ["name: CI\non: push\njobs:\n  test:\n    runs-on: ubu", "", "name: Release"]
     together = generate(prompts)
     assert together == [text for prompt in prompts for text in generate([prompt])]
+    assert together == generate(prompts, use_cache=False)
     assert load_workflow(together[0])["jobs"]["test"]["runs-on"].startswith("ubu")
 
 

@@ -27,7 +27,7 @@ DISTRIBUTIONS = {
     ),
     "tct-github-workflow": (ROOT / "tct-bundle", [ROOT / "tct-bundle/src"]),
 }
-MAX_MODULES = 7  # at the top level of site-packages, besides packages
+MAX_MODULES = 8  # at the top level of site-packages, besides packages
 
 
 def canonical(name: str) -> str:
