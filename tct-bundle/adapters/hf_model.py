@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from transformers import GenerationMixin, PreTrainedConfig, PreTrainedModel
+from transformers import DynamicCache, GenerationMixin, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 try:
@@ -83,13 +83,17 @@ class WorkflowGPT(PreTrainedModel, GenerationMixin):
         """Return the arguments of `forward`, with all tokens of the rows, cached or not."""
         return {**super().prepare_inputs_for_generation(input_ids, *args, **kwargs), "rows": input_ids}
 
-    def forward(self, input_ids, attention_mask=None, rows=None, logits_to_keep: int = 0, **options):
+    def forward(
+        self, input_ids, attention_mask=None, rows=None, use_cache: bool = False, logits_to_keep: int = 0, **options
+    ):
         """Return logits (B, T, V) in float32 for input_ids (B, T), or only those of the last `logits_to_keep` tokens.
 
         `rows` (B, T_all) are the tokens that are cached, followed by input_ids. ValueError if a row is not the start of
         a workflow, or is longer than the context.
         """
         rows, cache = input_ids if rows is None else rows, options.get(CACHE)
+        if use_cache and cache is None:
+            cache = DynamicCache(config=self.config)
         layout = self._layout(rows, attention_mask, input_ids.size(1), cache)
         x = self.gpt.hidden(input_ids.reshape(1, -1), layout).view(*input_ids.shape, -1)  # (B, T, C)
         return CausalLMOutputWithPast(logits=self.gpt.logits(x[:, -logits_to_keep:]), **{CACHE: cache})

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import jsonschema_rs
@@ -26,6 +27,7 @@ from tct.contrib.transformers import TctLogitsProcessor
 from tct_github_workflow.rules import check
 from tct_github_workflow.workflow_yaml import load_workflow
 
+DOCUMENT = Path(__file__).parents[2] / "tct-bundle/docs/HUGGING_FACE.md"
 SHAPE = dict(sequence_len=96, n_layer=2, n_head=4, n_kv_head=2, n_embd=32)
 ALL_INPUTS = dict(previous_token=True, n_states=tct.n_states(), state_attention=True, value_embedding=True)
 WORKFLOW = '{"name":"CI","on":"push","jobs":{"test":{"runs-on":"x","steps":[{"run":"make"}]}}}'
@@ -315,11 +317,21 @@ def test_the_fast_tokenizer_shows_tokens_and_encodes_nothing(transformers, expor
             tokenizer(text)
 
 
-@pytest.mark.slow
-def test_the_code_of_the_model_card_runs(exported, tmp_path):
-    (code,) = re.findall(r"```python\n(.*?)```", (exported / "README.md").read_text(), re.DOTALL)
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
-    command = [sys.executable, "-c", "import torch\ntorch.manual_seed(0)\n" + code]
-    done = subprocess.run(command, cwd=exported, env=environment, capture_output=True, text=True)
+def run_code(document, folder) -> str:
+    """Return what the first Python code of a document prints in a folder."""
+    code = re.search(r"```python\n(.*?)```", document.read_text(), re.DOTALL)[1]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(folder / "modules")}
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("name: CI")
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_the_code_of_the_model_card_runs(transformers, exported):
+    assert run_code(exported / "README.md", exported).startswith("name: CI")
+
+
+@pytest.mark.slow
+def test_the_documented_code_runs(transformers, tmp_path):
+    run("--output", tmp_path / "hf/workflow-model")
+    assert run_code(DOCUMENT, tmp_path).startswith("name: CI")
