@@ -292,6 +292,7 @@ def test_the_python_tokenizer_encodes_prompts_and_decodes_to_yaml(transformers, 
     assert tokenizer("name: CI\non: push")["input_ids"] == [0, *tct.encode_prefix("name: CI\non: push")]
     assert load_workflow(tokenizer.decode([0, *tct.encode(WORKFLOW), 0, 0])) == json.loads(WORKFLOW)
     assert load_workflow(tokenizer.decode(tokenizer("name: <PAD>")["input_ids"])) == {"name": "<PAD>"}
+    assert tokenizer.decode(tct.encode(WORKFLOW)[-1:]) == tct.id_to_token(tct.encode(WORKFLOW)[-1])
     with pytest.raises(ValueError, match="nome"):
         tokenizer('{"nome": 1')
     tokenizer.save_pretrained(tmp_path)

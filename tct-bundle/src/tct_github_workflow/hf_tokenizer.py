@@ -52,7 +52,10 @@ class WorkflowTokenizer(PreTrainedTokenizer):
         return self._names[index]
 
     def _decode(self, token_ids, **options) -> str:
-        """Return YAML. A workflow that is not complete ends where its tokens end."""
-        ids = [token_ids] if isinstance(token_ids, int) else token_ids
-        text, _, _ = tct.decode_prefix([token for token in ids if token != PAD])
+        """Return YAML, which ends where the tokens end. Tokens that do not start a workflow become readable names."""
+        tokens = [token for token in ([token_ids] if isinstance(token_ids, int) else token_ids) if token != PAD]
+        try:
+            text, _, _ = tct.decode_prefix(tokens)
+        except ValueError:
+            return "".join(self._names[token] for token in tokens)
         return dump_workflow(load_json(text))
