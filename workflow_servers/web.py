@@ -120,12 +120,12 @@ class SharedCompleter:
 
     async def _lines(self, before: str, edit: Edit | None, edits: Iterator[Edit]) -> AsyncIterator[str]:
         """Yield a line for each edit, which says how it differs from the one before, and a line for the end."""
-        started, text, last = monotonic(), "", Edit(len(before), "")
+        started, last = monotonic(), Edit(len(before), "")
         try:
             while edit is not None:
-                keep = len(text) if edit.text.startswith(text) else len(commonprefix([text, edit.text]))
+                keep = common(last.text, edit.text)
                 yield line(start=edit.start, keep=keep, text=edit.text[keep:], others=self.streams - 1)
-                text, last = edit.text, edit
+                last = edit
                 if monotonic() > started + self.limits.seconds:
                     yield line(error=f"the completion stopped after {self.limits.seconds:g} seconds")
                     return
@@ -147,6 +147,11 @@ class SharedCompleter:
         """Stop a completion as soon as its current step ends."""
         self.streams -= 1
         self._thread.submit(edits.close)
+
+
+def common(one: str, other: str) -> int:
+    """Return how many characters two texts have in common at their beginning."""
+    return len(one) if other.startswith(one) else len(commonprefix([one, other]))  # which is slow for long texts
 
 
 def line(**fields) -> str:
