@@ -132,7 +132,7 @@ def test_the_bundle_wheel_has_the_libraries(wheels):
 def test_the_root_wheel_has_the_documented_imports(wheels):
     packages, modules = top_level(wheels["nanochat-tct"])
     assert packages == set(PACKAGES)
-    assert "workflow_model/model.safetensors" in wheels["nanochat-tct"].namelist()
+    assert {"workflow_model/model.safetensors", "workflow_servers/page.html"} <= set(wheels["nanochat-tct"].namelist())
     assert {"model_config", "tct_dataloader", "tct_tokenizer_adapter"} <= modules
     assert len(modules) <= MAX_MODULES
 
