@@ -5,8 +5,8 @@ recursive schemas, too. Completions are cached, so no function here may change o
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from functools import lru_cache, partial, reduce
+from collections.abc import Callable, Iterator
+from functools import lru_cache, reduce
 from itertools import accumulate, chain
 
 from tct.machine import ArrayNode, Member, ObjectNode, ValueNode
@@ -31,8 +31,10 @@ PLAIN = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 ${}"
 BYTES = PLAIN + bytes(sorted(set(range(256)) - set(PLAIN)))  # in the order of preference
 
 Completion = list[int]
+Container = ObjectNode | ArrayNode
 Ending = tuple[Completion, Outcome]  # symbols that end an item, and the outcome that it then has
 MUCH = 16  # characters that may be added to a text: there are more ways than an array has items
+MAX_WAYS = 32  # to complete an object that are looked at for each number of members
 MAX_ENDINGS = 1000  # tried for one item, besides one for each earlier item
 _cached = lru_cache(maxsize=50_000)
 
@@ -98,20 +100,40 @@ def _after_opening(node: ValueNode, type: str, depth_left: int) -> Completion:
 
 @_cached
 def _members(node: ObjectNode, used: frozenset[str], depth_left: int) -> Completion:
-    """Complete an object, its end included."""
-    if node.end is not None:
-        return [END_OBJECT]
-    options = []
+    """Complete an object, its end included, with as few members as possible, and short ones."""
+    ways: dict[tuple[ObjectNode, frozenset[str]], Completion] = {(node, used): []}
+    while not (ended := [symbols for (then, _), symbols in ways.items() if then.end is not None]):
+        ways = _one_more_member(ways, depth_left)
+    return [*min(ended, key=len), END_OBJECT]
+
+
+def _one_more_member(ways: dict, depth_left: int) -> dict:
+    """Return the shortest ways to bring objects closer to their ends by one member, each by what it leads to.
+
+    `ways` has the symbols before it by what they lead to: the rest of the object, and all its keys.
+    """
+    found: dict[tuple[ObjectNode, frozenset[str]], Completion] = {}
+    for (node, used), symbols in ways.items():
+        for key, first, member in _next_members(node, used, depth_left):
+            for value, then in _closer(member, node):
+                way, end = [*symbols, *first, *value], (then, used | {key})
+                if end not in found or len(way) < len(found[end]):
+                    found[end] = way
+    return dict(sorted(found.items(), key=lambda pair: len(pair[1]))[:MAX_WAYS])
+
+
+def _next_members(node: ObjectNode, used: frozenset[str], depth_left: int) -> Iterator[tuple[str, Completion, Member]]:
+    """Yield keys that may come next, their symbols and their members: named ones, or others if no name brings the
+    object closer to its end."""
+    has_found = False
     for name in sorted(node.names - used):
         if member := node.member(name, depth_left):
-            options += _with_next([member.symbol], member, node, lambda then: _members(then, used | {name}, depth_left))
-    for keys in node.open_keys_by_pattern(depth_left) if not options else ():
+            has_found |= any(then.residuals != node.residuals for then in member.after.values())
+            yield name, [member.symbol], member
+    for keys in node.open_keys_by_pattern(depth_left) if not has_found else ():
         key = _key(keys, 0, lambda key: key.decode() in used | node.names)
         if key is not None:
-            member, then_used = node.member(key.decode(), depth_left), used | {key.decode()}
-            rest = partial(_members, used=then_used, depth_left=depth_left)
-            options += _with_next(_spelled(key), member, node, rest)
-    return min(options, key=len)
+            yield key.decode(), _spelled(key), node.member(key.decode(), depth_left)
 
 
 @_cached
@@ -121,7 +143,7 @@ def _items(node: ArrayNode, depth_left: int) -> Completion:
         return [END_ARRAY]
     if node.compares_items:
         return complete(State(ArrayFrame(node, 0, depth_left), OUTSIDE))
-    return min(_with_next([], node.item(depth_left), node, lambda then: _items(then, depth_left)), key=len)
+    return min((value + _items(then, depth_left) for value, then in _closer(node.item(depth_left), node)), key=len)
 
 
 # -- arrays whose items are compared
@@ -197,17 +219,13 @@ def _next_item(frame: ArrayFrame) -> Completion | None:
     return _item_ending(frame.enter_item(None).frame, node.residuals)
 
 
-def _with_next(
-    first: Completion,
-    member: Member,
-    node: ObjectNode | ArrayNode,
-    rest: Callable[[ObjectNode | ArrayNode], Completion],
-) -> Iterable[Completion]:
-    """Yield a completion for each way in which the next member or item brings the container closer to its end."""
+def _closer(member: Member, node: Container) -> Iterator[tuple[Completion, Container]]:
+    """Yield a value for each way in which a next member or item brings a container closer to its end, and what is then
+    left of the container."""
     for outcome, then in member.after.items():
         if then.residuals != node.residuals:
             wanted = node.machine.value_node(member.node.residuals, frozenset([outcome]), member.node.is_item)
-            yield first + _value(member.node, wanted) + rest(then)
+            yield _value(member.node, wanted), then
 
 
 @_cached
