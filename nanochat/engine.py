@@ -6,8 +6,9 @@ one.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Protocol
 
 import numpy as np
@@ -16,6 +17,8 @@ import torch
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.kv_cache import KVCache, NewTokens, window_start
 from nanochat.sampling import RepetitionTracker, SamplingParams, disallowed_mask, mask_repetition, sample_tokens
+
+ROWS_AT_A_TIME = 256  # of logits, to save memory
 
 
 class Constraint(Protocol):
@@ -59,6 +62,7 @@ class Step:
     index: int  # of the sample
     tokens: list[int]  # the new tokens, in order; later steps never remove them
     sample: Sample | None  # the whole sample, if it has ended
+    logprob: float = 0.0  # nats, of all its tokens so far
 
 
 class Engine:
@@ -116,6 +120,35 @@ class Engine:
             logits = self._next_logits(samples, cache)
             self._append_tokens(self._constrain(logits, samples, measure_allowed), samples, sampling)
             yield from self._retire(samples, cache)
+
+    def next_logits(self, prompt: list[int], constraint: Constraint | None = None):
+        """Return the logits (V,) of what comes after a prompt. The constraint, if the model needs its schema positions,
+        stands right after the prompt."""
+        cache = KVCache(self.model.config, 1, self.model.transformer.wte.weight.dtype, self.model.get_device())
+        return self._next_logits([SampleInProgress(0, prompt, SamplingParams(), self.model.config, constraint)], cache)[
+            0
+        ]
+
+    @torch.inference_mode()
+    def logprobs(self, tokens: list[int], schema_positions: Sequence[int] = ()):
+        """Return the log-probability (N,) of each token after those before it, in nats, as they would be drawn.
+
+        `schema_positions` are those after 0, 1, 2 ... tokens, if the model needs them.
+        """
+        config, parts = self.model.config, []
+        cache = KVCache(config, 1, self.model.transformer.wte.weight.dtype, self.model.get_device())
+        starts = [window_start(length, config.sequence_len, self.stride) for length in range(len(tokens))]
+        for start, ends in groupby(range(len(tokens)), starts.__getitem__):
+            first, *_, last = [*ends] * 2
+            window = (start // self.stride, *tokens[start:last])
+            positions = (0, *schema_positions[start : last + 1]) if config.n_states else ()
+            batch = cache.reserve({0: NewTokens(window, 0, positions, starts_window=True)})
+            hidden = self.model.hidden(batch.tokens, batch)[0, first - start :]  # (n, C)
+            targets = torch.tensor(tokens[first : last + 1], device=hidden.device)
+            for rows in torch.arange(len(targets)).split(ROWS_AT_A_TIME):
+                logprobs = self.model.logits(hidden[rows]).log_softmax(-1)
+                parts.append(logprobs.gather(1, targets[rows, None])[:, 0])
+        return torch.cat(parts) if parts else torch.zeros(0)
 
     def _check(self, prompt, num_samples, sampling, constraint_factory, batch_size, first):
         config = self.model.config
@@ -325,7 +358,7 @@ class SampleInProgress:
             allowed = float(np.mean(self.allowed_probs)) if self.allowed_probs else None
             accepted = 1 - self.n_refused / self.n_draws if self.constraint and self.n_draws else None
             sample = Sample(self.tokens[self._begin :], reason, self._logprob, allowed, accepted)
-        return Step(self.index, new_tokens, sample)
+        return Step(self.index, new_tokens, sample, self._logprob)
 
     def _remember(self, ending: list[int]):
         """Remember an ending that fits. One token rarely makes it much longer, so look less often if there is room."""

@@ -48,7 +48,8 @@ def main(argv=None):
         distances = compare_features([json.loads(sample.json) for sample in samples], texts).values()
         excess = np.mean([each["distance"] - each["noise_floor"] for each in distances])
         ended = np.mean([sample.finish_reason == "complete" for sample in samples])
-        print_row(settings, f"{ended:.0%}", f"{np.mean([*map(has_loop, tokens)]):.0%}", quantiles(tokens), f"{excess:.3f}")
+        loops = np.mean([*map(has_loop, tokens)])
+        print_row(settings, f"{ended:.0%}", f"{loops:.0%}", quantiles(tokens), f"{excess:.3f}")
 
 
 def quantiles(tokens) -> str:

@@ -89,6 +89,14 @@ class Matcher:
             count += 1
         return count
 
+    def is_spelling(self) -> bool:
+        """Must the next tokens spell the rest of a prefix?"""
+        return bool(self._history[-1].pending)
+
+    def refusal(self, token: int) -> str:
+        """Return why a token is not allowed next, or an empty text."""
+        return "" if self._after(self._history[-1], token) else "the schema does not allow it here"
+
     def _after(self, step: Step, token: int) -> Step | None:
         state, pending = step.state, step.pending
         if not 0 < token < self._bpe.vocab_size:

@@ -35,19 +35,23 @@ def annotate_tokens(tokens, masks: MaskInterner, tokenizer: TCTTokenizer) -> tup
     Each is int32 (N,). The schema position is the one before the token. Raise ValueError if the tokens are not a
     document.
     """
-    kind_of, matcher = token_kinds(tokenizer), tokenizer.matcher()
+    matcher = tokenizer.matcher()
     bitmask = matcher.allocate_token_bitmask()
     kinds, positions, numbers = (np.zeros(len(tokens), np.int32) for _ in range(3))
     for i, token in enumerate(tokens):
         positions[i] = matcher.state_id()
-        kinds[i] = kind_of[token]
-        if kinds[i] == OTHER_TEXT:
-            kinds[i] = kind_of_text(tokenizer, int(positions[i]))
+        kinds[i] = kind_at(tokenizer, token, int(positions[i]))
         matcher.fill_next_token_bitmask(bitmask)
         numbers[i] = masks.intern(bitmask)
         if not matcher.accept_token(int(token)):
             raise ValueError(f"token {i} is {token}, which is not allowed there")
     return kinds, positions, numbers
+
+
+def kind_at(tokenizer: TCTTokenizer, token: int, position: int) -> int:
+    """Return the kind of a token at a schema position."""
+    kind = int(token_kinds(tokenizer)[token])
+    return kind_of_text(tokenizer, position) if kind == OTHER_TEXT else kind
 
 
 @cache

@@ -50,6 +50,23 @@ class RulesMatcher(Matcher):
         except Fault:
             return None
 
+    def refusal(self, token: int) -> str:
+        step = self._history[-1]
+        if super()._after(step, token) is None:
+            return super().refusal(token)
+        try:
+            self._rules_after(step, token)
+        except Fault as fault:
+            return f"{fault} [{fault.rule}]"
+        return ""
+
+    def owed(self) -> list[str]:
+        """Return what the workflow refers to, and does not have yet: a sentence for each text that refers to it."""
+        return [
+            f"{'.'.join(map(str, owing.path))}: what {owing.text!r} refers to is still to come"
+            for owing in self._history[-1].rules.owing
+        ]
+
     def _rules_after(self, step: RulesStep, token: int) -> RulesState:
         text, symbols = self._bpe.spelled[token]
         return self._write(step.state, step.rules, text, symbols)
