@@ -24,6 +24,7 @@ def main(argv=None):
     args = parser.parse_args(argv)
     if not Path(args.checkpoint).expanduser().exists():
         raise FileNotFoundError(f"the checkpoint {args.checkpoint} does not exist")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # the other cores are for the editor, and more are hardly faster
     tune_process()
     try:
         # an optional dependency, which is slow to import

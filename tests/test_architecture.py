@@ -13,6 +13,7 @@ BASES = {
     "nanochat": ROOT,
     "scripts": ROOT,
     "workflow_model": ROOT,
+    "workflow_servers": ROOT,
     "src": BUNDLE,
     "adapters": BUNDLE,
 }  # folders of source, and where they are
@@ -25,13 +26,15 @@ MAX_LAZY_IMPORTS = 59
 MAX_SCRIPTS = 14
 
 # What each part must not import.
+TOP = {"scripts", "workflow_servers"}
 FORBIDDEN = {
-    "script_tools": {"tct", "tct_github_workflow", "nanochat", "scripts", *DATA_AND_EVALUATION, *ADAPTERS},
-    "tct": {"torch", "tct_github_workflow", "nanochat", "scripts", *DATA_AND_EVALUATION, *ADAPTERS},
-    "tct_github_workflow": {"torch", "nanochat", "scripts", *DATA_AND_EVALUATION, *ADAPTERS},
-    **{name: {"nanochat", "scripts", *ADAPTERS} for name in DATA_AND_EVALUATION},
-    "nanochat": {"tct", "tct_github_workflow", "scripts", *DATA_AND_EVALUATION, *ADAPTERS},
-    **{name: {"scripts"} for name in ADAPTERS},
+    "script_tools": {"tct", "tct_github_workflow", "nanochat", *TOP, *DATA_AND_EVALUATION, *ADAPTERS},
+    "tct": {"torch", "tct_github_workflow", "nanochat", *TOP, *DATA_AND_EVALUATION, *ADAPTERS},
+    "tct_github_workflow": {"torch", "nanochat", *TOP, *DATA_AND_EVALUATION, *ADAPTERS},
+    **{name: {"nanochat", *TOP, *ADAPTERS} for name in DATA_AND_EVALUATION},
+    "nanochat": {"tct", "tct_github_workflow", *TOP, *DATA_AND_EVALUATION, *ADAPTERS},
+    **{name: TOP for name in ADAPTERS},
+    "workflow_servers": {"scripts"},
 }
 EXCEPTIONS = {("tct.contrib.transformers", "torch")}  # adapts the matcher to a library of torch
 

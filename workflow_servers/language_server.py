@@ -22,6 +22,7 @@ from .model_thread import ModelThread
 
 NAME = "workflow-lsp"
 TRIGGERS = [" ", "@", "/"]
+LONGEST_LABEL = 60
 # Findings in workflows that GitHub runs nevertheless.
 WARNINGS = {"script-injection", "constant-condition", "deprecated-command"}
 Changed = types.DidOpenTextDocumentParams | types.DidChangeTextDocumentParams
@@ -154,17 +155,18 @@ async def complete_inline(ls: WorkflowServer, params: types.InlineCompletionPara
 
 def candidate_item(candidate: Any, found: Suggestions, text: EditorText, offset: int) -> types.CompletionItem:
     """Return the item of a model's completion. It replaces the whole word at the caret, so that editors can filter."""
-    edit = candidate.edit
+    edit, probability = candidate.edit, math.exp(candidate.logprob)
     start = min(found.start, edit.start)
-    new = text.text[start : edit.start] + edit.text
-    first, *more = new.strip().splitlines()
-    says = next((word.says for word in found.words if word.text == first), "")
+    typed, new = text.text[start:offset], text.text[start : edit.start] + edit.text
+    label = " ".join(new.split())
+    says = next((word.says for word in found.words if word.text == label), "")
+    is_long = "\n" in new
     return types.CompletionItem(
-        label=first + " ..." * bool(more),
-        kind=types.CompletionItemKind.Snippet if more else types.CompletionItemKind.Value,
-        detail=f"model, {math.exp(candidate.logprob):.0%}",
-        documentation=markdown(f"```yaml\n{new}\n```" if more else says),
-        filter_text=first,
+        label=label if len(label) <= LONGEST_LABEL else label[:LONGEST_LABEL] + "...",
+        kind=types.CompletionItemKind.Snippet if is_long else types.CompletionItemKind.Value,
+        detail=f"model, {probability:.0%}" if probability >= 0.01 else "model",
+        documentation=markdown(f"```yaml\n{new}\n```" if is_long else says),
+        filter_text=new if new.startswith(typed) else typed + new,
         insert_text_mode=types.InsertTextMode.AsIs,
         text_edit=types.TextEdit(text.range(start, offset), new),
     )

@@ -8,9 +8,9 @@ from workflow_servers.language_server import WorkflowServer
 from workflow_servers.proposals import Proposer
 
 COMPLETIONS = {  # the end of a text -> its completions, the likeliest first
-    "runs-on: ": ["ubuntu-latest\n", "windows-latest\n"],
-    "runs-on: ubuntu-": ["latest\n", "24.04\n"],
-    "      - ": ["run: make\n        shell: bash\n", "run: make\n        with:\n          a: b\n"],
+    "runs-on: ": ["ubuntu-latest", "windows-latest"],
+    "runs-on: ubuntu-": ["latest", "24.04"],
+    "      - ": ["run: make\n        shell: bash", "run: make\n        with:\n          a: b"],
 }
 
 
@@ -30,7 +30,7 @@ class FakeCompleter:
             if "endless" in text:
                 while True:
                     yield Edit(len(text), "run: make")
-            for end in ("r", "run: make", "run: make\n"):
+            for end in ("r", "run: make"):
                 yield Edit(len(text), end)
         finally:
             report("closed")
