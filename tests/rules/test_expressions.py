@@ -267,6 +267,14 @@ def test_what_is_not_an_expression(text):
     assert not parses(text)
 
 
+def test_a_property_is_a_level_of_nesting():
+    """GitHub's parser says so."""
+    parse("!" * 48 + "a.b"), parse("!" * 48 + "a['b']"), parse("!" * 49 + "a")
+    for text in "!" * 49 + "a.b", "!" * 49 + "a['b']", "!" * 48 + "a.b.c":
+        with pytest.raises(ExpressionError, match="nested deeper than 50 levels"):
+            parse(text)
+
+
 def test_operators_bind_as_github_says():
     a, b, c = map(Context, "abc")
     assert parse("a || b && c") == Logical("||", a, Logical("&&", b, c))

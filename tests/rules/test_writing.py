@@ -197,6 +197,7 @@ def test_what_is_refused_with_a_token_is_refused():
 
 
 NESTING = ["(", "!", "startsWith(1||", "fromJSON(", "contains(", "format('{0}', ", "github[", "1 == ", "hashFiles("]
+NESTING += ["github.event.", "!!!!!"]
 
 
 @given(st.lists(st.sampled_from(NESTING), min_size=1, max_size=3), st.integers(20, 60))
@@ -204,6 +205,7 @@ NESTING = ["(", "!", "startsWith(1||", "fromJSON(", "contains(", "format('{0}', 
 @example(["(", "startsWith(1||", "("], 41)
 @example(["startsWith(1||"], 26)
 @example(["("], 20)
+@example(["!!!!!", "!!!!!", "github.event."], 30)
 def test_an_expression_at_the_greatest_depth_can_be_completed_byte_by_byte(pieces, count):
     matcher, workflow = tct.matcher("github"), {"on": "push", "jobs": {"a": {"runs-on": "b", "steps": [{"run": ""}]}}}
     assert matcher.accept_tokens(tct.encode(json.dumps(workflow))[:-2])

@@ -198,10 +198,10 @@ class Parser:
     def postfix(self) -> Node:
         node, steps = self.primary(), 0
         while operator := self._accept(".", "["):
-            self._enter(steps)
             node = self._step(node, operator)
-            self._depth -= steps
+            self._enter()
             steps += 1
+        self._depth -= steps
         return node
 
     def _step(self, node: Node, operator: str) -> Node:
