@@ -135,8 +135,8 @@ async def complete(ls: WorkflowServer, params: types.CompletionParams) -> types.
     candidates, is_incomplete = [], bool(found.words and not ls.model.is_loaded)
     if not is_incomplete:
         until = "value" if found.is_value else "entry"
-        candidates = await ls.model.last(lambda model: model.candidates(text.text, offset, until)) or []
-    items = [candidate_item(candidate, found, text, offset) for candidate in candidates]
+        candidates = await ls.model.ask(lambda model, is_over: model.candidates(text.text, offset, until, is_over))
+    items = [candidate_item(candidate, found, text, offset) for candidate in candidates or ()]
     labels = {item.label for item in items}
     items += [word_item(word, found, text) for word in found.words if word.text not in labels]
     for index, item in enumerate(items):
@@ -148,7 +148,8 @@ async def complete_inline(ls: WorkflowServer, params: types.InlineCompletionPara
     """Complete the entry at the caret, such as a whole step."""
     text = ls.text(params.text_document.uri)
     offset = text.offset(params.position)
-    edit = suggest(text.text, offset) and await ls.model.last(lambda model: model.entry(text.text, offset))
+    is_comment = not suggest(text.text, offset)
+    edit = None if is_comment else await ls.model.ask(lambda model, is_over: model.entry(text.text, offset, is_over))
     items = [types.InlineCompletionItem(edit.text, range=text.range(edit.start, offset))] if edit else []
     return types.InlineCompletionList(items)
 

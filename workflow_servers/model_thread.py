@@ -1,9 +1,8 @@
 """Run a model in a thread of its own, so that a server answers other requests meanwhile."""
 
 import asyncio
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from threading import Event
 from typing import Any
 
@@ -23,24 +22,17 @@ class ModelThread:
         """Wait until the model is loaded. Raises what the loading raises."""
         await asyncio.shield(asyncio.wrap_future(self._model))
 
-    async def last(self, steps: Callable[[Any], Generator]) -> Any:
-        """Return what `steps(model)` yields last. If the caller is cancelled, the generator is closed at its next step.
+    async def ask(self, question: Callable[[Any, Callable[[], bool]], Any]) -> Any:
+        """Return `question(model, is_over)`, or None if the model could not be loaded.
 
-        Returns None if it yields nothing, or if the model could not be loaded.
+        `is_over` is a function that returns True if nobody waits for the answer any more.
         """
-        is_over = Event()
+        over = Event()
 
-        def run():
-            last = None
-            if self._model.exception():
-                return last
-            with closing(steps(self._model.result())) as generator:
-                for last in generator:
-                    if is_over.is_set():
-                        break
-            return last
+        def answer():
+            return None if self._model.exception() else question(self._model.result(), over.is_set)
 
         try:
-            return await asyncio.wrap_future(self._thread.submit(run))
+            return await asyncio.wrap_future(self._thread.submit(answer))
         finally:
-            is_over.set()
+            over.set()

@@ -3,7 +3,7 @@
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
 
@@ -12,53 +12,61 @@ from tct_github_workflow.lint import lint
 from .completion import Candidate, Completer, Edit
 
 N_CANDIDATES = 4
-SAMPLING = {"max_tokens": 20, "temperature": 0.6, "min_p": 0.1}  # of candidates
-ENTRY_SECONDS = 0.4  # for an entry; what is not written by then is left out
+SAMPLING = {"temperature": 0.6, "min_p": 0.1}  # of candidates
+SECONDS = 0.35  # for a request, before the answer is checked
 _NOTHING = re.compile(r"[ \t]*(?:[\]},#]|\r?\n|\Z)")  # what may follow the caret in its line
 _RULES = ("github", "schema")  # the second one is for texts that break a rule of GitHub already
 
 
 @dataclass(frozen=True)
 class Proposer:
-    """A model that completes texts at any place. It proposes nothing if no workflow begins so."""
+    """A model that completes texts at any place, in a limited time.
+
+    It proposes nothing if no workflow begins so. `is_over` returns True if the answer is not needed any more.
+    """
 
     completer: Completer
 
-    def candidates(self, text: str, offset: int, until: str) -> Iterator[list[Candidate]]:
-        """Yield completions, the likeliest first."""
+    def candidates(self, text: str, offset: int, until: str, is_over: Callable[[], bool]) -> list[Candidate]:
+        """Return the completions that are whole in time, the likeliest first."""
+        stop = _after(SECONDS, is_over)
         for rules in _rules_at(text, offset):
             try:
-                found = self.completer.candidates(text[:offset], N_CANDIDATES, until, rules, **SAMPLING)
+                found = self.completer.candidates(text[:offset], N_CANDIDATES, until, rules, stop, **SAMPLING)
             except ValueError:
                 continue
             suits = _suitability(text, offset)
-            yield [candidate for candidate in found if suits(candidate.edit)]
-            return
+            return [candidate for candidate in found if suits(candidate.edit)]
+        return []
 
-    def entry(self, text: str, offset: int) -> Iterator[Edit | None]:
-        """Yield None for each step of the likeliest completion, and at last the completion, if it is suitable.
-
-        If it takes too long, it ends with the last line that is whole.
-        """
+    def entry(self, text: str, offset: int, is_over: Callable[[], bool]) -> Edit | None:
+        """Return the likeliest member or item. If it takes too long, it ends with its last line that is whole."""
+        stop = _after(SECONDS, is_over)
         for rules in _rules_at(text, offset):
-            edit, deadline = Edit(offset, ""), time.monotonic() + ENTRY_SECONDS
+            edit = Edit(offset, "")
             try:
                 with closing(self.completer.stream(text[:offset], "entry", rules, temperature=0)) as growing:
                     for edit in growing:
-                        yield None
-                        if time.monotonic() > deadline:
+                        if stop():
                             edit = replace(edit, text=edit.text.rpartition("\n")[0])
                             break
             except ValueError:
                 continue
-            if _suitability(text, offset)(edit):
-                yield edit
-            return
+            return edit if _suitability(text, offset)(edit) else None
+        return None
 
 
 def load_proposer(checkpoint) -> Proposer:
     """Load a model. The errors are those of Completer.load."""
-    return Proposer(Completer.load(checkpoint))
+    completer = Completer.load(checkpoint)
+    completer.candidates("", stop=lambda: True)  # the first call is slow: nobody waits for this one
+    return Proposer(completer)
+
+
+def _after(seconds: float, is_over: Callable[[], bool]) -> Callable[[], bool]:
+    """Return a function that returns True some time from now, or when `is_over` does."""
+    deadline = time.monotonic() + seconds
+    return lambda: is_over() or time.monotonic() > deadline
 
 
 def _rules_at(text: str, offset: int) -> tuple[str, ...]:

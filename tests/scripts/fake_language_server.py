@@ -17,7 +17,7 @@ COMPLETIONS = {  # the end of a text -> its completions, the likeliest first
 class FakeCompleter:
     """Complete texts that the table has."""
 
-    def candidates(self, text, count, until, rules, **sampling):
+    def candidates(self, text, count, until, rules, stop, **sampling):
         print("the standard output is not for this")
         if "broken" in text:
             raise ValueError("no workflow begins so")

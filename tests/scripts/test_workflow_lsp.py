@@ -1,6 +1,7 @@
 """The language server over stdio, with the client of pygls: findings, descriptions and completions."""
 
 import asyncio
+import math
 import os
 import subprocess
 import sys
@@ -18,6 +19,8 @@ from pygls.exceptions import JsonRpcException
 from pygls.lsp.client import LanguageClient
 from pygls.workspace import PositionCodec
 
+import tct_github_workflow as tct
+import workflow_model
 from scripts import workflow_lsp
 from tct_github_workflow.lint import lint
 from tct_github_workflow.rules import RULES
@@ -121,10 +124,14 @@ async def editing(*arguments: str, units: str = UNITS.Utf16, is_loaded: bool = T
     """Start a server, and wait for its model. At the end the server must leave without an error."""
     editor = Editor(units)
     await editor.start(*arguments)
-    if is_loaded:
-        assert (await editor.messages.get()).message == "the model is loaded"
-    yield editor
-    assert await editor.leave() == 0
+    try:
+        if is_loaded:
+            assert (await editor.messages.get()).message == "the model is loaded"
+        yield editor
+        assert await editor.leave() == 0
+    finally:
+        if editor._server.returncode is None:
+            editor._server.kill()
 
 
 @pytest.fixture(scope="module")
@@ -247,6 +254,7 @@ def test_columns_are_counted_in_utf_16(run, editor):
     assert STEPS + EMOJI.replace("p¦", "pwsh") in map(editor.applied, found.items)
 
 
+@pytest.mark.slow
 def test_columns_are_counted_as_the_editor_says(run):
     async def complete():
         async with editing(FAKE, units=UNITS.Utf8) as editor:
@@ -303,6 +311,7 @@ def test_a_cancelled_request_stops_the_model(run, editor):
 # -- the session
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a named pipe")
 @pytest.mark.parametrize("answer, message", [("load", "the model is loaded"), ("fail", "the model is missing")])
 def test_what_needs_no_model_does_not_wait_for_it(run, tmp_path, answer, message):
@@ -340,3 +349,76 @@ def test_a_missing_extra_is_one_sentence(capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "lsprotocol", None)
     assert exit_code(workflow_lsp.main, []) == 2
     assert capsys.readouterr().err == "error: the language server needs pygls: pip install 'nanochat-tct[lsp]'\n"
+
+
+# -- the model that ships
+
+
+@pytest.fixture(scope="module")
+def proposer():
+    from workflow_servers.proposals import load_proposer  # with torch
+
+    return load_proposer(workflow_model.PATH)
+
+
+@pytest.fixture
+def patient(monkeypatch):
+    """Give the model all the time that it needs."""
+    monkeypatch.setattr("workflow_servers.proposals.SECONDS", math.inf)
+
+
+def never() -> bool:
+    return False
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize(
+    "text",
+    [
+        CLEAN.replace("ubuntu-latest", "¦"),
+        CLEAN.replace("ubuntu-latest", "ubu¦"),
+        CLEAN.replace("push", "¦"),
+        STEPS + "      - ¦\n      - run: make\n",
+        STEPS + "      - uses: actions/¦\n      - run: make\n",
+        STEPS + "      - uses: actions/setup-node@v4\n        with:\n          ¦\n      - run: make\n",
+        STEPS + "      - name: 😀\n        run: make\n        ¦\n      - run: make\n",
+    ],
+)
+def test_the_shipped_model_keeps_the_rest_clean(proposer, text):
+    before, after = text.split("¦")
+    found = proposer.candidates(before + after, len(before), "entry", never)
+    assert found and found == sorted(found, key=lambda candidate: -candidate.logprob)
+    for candidate in found:
+        assert not lint(candidate.edit.apply(before) + after)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize("text", ["", "on: ", STEPS + "      - ", STEPS + "      - run: make\n        ", CLEAN + "  "])
+def test_the_shipped_model_begins_workflows_that_fulfil_the_rules(proposer, text):
+    edit = proposer.entry(text, len(text), never)
+    changed = edit.apply(text)
+    assert changed != text
+    assert tct.matcher("github").accept_prefix(tct.encode_prefix(changed))
+
+
+@pytest.mark.slow
+def test_an_entry_that_takes_too_long_is_cut_at_a_line(proposer, monkeypatch):
+    monkeypatch.setattr("workflow_servers.proposals.SECONDS", math.inf)
+    whole = proposer.entry(CLEAN + "  ", len(CLEAN) + 2, never).text
+    asked = iter([False] * 8)
+    cut = proposer.entry(CLEAN + "  ", len(CLEAN) + 2, lambda: next(asked, True)).text
+    assert whole.startswith(cut + "\n")
+
+
+@pytest.mark.slow
+def test_the_command_completes_with_the_shipped_model(run):
+    async def work():
+        async with editing("-m", "scripts.workflow_lsp") as editor:
+            assert [each.code for each in await editor.findings(BROKEN)] == ["needs"]
+            found = await editor.complete(CLEAN.replace("ubuntu-latest", "¦"))
+            assert {"ubuntu-latest", "windows-latest"} <= set(labels(found))
+            assert not any(lint(editor.applied(item)) for item in found.items)
+
+    run(work())

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from tct.partial_document import unused_marker
 
-from .descriptions import describe, describe_action, describe_word, keys_at, named_refs, words_at
+from .descriptions import describe, describe_action, describe_word, named_refs, words_at
 from .rules.checks import Spot, check_container
 from .rules.known import RUNNERS, known_actions
 from .rules.places import Place, place_of
@@ -101,7 +101,7 @@ def _keys(path: Path, present: list[str], around: list[Scalar]) -> list[str]:
     place = place_of(path)
     if not (place and place.takes("object")):
         return []
-    names = [key for key in place.members or () if key in keys_at(path)]
+    names = list(place.members or ())
     if place.name == "jobs.*.steps.*.with":
         uses = next((scalar.text for scalar in around if scalar.path == (*path[:-1], "uses") and not scalar.is_key), "")
         names = known_actions().inputs.get(uses.split("@")[0], [])
