@@ -58,6 +58,7 @@ class WorkflowServer(LanguageServer):
 async def start(ls: WorkflowServer, params: types.InitializedParams) -> None:
     """Load the model, and tell the user when it is there."""
     ls.model = ModelThread(ls.load)
+    await asyncio.to_thread(suggest, "", 0)  # the first call reads the schema: nobody waits for this one
     try:
         await ls.model.loaded()
     except (ValueError, OSError) as error:

@@ -11,7 +11,7 @@ from tct_github_workflow.lint import lint
 
 from .completion import Candidate, Completer, Edit
 
-N_CANDIDATES = 4
+N_CANDIDATES = 3
 SAMPLING = {"temperature": 0.6, "min_p": 0.1}  # of candidates
 SECONDS = 0.35  # for a request, before the answer is checked
 _NOTHING = re.compile(r"[ \t]*(?:[\]},#]|\r?\n|\Z)")  # what may follow the caret in its line

@@ -27,6 +27,7 @@ from script_tools.files import write_atomic
 from tct_github_workflow.lint import lint
 from tct_github_workflow.workflow_yaml import dump_workflow
 from workflow_servers.editor_text import EditorText
+from workflow_servers.proposals import SECONDS
 from workflow_synth.compose import compose_workflows
 
 URI = "file:///ci.yml"
@@ -74,23 +75,27 @@ def main(argv=None):
     parser = ArgumentParser(description=__doc__.split("\n")[0])
     parser.add("--output", "write this file", type=Path, metavar="PATH", required=True)
     parser.add("--count", "number of workflows", 12)
+    parser.add("--seconds", "time limit of the model, instead of that of the server", SECONDS)
     args = parser.parse_args(argv)
     texts = [dump_workflow(workflow) for _, workflow in compose_workflows(args.count, seed=7)]
-    results = asyncio.run(measure(texts))
+    results = asyncio.run(measure(texts, args.seconds))
     write_atomic(args.output, (json.dumps(results, indent=1) + "\n").encode())
+    print("| the caret is at | requests | median | 90% | most | processor | with proposals | clean |")
+    print("|---|---|---|---|---|---|---|---|")
     for name, row in results["completions"].items():
-        print(f"{name:<32}", *(f"{key} {value:>4}" for key, value in row.items()))
+        print(f"| {name} |", " | ".join(map(str, row.values())), "|")
     print({key: value for key, value in results.items() if key != "completions"})
 
 
-async def measure(texts: list[str]) -> dict:
+async def measure(texts: list[str], seconds: float) -> dict:
     results = {"load of the machine": os.getloadavg()[0], "processors": os.cpu_count()}
     client, start = Client(), time.perf_counter()
 
     def since(start: float) -> int:
         return round(1000 * (time.perf_counter() - start))
 
-    await client.start_io(sys.executable, "-m", "scripts.workflow_lsp")
+    program = f"import workflow_servers.proposals as p, scripts.workflow_lsp as s; p.SECONDS = {seconds}; s.main([])"
+    await client.start_io(sys.executable, *(["-m", "scripts.workflow_lsp"] if seconds == SECONDS else ["-c", program]))
     await client.initialize_async(types.InitializeParams(types.ClientCapabilities()))
     results["ms to the answer to initialize"] = since(start)
     client.initialized(types.InitializedParams())
@@ -121,7 +126,8 @@ async def measure(texts: list[str]) -> dict:
                     times.append(await complete(client, before, after, counts))
             wall, cpu = zip(*times)
             row = {"requests": len(times), **summary(wall), "processor": summary(cpu)["median"]}
-            results["completions"][f"{place}, {rest}"] = row | dict(sorted(counts.items()))
+            clean = counts["clean"] if rest == "in the middle" else "-"
+            results["completions"][f"{place}, {rest}"] = row | {"with proposals": counts["proposals"], "clean": clean}
     results["load of the machine at the end"] = os.getloadavg()[0]
     await client.shutdown_async(None)
     client.exit(None)
@@ -138,7 +144,7 @@ async def complete(client: Client, before: str, after: str, counts: Counter) -> 
     answer = await client.text_document_completion_async(types.CompletionParams(**place))
     milliseconds = round(1000 * (time.perf_counter() - start)), client.cpu - cpu
     proposals = [item.text_edit for item in answer.items if item.detail]
-    counts["with proposals"] += bool(proposals)
+    counts["proposals"] += bool(proposals)
     if after and proposals:
         edit = proposals[0]
         completed = text.text[: text.offset(edit.range.start)] + edit.new_text + after
