@@ -1,17 +1,18 @@
-"""The curves of a training run. Needs matplotlib, so import this module only to draw."""
+"""The curves of a training run."""
 
 import statistics
 from pathlib import Path
 
-from matplotlib.ticker import LogLocator, NullLocator
-
 from nanochat.run_folder import read_metrics
-from script_tools.figures import new_figure
+from script_tools.figures import add_legend, new_figure, use_logarithmic_scale
 from script_tools.files import write_atomic
 
 
 def plot_metrics(metrics_jsonl_path, png_path):
-    """Draw loss, learning rate, gradient norm and speed over the iterations, if there are any."""
+    """Draw loss, learning rate, gradient norm and speed over the iterations, if there are any.
+
+    Raise ImportError without matplotlib.
+    """
     records = read_metrics(metrics_jsonl_path)
     if not records:
         return
@@ -23,17 +24,16 @@ def plot_metrics(metrics_jsonl_path, png_path):
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
 
-    draw_curve(loss, records, "loss", "tab:blue", "training")
+    draw_curve(loss, records, "loss", "tab:blue", "training loss")
     draw_curve(norm, records, "grad_norm", "tab:purple")
     draw_curve(speed, records, "tokens_per_second", "tab:green")
     lr.plot(*points(records, "lr"), color="tab:gray")
     validations = points(records, "val_loss")
     if validations[0]:
-        loss.plot(*validations, "o-", color="tab:orange", markersize=4, label="validation")
+        loss.plot(*validations, "o-", color="tab:orange", markersize=4, label="validation loss")
         best, step = min(zip(*reversed(validations)))
         loss.plot(step, best, "*", color="tab:red", markersize=12, label=f"best: {best:.4f} at {step:,}")
 
-    loss.legend(frameon=False, loc="upper right")
     spread_small_values(loss)
     spread_small_values(norm)
     for axes in (lr, speed):
@@ -43,6 +43,7 @@ def plot_metrics(metrics_jsonl_path, png_path):
         axes.set_xlabel("iteration")
         axes.locator_params(axis="x", nbins=6, integer=True)
         axes.xaxis.set_major_formatter("{x:,.0f}")
+    add_legend(figure)
     write_atomic(png_path, lambda file: figure.savefig(file, format="png", dpi=120))
 
 
@@ -72,11 +73,7 @@ def smoothed(values: list[float]) -> list[float]:
 
 
 def spread_small_values(axes):
-    """Use a logarithmic scale, with ticks in plain numbers, if the values differ much in size."""
+    """Use a logarithmic scale if the values differ much in size."""
     values = [value for line in axes.lines for value in line.get_ydata()]
     if values and 0 < 4 * min(values) < max(values):
-        axes.set_yscale("log")
-        subs = (1, 1.5, 2, 3, 5, 7) if max(values) < 100 * min(values) else (1,)
-        axes.yaxis.set_major_locator(LogLocator(subs=subs))
-        axes.yaxis.set_minor_locator(NullLocator())
-        axes.yaxis.set_major_formatter("{x:g}")
+        use_logarithmic_scale(axes, "y")

@@ -1,4 +1,4 @@
-"""The report of a training run in Markdown.
+"""The report of a training run in Markdown, and as a page.
 
     python -m nanochat.report out/small
 
@@ -12,9 +12,11 @@ from datetime import timedelta
 from pathlib import Path
 from urllib.parse import quote
 
-from nanochat.run_folder import CURVES, METRICS, read_config, read_metrics
+from nanochat import curves
+from nanochat.run_folder import CURVES, METRICS, PAGE, REPORTS, read_config, read_metrics
 from script_tools.cli import ArgumentParser, cli_errors
 from script_tools.files import write_atomic
+from script_tools.pages import render_page
 from script_tools.tables import fenced, table
 
 MAX_ROWS = 20  # of the table of validations
@@ -28,18 +30,19 @@ def main(argv=None):
     folder = parser.parse_args(argv).folder
     read_config(folder)
     try:
-        from nanochat.curves import plot_metrics  # matplotlib is slow to import, and may be missing
-
-        plot_metrics(folder / METRICS, folder / CURVES)
+        curves.plot_metrics(folder / METRICS, folder / CURVES)
     except ImportError:
         print(f"no {CURVES}: matplotlib is not installed")
     print(f"written to {write_report(folder)}")
 
 
 def write_report(folder) -> Path:
-    """Write the report of the run in a folder; return its path."""
+    """Write the report of the run in a folder, and a page next to report.md; return the path of the report."""
     path = Path(folder) / read_config(folder)["report"]
-    write_atomic(path, render_report(folder).encode())
+    text = render_report(folder)
+    write_atomic(path, text.encode())
+    if path.name == REPORTS[0]:
+        write_atomic(path.with_name(PAGE), render_page(text, path.parent).encode())
     return path
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 CONFIG, METRICS, CURVES = "config.json", "metrics.jsonl", "curves.png"
 CONFIG_KEYS = {"command", "date", "first_step", "history", "status", "report", "settings", "checkpoint_dir"}
 REPORTS = ("report.md", "README.md")  # of a run, of an experiment
+PAGE = "report.html"  # the report of a run as a page; an experiment has none
 
 
 def read_config(folder) -> dict:

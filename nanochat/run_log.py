@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from nanochat import curves
 from nanochat.report import write_report
 from nanochat.run_folder import CONFIG, CURVES, METRICS, REPORTS, append, finite_only, read_config, read_metrics
 from script_tools.cli import format_error
@@ -19,8 +20,8 @@ class RunLog:
 
     config describes the run: command, date, versions, device, settings, model_config, parameters, data and
     checkpoint_dir. A run that is resumed after iteration first_step keeps its metrics up to there and the earlier
-    commands. There is a progress bar if stderr is a terminal. An experiment has a README.md, not a report.md, and
-    logs/training_DATE_TIME.log, a copy of the lines.
+    commands. There is a progress bar if stderr is a terminal. An experiment has a README.md instead of report.md and
+    report.html, and logs/training_DATE_TIME.log, a copy of the lines.
 
     ValueError if wandb does not start, OSError if the folder cannot be made. A file that cannot be written does not
     stop the run.
@@ -78,9 +79,7 @@ class RunLog:
     def redraw(self):
         """Draw the curves and write the report of the run so far."""
         with self._best_effort(CURVES):
-            from nanochat.curves import plot_metrics  # matplotlib is slow to import, and may be missing
-
-            plot_metrics(self.folder / METRICS, self.folder / CURVES)
+            curves.plot_metrics(self.folder / METRICS, self.folder / CURVES)
         with self._best_effort(self.config["report"]):
             write_report(self.folder)
 
@@ -108,13 +107,14 @@ class RunLog:
 
     @contextmanager
     def _best_effort(self, name):
-        """Catch a full disk or a missing matplotlib: the run continues without this file, which one line reports."""
+        """Catch a full disk or a missing package: the run continues without this file, which one line reports."""
         try:
             yield
         except (OSError, ValueError, ImportError) as error:
             if name not in self.missing:
                 self.missing.add(name)
-                why = "matplotlib is not installed" if isinstance(error, ImportError) else format_error(error)
+                is_missing = isinstance(error, ImportError)
+                why = f"{error.name.split('.')[0]} is not installed" if is_missing else format_error(error)
                 self.log(f"training continues without {name}: {why}")
 
 

@@ -12,7 +12,7 @@ from nanochat.checkpoint_manager import find_last_step, has_step_files, list_ste
 from nanochat.device import choose_device, choose_dtype
 from nanochat.distributed import Ranks, process_group
 from nanochat.gpt import GPTConfig
-from nanochat.run_folder import CONFIG, CURVES, METRICS, REPORTS, read_config
+from nanochat.run_folder import CONFIG, CURVES, METRICS, PAGE, REPORTS, read_config
 from nanochat.settings import TrainSettings
 from script_tools.cli import StopSignals, print0
 from script_tools.files import refuse_to_replace
@@ -107,7 +107,8 @@ def refuse_foreign_files(record_dir: Path, checkpoint_dir: Path, report: str, is
         raise ValueError(
             f"{checkpoint_dir} holds files of checkpoints that are not of this run: name another --checkpoint_dir"
         )
+    reports = [report, PAGE] if report == REPORTS[0] else [report]
     if record and record["report"] != report:
-        refuse_to_replace(record_dir, [report])
+        refuse_to_replace(record_dir, reports)
     if not record and (is_new or record_dir != checkpoint_dir):
-        refuse_to_replace(record_dir, [METRICS, CURVES, report, "generated_samples"])
+        refuse_to_replace(record_dir, [METRICS, CURVES, *reports, "generated_samples"])

@@ -9,7 +9,7 @@ import torch
 
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.run_folder import CONFIG, METRICS, read_metrics
-from script_tools.figures import new_figure
+from script_tools.figures import add_legend, new_figure, use_logarithmic_scale
 from script_tools.tables import columns, fenced, table
 
 METHOD = (
@@ -226,11 +226,12 @@ def draw(path: Path, study: dict, done: list[dict]):
         error = half_interval(bits) if len(bits) > 1 else 0
         ends.errorbar(fmean(bits), -row, xerr=error, fmt="|", color=color, capsize=4, markersize=16)
     best = min(bits for run in done for _, bits in run["curve"])
-    curves.set(xlabel="million tokens" if study["x"] == "tokens" else "PFLOPs", xscale="log")
+    curves.set(xlabel="million tokens" if study["x"] == "tokens" else "PFLOPs")
     curves.set(ylabel="bits per byte, owners held out", title="Learning curves", ylim=(0.97 * best, 1.6 * best))
     ends.set_yticks([-row for row in range(len(arms))], arms)
     ends.set(xlabel="bits per byte at the end: runs, mean, 95% interval", title="At the end")
-    curves.legend(frameon=False, fontsize=8)
+    use_logarithmic_scale(curves, "x")
+    add_legend(figure)
     for axis in (curves, ends):
         axis.grid(alpha=0.3)
     figure.savefig(path, dpi=110)

@@ -33,8 +33,6 @@ from nanochat.settings import TrainSettings, parse_flags
 from script_tools.cli import ArgumentParser, StopSignals, cli_errors
 from script_tools.files import refuse_to_replace, write_json
 
-PREPARE = "tct-bundle/scripts/prepare_training_data.py"
-BUILD = "tct-bundle/scripts/build_tokenizer.py"
 NEEDED_KEYS = {"title", "question", "train", "seeds", "arms", "reference"}
 KEYS = NEEDED_KEYS | {"prepare", "evaluate", "evaluate_on", "own_merges", "x"}
 ARM_KEYS = {"prepare", "train", "seeds", "samples", "note", "reference"}
@@ -243,7 +241,7 @@ class Runner:
         if not (folder / "metadata.json").is_file():
             folder.parent.mkdir(exist_ok=True)
             paths = ["--input", str(self.workflows), "--split-by", "owner", "--output", str(folder)]
-            self.call([PREPARE, *paths, *as_flags(flags)], folder.with_suffix(".log"))
+            self.call(["-m", "workflow_data.prepare", *paths, *as_flags(flags)], folder.with_suffix(".log"))
         return folder
 
     def learn_merges(self) -> Path:
@@ -260,7 +258,8 @@ class Runner:
                 path = corpus / workflow.group / f"{i:06d}.json"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(tokenizer.decode(workflow.tokens.tolist()), "utf-8")
-            self.call([BUILD, "--corpus", str(corpus), "--output", str(artifact)], artifact.with_suffix(".log"))
+            paths = ["--corpus", str(corpus), "--output", str(artifact)]
+            self.call(["-m", "workflow_data.build_tokenizer", *paths], artifact.with_suffix(".log"))
         return artifact
 
     def train(self, run: Run, iterations: int, data: Path, evaluation_data: Path) -> dict:

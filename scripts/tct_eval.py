@@ -1,9 +1,11 @@
 """Evaluate a model: its held-out loss, its samples, and its completions of real workflows or other documents.
 
     python -m scripts.tct_eval --checkpoint out/tiny --data_dir prepared/ --num_samples 100
+    python -m scripts.tct_eval --compare out/tiny/eval out/small/eval
 
 Writes eval.json, report.md, report.html, their figures and the samples. Equal seeds give equal results, in one process
-or several (torchrun --standalone --nproc_per_node=2 -m scripts.tct_eval ...).
+or several (torchrun --standalone --nproc_per_node=2 -m scripts.tct_eval ...). --compare makes one page of several
+evaluations.
 """
 
 import json
@@ -18,6 +20,7 @@ from script_tools.cli import ArgumentParser, cli_errors, print0
 from script_tools.files import refuse_to_replace, write_atomic
 from script_tools.tables import columns
 from scripts.generate_workflow import add_checkpoint_flag, add_rules_flag, add_sampling_flags, refuse_flags_of_workflows
+from workflow_eval import comparison
 from workflow_eval.report import FIGURES, completion_rows, held_out_rows, metric_rows, write_report
 
 FILES = ("eval.json", "timing.json", "report.md", "report.html", *FIGURES)
@@ -27,6 +30,8 @@ SAMPLING = ("max_tokens", "temperature", "top_k", "top_p", "min_p", "max_repeats
 @cli_errors
 def main(argv=None):
     args = parse_arguments(argv)
+    if args.compare:
+        return compare(args.compare, args.output or Path("out/compare"))
     checkpoint = Path(args.checkpoint).expanduser()
     output = args.output or default_output(checkpoint)
     refuse_foreign_files(output)
@@ -89,7 +94,9 @@ def parse_arguments(argv):
     parser = ArgumentParser(description="Evaluate a model on held-out workflows and on its own samples.")
     add = parser.add_argument
     add_checkpoint_flag(add)
-    add("--data_dir", required=True, metavar="DIR", help="prepared folder; its validation split is scored")
+    add("--data_dir", metavar="DIR", help="prepared folder; its validation split is scored")
+    compare = "instead compare evaluations on one page: their folders; only --output also applies"
+    add("--compare", nargs="+", type=Path, metavar="DIR", help=compare)
 
     def count(flag: str, default: int | None, help: str):
         add(flag, type=int, default=default, metavar="N", help=help)
@@ -104,14 +111,35 @@ def parse_arguments(argv):
     add("--seed", type=int, default=0, help="random seed; equal seeds give equal results (default 0)")
     add("--device", default="auto", help="cpu, cuda, mps (default: the best available)")
     add("--dtype", choices=("float32", "bfloat16"), help="(default: that of the training run)")
-    add("--output", type=Path, metavar="DIR", help="(default: the folder eval next to the checkpoint, or out/eval)")
+    output = "(default: the folder eval next to the checkpoint, or out/eval; with --compare out/compare)"
+    add("--output", type=Path, metavar="DIR", help=output)
     args = parser.parse_args(argv)
+    if args.compare:
+        given = [name for name, value in vars(args).items() if value != parser.get_default(name)]
+        if others := set(given) - {"compare", "output"}:
+            raise ValueError(f"--{min(others)} does not apply to --compare: leave it out")
+    elif not args.data_dir:
+        parser.error("the following arguments are required: --data_dir")
     if args.num_completions is None:
         args.num_completions = args.num_samples
     for flag, least in (("num_samples", 0), ("num_completions", 0), ("max_tokens", 1), ("device_batch_size", 1)):
         if getattr(args, flag) < least:
             raise ValueError(f"--{flag} must be at least {least}, not {getattr(args, flag)}")
     return args
+
+
+def compare(folders: list[Path], output: Path):
+    """Write the page that compares evaluations, and print its figures."""
+    evaluations = comparison.read_evaluations(folders)
+    if not comparison.is_comparison(output):
+        refuse_to_replace(output, comparison.FILES)
+    try:
+        comparison.write_comparison(output, evaluations)
+    except ImportError as error:
+        raise ValueError(f"--compare needs {error.name}, which is not installed") from None
+    rows = [("", *evaluations), *comparison.held_out_rows(evaluations)]
+    print(columns(rows))
+    print(f"\nwritten to {output}: compare.html, compare.md")
 
 
 # -----------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from script_tools.cli import ArgumentParser, cli_errors
-from script_tools.figures import new_figure
+from script_tools.figures import add_legend, new_figure, use_logarithmic_scale
 from script_tools.files import write_json
 from script_tools.tables import columns
 from scripts.bench.engines import tiktoken_encoding
@@ -135,15 +135,16 @@ def plot(results: dict[str, dict], path: Path):
     for name, result in results.items():
         counts = np.sort(result["counts"])
         left.step(counts, 100 * np.arange(1, len(counts) + 1) / len(counts), where="post", label=name)
-    left.set(xscale="log", xlabel="tokens", ylabel="% of the workflows", title="Workflows of at most N tokens")
+    left.set(xlabel="tokens", ylabel="% of the workflows", title="Workflows of at most N tokens")
     left.grid(alpha=0.3)
-    left.legend()
+    use_logarithmic_scale(left, "x")
     values = [result["characters_per_token"] for result in results.values()]
     bars = right.barh(list(results), values, color=[f"C{index}" for index in range(len(values))])
     right.bar_label(bars, fmt="%.2f", padding=3)
     right.invert_yaxis()
     right.margins(x=0.15)
     right.set(title="Characters per token")
+    add_legend(figure)
     figure.savefig(path, dpi=120)
 
 

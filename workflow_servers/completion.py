@@ -28,7 +28,6 @@ from .placement import Edit, Placement, spine
 UNTIL = ("value", "entry", "document")
 SHARE_OF_TIME = 0.1  # spent on texts while tokens are drawn
 MOST_TOKENS = 64  # of a candidate
-CERTAIN = 0.9  # a probability
 
 
 @dataclass(frozen=True)
@@ -140,14 +139,19 @@ class Completer:
         return [Candidate(*pair) for pair in sorted(found.items(), key=lambda pair: -pair[1])]
 
     def outlook(self, text: str, count: int = 12, rules: str | None = None) -> Outlook:
-        """Return what may come next. If the text ends within a word, that is how the word may go on."""
+        """Return what may come next. If the text ends within a token, that is how the likeliest token goes on."""
         tokens, factory = self._start(text, rules)
-        matcher = factory()
+        matcher, spelled = factory(), ()
         ending = json.loads(self.documents.decode([*tokens, *matcher.closing_tokens()]))
+        typed = self.documents.encode_prefix(text).pending
         probs = self._next_probs(tokens, matcher)
-        while matcher.is_spelling() and probs.max() > CERTAIN:  # the end of the text is a whole token
-            tokens = [*tokens, int(probs.argmax())]
-            assert matcher.accept_token(tokens[-1])
+        while matcher.is_spelling():
+            token = int(probs.argmax())
+            spelled += self.documents.library.bpe.symbols_of[token]
+            if not any(rest[: len(spelled)] == spelled for rest in typed):
+                break  # it goes beyond the text
+            assert matcher.accept_token(token)
+            tokens = [*tokens, token]
             probs = self._next_probs(tokens, matcher)
         position, likeliest = matcher.state_id(), np.argsort(-probs)[:count].tolist()
         next_ones = [

@@ -110,6 +110,8 @@ def new_lines(kept: str, typed: str, value: Any, written: str) -> list[str] | No
     if found is None:
         return None
     line, places, opened = found
+    if line is None:
+        return []
     columns = [(ours, level.column) for ours, level in zip(places, levels)]
     if opened is not None:  # a container or a block of text that the kept lines announce, or have begun
         columns.append((opened, indentation_of_opened(kept, typed, leaf, opened, columns)))
@@ -138,9 +140,9 @@ def spine(text: str) -> tuple[list[Level], Any]:
     return levels, value
 
 
-def first_new(levels: list[Level], leaf: Any, positions: Positions) -> tuple[int, list[int], int | None] | None:
-    """Return the first line of a document that its start does not have, the columns of the open containers in it,
-    and the column of what the start announces or has begun as its last value, if that goes on there.
+def first_new(levels: list[Level], leaf: Any, positions: Positions) -> tuple[int | None, list[int], int | None] | None:
+    """Return the first line of a document that its start does not have, if there is one, the columns of the open
+    containers, and the column of what the start announces or has begun as its last value, if that goes on there.
 
     `levels` and `leaf` are those of the start (see `spine`). None if the document has no such start.
     """
@@ -164,7 +166,7 @@ def first_new(levels: list[Level], leaf: Any, positions: Positions) -> tuple[int
     for level, marks in zip(reversed(levels), reversed(begun)):
         if len(marks) > level.size:
             return marks[list(marks)[level.size]].line, places, None
-    return -1, places, None
+    return None, places, None
 
 
 def indentation_of_opened(kept: str, typed: str, leaf: Any, ours: int, columns: list[tuple[int, int]]) -> int:

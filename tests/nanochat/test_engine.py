@@ -397,6 +397,28 @@ def log_probability(model, tokens: list[int]) -> float:
     return total
 
 
+@pytest.mark.parametrize("schema_fields", [{}, SCHEMA_FIELDS])
+def test_the_logprobs_of_a_sequence_are_those_of_each_next_token(schema_fields):
+    torch.manual_seed(1)
+    engine = Engine(GPT(replace(CONFIG, **schema_fields)), stride=STRIDE)
+    for parameter in engine.model.parameters():
+        torch.nn.init.normal_(parameter, std=0.25)
+    tokens = np.random.default_rng(0).integers(0, VOCAB, 3 * CONFIG.sequence_len).tolist()
+    positions = np.random.default_rng(1).integers(0, 6, len(tokens) + 1).tolist() if schema_fields else []
+
+    class At:
+        def __init__(self, count):
+            self.count = count
+
+        def state_ids(self):
+            return positions[: self.count + 1]
+
+    constraints = [At(count) if schema_fields else None for count in range(len(tokens))]
+    expected = [engine.next_logits(tokens[:i], constraints[i]).log_softmax(-1)[tokens[i]] for i in range(len(tokens))]
+    torch.testing.assert_close(engine.logprobs(tokens, positions), torch.stack(expected), rtol=1e-4, atol=1e-4)
+    assert engine.logprobs([]).shape == (0,)
+
+
 def test_samples_follow_the_renormalized_model(model, engine):
     samples = generate(engine, [], 4000, max_tokens=2, batch_size=500, constraint_factory=Brackets)
     with torch.no_grad():

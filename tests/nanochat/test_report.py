@@ -62,8 +62,8 @@ def log(folder):
 
 @pytest.fixture
 def no_matplotlib(monkeypatch):
-    for module in ("matplotlib", "nanochat.curves"):
-        monkeypatch.setitem(sys.modules, module, None)  # makes the import fail
+    monkeypatch.setitem(sys.modules, "matplotlib", None)  # makes the import fail
+    monkeypatch.delitem(sys.modules, "matplotlib.figure", raising=False)
 
 
 class Terminal(io.StringIO):
@@ -354,7 +354,16 @@ def test_a_sample_cannot_end_its_code_block(folder, log):
 def test_the_report_of_an_experiment_is_its_readme(folder):
     RunLog(folder, config=CONFIG, is_experiment=True).finish("finished")
     assert "| status | finished |" in (folder / "README.md").read_text()
-    assert not (folder / "report.md").exists()
+    assert not (folder / "report.md").exists() and not (folder / "report.html").exists()
+
+
+def test_the_report_is_also_a_page_with_its_curves(folder, log):
+    log.log_metrics(training(1))
+    log.finish("stopped: a < b")
+    page = (folder / "report.html").read_text()
+    assert page.count('src="data:image/png;base64,') == 1 and "curves.png" not in page
+    assert '<meta name="viewport"' in page and "prefers-color-scheme: dark" in page
+    assert "<td>stopped: a &lt; b</td>" in page
 
 
 # -----------------------------------------------------------------------------
@@ -381,6 +390,7 @@ def test_the_command_writes_the_report_again(folder, log, capsys):
 
 
 def test_the_command_works_without_matplotlib(folder, log, no_matplotlib, capsys):
+    log.log_metrics(training(1))
     main([str(folder)])
     assert "no curves.png: matplotlib is not installed" in capsys.readouterr().out
     assert (folder / "report.md").exists()

@@ -1,12 +1,14 @@
 """Installation: requirements, the two wheels, and the bundle without nanochat."""
 
 import ast
+import os
 import re
 import shutil
 import subprocess
 import sys
 import sysconfig
 import tomllib
+import venv
 import zipfile
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -19,14 +21,17 @@ ROOT = Path(__file__).parents[2]
 FILES = ["pyproject.toml", "tct-bundle/pyproject.toml", "constraints.txt", "scripts/install.sh"]
 OURS = {"tct-github-workflow"}
 EXACT = {"check-jsonschema"}  # the committed tokenizer is compiled from its schema
+PACKAGES = sorted(path.parent.name for path in ROOT.glob("*/__init__.py"))
 # Each distribution: the folder of its pyproject.toml, and the folders that its wheel has.
 DISTRIBUTIONS = {
     "nanochat-tct": (
         ROOT,
-        [ROOT / "nanochat", ROOT / "scripts", ROOT / "workflow_model", ROOT / "tct-bundle/adapters"],
+        [ROOT / name for name in (*PACKAGES, "tct-bundle/adapters")],
     ),
     "tct-github-workflow": (ROOT / "tct-bundle", [ROOT / "tct-bundle/src"]),
 }
+# Modules that run by themselves, but without flags: the table of flags in README.md, and a part of a benchmark.
+WITHOUT_HELP = {"nanochat.settings", "scripts.bench.train_job"}
 MAX_MODULES = 6  # at the top level of site-packages, besides packages
 
 
@@ -75,7 +80,7 @@ def imported_packages(folders: list[Path]) -> set[str]:
                 names |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and not node.level:
                 names.add(node.module.split(".")[0])
-    own = {path.name for path in (ROOT / "tct-bundle/src").iterdir()} | {"nanochat", "scripts", "workflow_model"}
+    own = {path.name for path in (ROOT / "tct-bundle/src").iterdir()} | set(PACKAGES)
     own |= {path.stem for path in (ROOT / "tct-bundle/adapters").iterdir()}
     return names - sys.stdlib_module_names - own
 
@@ -126,7 +131,7 @@ def test_the_bundle_wheel_has_the_libraries(wheels):
 @pytest.mark.slow
 def test_the_root_wheel_has_the_documented_imports(wheels):
     packages, modules = top_level(wheels["nanochat-tct"])
-    assert packages == {"nanochat", "scripts", "workflow_model"}
+    assert packages == set(PACKAGES)
     assert "workflow_model/model.safetensors" in wheels["nanochat-tct"].namelist()
     assert {"model_config", "tct_dataloader", "tct_tokenizer_adapter"} <= modules
     assert len(modules) <= MAX_MODULES
@@ -157,6 +162,108 @@ def test_the_bundle_prepares_data_without_nanochat(wheels, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out/train.pt").is_file()
+
+
+# In the environment of the wheels: Python must not read the checkout. {allowed} may be in it, as .venv.
+GUARD = """
+import sys
+
+def refuse(event, arguments):
+    if event in ("open", "os.listdir", "os.scandir"):
+        path = str(arguments[0])
+        if path.startswith({checkout!r}) and not path.startswith({allowed!r}):
+            raise RuntimeError(f"{{event}} in the checkout: {{path}}")
+
+sys.addaudithook(refuse)
+"""
+
+
+@pytest.fixture(scope="module")
+def installed(wheels, tmp_path_factory) -> Path:
+    """Install the wheels into a new environment, which takes all other packages from ours. Return its folder."""
+    folder = tmp_path_factory.mktemp("installed")
+    venv.create(folder, symlinks=True)
+    command = [sys.executable, "-m", "pip", "--python", folder / "bin/python", "install", "--no-deps", "--no-index"]
+    files = [wheel.filename for wheel in wheels.values()]
+    subprocess.run([*command, *files], check=True, capture_output=True, env=clean_environment())
+    site = Path(sysconfig.get_path("purelib", "venv", {"base": str(folder)}))
+    guard = GUARD.format(checkout=f"{ROOT}{os.sep}", allowed=f"{sys.prefix}{os.sep}")
+    (site / "guard_of_the_checkout.py").write_text(guard)
+    # Python reads no .pth files in these folders, so our editable installations stay out.
+    libraries = sorted({sysconfig.get_path(name) for name in ("purelib", "platlib")})
+    (site / "others.pth").write_text("\n".join(["import guard_of_the_checkout", *libraries]))
+    return folder
+
+
+def clean_environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "TCT_ARTIFACT")}
+
+
+def run_installed(installed: Path, folder: Path, *arguments) -> subprocess.CompletedProcess:
+    """Run Python of the environment of the wheels in a folder."""
+    command = [installed / "bin/python", *arguments]
+    return subprocess.run(command, cwd=folder, env=clean_environment(), capture_output=True, text=True)
+
+
+@pytest.mark.slow
+def test_all_modules_come_from_the_wheels(wheels, installed, tmp_path):
+    names = sorted(set().union(*(found for wheel in wheels.values() for found in top_level(wheel))))
+    code = "import importlib, sys\nfor name in sys.argv[1:]: print(importlib.import_module(name).__file__)"
+    done = run_installed(installed, tmp_path, "-c", code, *names)
+    assert done.returncode == 0, done.stderr
+    files = list(map(Path, done.stdout.splitlines()))
+    assert len(files) == len(names) and all(installed in file.parents for file in files)
+
+
+def commands(wheel: zipfile.ZipFile) -> list[str]:
+    """Return the modules of a wheel that run as commands."""
+    files = [
+        name for name in wheel.namelist() if name.endswith(".py") and b'__name__ == "__main__"' in wheel.read(name)
+    ]
+    return [name.removesuffix(".py").replace("/", ".") for name in files]
+
+
+@pytest.mark.slow
+def test_installed_commands_show_their_help(wheels, installed, tmp_path):
+    names = {name for wheel in wheels.values() for name in commands(wheel)} - WITHOUT_HELP
+    assert {"scripts.tct_train", "scripts.lint_workflow", "workflow_data.prepare", "nanochat.report"} <= names
+    results = {name: run_installed(installed, tmp_path, "-m", name, "--help") for name in names}
+    assert {name: done.stderr for name, done in results.items() if "usage: " not in done.stdout} == {}
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_installed_commands_run_from_an_empty_folder(installed, tmp_path):
+    short = ("--max_tokens=40", "--device=cpu")
+    for name, *flags in [
+        ("scripts.make_synthetic_workflows", "--output=workflows", "--count=12"),
+        ("workflow_data.prepare", "--input=workflows", "--output=prepared", "--num-workers=1", "--train-split=0.5"),
+        ("workflow_data.verify", "--data_dir=prepared", "--num_workers=1", "--show=0"),
+        ("scripts.tct_train", "--model_size=tiny", "--data_dir=prepared", "--checkpoint_dir=run", "--device=cpu")
+        + ("--num_iterations=2", "--device_batch_size=1", "--dtype=float32"),
+        ("scripts.generate_workflow", "--checkpoint=run", "--output=samples", *short),
+        ("scripts.generate_workflow", "--known_actions", "--output=shipped", *short),
+        ("scripts.lint_workflow", "samples", "shipped"),
+        ("scripts.tct_eval", "--checkpoint=run", "--data_dir=prepared", "--num_samples=1", *short),
+        ("scripts.tct_eval", "--checkpoint=run", "--data_dir=prepared", "--num_samples=0", "--output=scores"),
+        ("scripts.tct_eval", "--compare", "run/eval", "scores", "--output=compared"),
+    ]:
+        done = run_installed(installed, tmp_path, "-m", name, *flags)
+        assert done.returncode == 0, f"{name}: {done.stdout}{done.stderr}"
+    for file in ("shipped/workflow_0000.yml", "run/report.html", "run/eval/report.html", "compared/compare.html"):
+        assert (tmp_path / file).is_file()
+
+
+# -----------------------------------------------------------------------------
+# uv
+
+
+def test_uv_takes_the_bundle_from_its_folder_and_the_pinned_torch():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["uv"]
+    assert settings["constraint-dependencies"] == [str(constraints()["torch"])]
+    assert (ROOT / settings["sources"]["tct-github-workflow"]["path"]).resolve() == DISTRIBUTIONS[
+        "tct-github-workflow"
+    ][0]
 
 
 # -----------------------------------------------------------------------------

@@ -9,10 +9,10 @@ from types import SimpleNamespace
 
 import pytest
 from helpers import exit_code
-from test_prepare import prepare_training_data
 
 from nanochat.study_report import difference, half_interval
 from scripts import run_study, tct_eval, tct_train  # noqa: F401, the last two run by name
+from workflow_data import prepare  # noqa: F401, runs by name
 
 
 @pytest.fixture(scope="module")
@@ -68,10 +68,7 @@ def no_processes(monkeypatch):
     """The commands of a study run in this process: each of its own would load torch again."""
 
     def call(self, arguments, log):
-        if arguments[0] == run_study.PREPARE:
-            assert exit_code(prepare_training_data.main, arguments[1:]) == 0
-        else:
-            sys.modules[arguments[1]].main(arguments[2:])
+        assert exit_code(sys.modules[arguments[1]].main, arguments[2:]) == 0
 
     monkeypatch.setattr(run_study.Runner, "call", call)
     monkeypatch.setattr(run_study, "ThreadPoolExecutor", Here)

@@ -607,9 +607,12 @@ def test_a_new_run_does_not_mix_with_an_old_one(train, data, capsys):
 def written(train, tmp_path, monkeypatch):
     """Return the paths that runs with and without --experiment write."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(
-        RunLog, "redraw", lambda self: [(self.folder / name).touch() for name in ("curves.png", self.config["report"])]
-    )
+
+    def redraw(self):
+        for name in ("curves.png", *(["README.md"] if "exp" in self.folder.parts else ["report.md", "report.html"])):
+            (self.folder / name).touch()
+
+    monkeypatch.setattr(RunLog, "redraw", redraw)
     monkeypatch.setattr(
         tct_train,
         "write_samples",
@@ -630,9 +633,16 @@ def written(train, tmp_path, monkeypatch):
 
 
 def test_a_run_replaces_no_foreign_file(train, tmp_path, written, capsys):
-    assert {"config.json", "README.md", "report.md", "tokenizer.json", "sample_1.yml", "model_000008.pt"} <= {
-        path.name for path in written
+    names = {
+        "config.json",
+        "README.md",
+        "report.html",
+        "report.md",
+        "tokenizer.json",
+        "sample_1.yml",
+        "model_000008.pt",
     }
+    assert names <= {path.name for path in written}
     for path in written:
         path.parent.mkdir(parents=True)
         path.write_text("mine")

@@ -87,3 +87,7 @@ def frequent(owners: Owners) -> list[Any]:
     """Return what at least three owners use, the most frequent first."""
     known = [name for name in owners if len(owners[name]) >= MIN_OWNERS]
     return sorted(known, key=lambda name: (-len(owners[name]), name))
+
+
+if __name__ == "__main__":
+    main()

@@ -136,3 +136,7 @@ def read_documents(corpus: Path, machine: TypeMachine) -> tuple[list[tuple[str, 
         else:
             characters += len(compact(value))
     return documents, characters, rejected
+
+
+if __name__ == "__main__":
+    main()

@@ -234,7 +234,9 @@ def import_extra(module: str, purpose: str):
     try:
         return importlib.import_module(module)
     except ImportError:
-        raise ValueError(f"{module.split('.')[0]} is needed {purpose}: pip install -e './tct-bundle[data]'") from None
+        raise ValueError(
+            f"{module.split('.')[0]} is needed {purpose}: pip install 'tct-github-workflow[data]'"
+        ) from None
 
 
 def is_in_checkout(file: str) -> bool:

@@ -27,3 +27,7 @@ def main(argv=None):
     views.plot(folder / "prepared.png", entries, metadata)
     print(f"\n{folder / 'prepared.png'} shows lengths and windows")
     views.print_windows(folder, metadata, entries, flags.show)
+
+
+if __name__ == "__main__":
+    main()

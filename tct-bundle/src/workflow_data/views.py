@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from script_tools.figures import new_figure
+from script_tools.figures import add_legend, new_figure, use_logarithmic_scale
 from workflow_data.reader import open_tokenizer
 from workflow_data.table_file import open_table
 
@@ -22,15 +22,17 @@ def plot(path: Path, entries: dict[str, list[dict]], metadata: dict):
         lengths = np.array([entry["tokens"] for entry in workflows])
         windows = np.array([entry["windows"] for entry in workflows])
         percent = np.full(len(lengths), 100 / len(lengths))
-        left.hist(lengths, bins, weights=percent, histtype="step", label=f"{split}, {len(lengths):,} workflows")
+        label = f"{split}: {len(lengths):,} workflows, {windows.sum():,} windows"
+        left.hist(lengths, bins, weights=percent, histtype="step", label=label)
         order = lengths.argsort()
         share = 100 * windows[order].cumsum() / windows.sum()
-        right.step(lengths[order], share, where="post", label=f"{split}, {windows.sum():,} windows")
+        right.step(lengths[order], share, where="post", label=label)
     for axis in (left, right):
         axis.axvline(metadata["context_size"], color="grey", linestyle=":", label="context size")
-        axis.set(xscale="log", xlabel="tokens of a workflow")
+        axis.set(xlabel="tokens of a workflow")
         axis.grid(alpha=0.3)
-        axis.legend()
+        use_logarithmic_scale(axis, "x")
+    add_legend(figure)
     left.set(ylabel="% of the workflows", title="Lengths")
     right.set(ylabel="% of the windows", title="Windows from workflows of up to this length")
     figure.savefig(path, dpi=120)

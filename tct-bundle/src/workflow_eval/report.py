@@ -1,23 +1,16 @@
 """Write the report of an evaluation: figures, report.md, and report.html, which has the same contents in one file."""
 
-import base64
-import re
 from pathlib import Path
 
 import numpy as np
 
-from script_tools.figures import new_figure
+from script_tools.figures import add_legend, new_figure, use_logarithmic_scale
 from script_tools.files import write_atomic
+from script_tools.pages import render_page
 from script_tools.tables import fenced, table
 
 SAMPLES, REAL = "tab:orange", "tab:blue"
 SHOWN = 10  # samples in full
-STYLE = """
-body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem; font: 16px/1.5 system-ui, sans-serif; color: #222; }
-table { border-collapse: collapse; margin: 1rem 0; } th, td { padding: .2rem .8rem; border-bottom: 1px solid #ddd;
-text-align: left; font-variant-numeric: tabular-nums; } img { max-width: 100%; }
-pre { background: #f6f6f6; padding: .8rem; overflow-x: auto; font-size: 13px; line-height: 1.35; }
-"""
 SETS = {"samples": "samples", "by_schema": "by the schema alone", "real": "real"}  # name in eval.json -> column
 SHARES = {  # name in eval.json -> row of the table
     "json_valid": "valid JSON",
@@ -64,7 +57,7 @@ def write_report(folder: Path, results: dict, sets: dict):
             links[name] = f"![{caption}]({name})"
     text = render(results, links, sets)
     write_atomic(folder / "report.md", text.encode())
-    write_atomic(folder / "report.html", render_html(text, folder).encode())
+    write_atomic(folder / "report.html", render_page(text, folder).encode())
 
 
 # -- text
@@ -203,22 +196,6 @@ def quantiles(values: dict | None) -> str:
     return "" if values is None else f"{values['median']:,.0f} ({values['low']:,.0f}, {values['high']:,.0f})"
 
 
-def render_html(text: str, folder: Path) -> str:
-    """Return Markdown as one page that contains its figures."""
-    from markdown_it import MarkdownIt  # optional: without it the other files are written
-
-    def embedded(match) -> str:
-        return f'src="data:image/png;base64,{base64.b64encode((folder / match[1]).read_bytes()).decode()}"'
-
-    body = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
-    body = re.sub(r'src="([\w.-]+\.png)"', embedded, body)
-    title = re.search(r"# (.*)", text)[1]
-    return (
-        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>\n'
-        f"<style>{STYLE}</style>\n</head>\n<body>\n{body}</body>\n</html>\n"
-    )
-
-
 # -- figures: each function returns one, or None if there is nothing to draw
 
 
@@ -232,14 +209,13 @@ def draw_kinds(results: dict, sets: dict):
     def shares(key):
         return [100 * kinds[name][key] for name in names]
 
-    bits.barh(names, shares("share_of_bits"), color=REAL, label="of the bits")
-    bits.plot(shares("share_of_tokens"), names, "k|", markersize=14, label="of the tokens")
+    bits.barh(names, shares("share_of_bits"), color=REAL, label="share of the bits")
+    bits.plot(shares("share_of_tokens"), names, "k|", markersize=14, label="share of the tokens")
     bits.set(xlabel="%", title="Share of the bits")
-    accuracy.barh(names, shares("top5_accuracy"), color="tab:gray", label="top 5")
-    accuracy.barh(names, shares("top1_accuracy"), color=REAL, label="top 1")
+    accuracy.barh(names, shares("top5_accuracy"), color="lightgray", label="right token among the first five")
+    accuracy.barh(names, shares("top1_accuracy"), color="tab:green", label="right token first")
     accuracy.set(xlabel="% of the tokens", xlim=(0, 100), title="Accuracy")
-    for axes in (bits, accuracy):
-        axes.legend(frameon=False)
+    add_legend(figure)
     return figure
 
 
@@ -255,8 +231,9 @@ def draw_lengths(results: dict, sets: dict):
         for name, values in lengths.items():
             weights = np.full(len(values), 100 / len(values))
             axes.hist(values, bins, weights=weights, histtype="step", linewidth=1.6, color=colors[name], label=name)
-        axes.set(xscale="log", xlabel=f"{unit} of a workflow", ylabel="% of the workflows")
-        axes.legend(frameon=False)
+        axes.set(xlabel=f"{unit} of a workflow", ylabel="% of the workflows")
+        use_logarithmic_scale(axes, "x")
+    add_legend(figure)
     return figure
 
 
@@ -271,6 +248,7 @@ def draw_fields(results: dict, sets: dict):
         axes.set(title=f"{name}: distance {field['distance']:.2f}, noise floor {field['noise_floor']:.2f}")
     for axes in list(all_axes.flat)[len(fields) :]:
         axes.axis("off")
+    add_legend(figure)
     return figure
 
 
@@ -281,6 +259,7 @@ def draw_findings(results: dict, sets: dict):
     figure, axes = new_figure(8, 1 + 0.4 * len(findings))
     draw_pairs(axes, [(kind, a, b) for kind, (a, b) in findings.items()])
     axes.set(title="Findings of actionlint")
+    add_legend(figure)
     return figure
 
 
@@ -300,7 +279,6 @@ def draw_pairs(axes, rows: list[tuple[str, float, float]]):
         axes.barh(heights + offset, 100 * np.array(shares), 0.4, color=color, label=label)
     axes.set_yticks(heights, names, fontsize=8)
     axes.set_xlabel("% of the workflows", fontsize=8)
-    axes.legend(frameon=False, fontsize=8)
 
 
 def shorten(text: str, most: int = 32) -> str:
