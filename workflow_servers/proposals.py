@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
+from itertools import takewhile
 
 from tct_github_workflow.lint import lint
 
@@ -29,29 +30,31 @@ class Proposer:
 
     def candidates(self, text: str, offset: int, until: str, is_over: Callable[[], bool]) -> list[Candidate]:
         """Return the completions that are whole in time, the likeliest first."""
-        stop = _after(SECONDS, is_over)
+        stop, prompt = _after(SECONDS, is_over), prompt_at(text, offset)
         for rules in _rules_at(text, offset):
             try:
-                found = self.completer.candidates(text[:offset], N_CANDIDATES, until, rules, stop, **SAMPLING)
+                found = self.completer.candidates(prompt, N_CANDIDATES, until, rules, stop, **SAMPLING)
             except ValueError:
                 continue
-            suits = _suitability(text, offset)
+            suits, moved = _suitability(text, offset), offset - len(prompt)
+            found = [replace(each, edit=replace(each.edit, start=each.edit.start + moved)) for each in found]
             return [candidate for candidate in found if suits(candidate.edit)]
         return []
 
     def entry(self, text: str, offset: int, is_over: Callable[[], bool]) -> Edit | None:
         """Return the likeliest member or item. If it takes too long, it ends with its last line that is whole."""
-        stop = _after(SECONDS, is_over)
+        stop, prompt = _after(SECONDS, is_over), prompt_at(text, offset)
         for rules in _rules_at(text, offset):
-            edit = Edit(offset, "")
+            edit = Edit(len(prompt), "")
             try:
-                with closing(self.completer.stream(text[:offset], "entry", rules, temperature=0)) as growing:
+                with closing(self.completer.stream(prompt, "entry", rules, temperature=0)) as growing:
                     for edit in growing:
                         if stop():
                             edit = replace(edit, text=edit.text.rpartition("\n")[0])
                             break
             except ValueError:
                 continue
+            edit = replace(edit, start=edit.start + offset - len(prompt))
             return edit if _suitability(text, offset)(edit) else None
         return None
 
@@ -61,6 +64,23 @@ def load_proposer(checkpoint) -> Proposer:
     completer = Completer.load(checkpoint)
     completer.candidates("", stop=lambda: True)  # the first call is slow: nobody waits for this one
     return Proposer(completer)
+
+
+def prompt_at(text: str, offset: int) -> str:
+    """Return what the model reads: the text before the caret, but in an empty line before keys the keys come first.
+
+    So the model knows them, and their order has no meaning.
+
+    >>> prompt_at("on: push\\njobs:\\n  a:\\n    \\n    steps: []\\n  b: {}\\n", 24)
+    'on: push\\njobs:\\n  a:\\n    steps: []\\n    '
+    """
+    line = text.rfind("\n", 0, offset) + 1
+    indent = text[line:offset]
+    following = text[offset:].partition("\n")[2].splitlines(keepends=True)
+    block = "".join(takewhile(lambda line: line.startswith(indent) or not line.strip(), following))
+    if not indent or indent.strip(" ") or not re.match(rf"\s*^{indent}[^\s#-]", block, re.M):
+        return text[:offset]
+    return text[:line] + block.rstrip() + "\n" + indent
 
 
 def _after(seconds: float, is_over: Callable[[], bool]) -> Callable[[], bool]:

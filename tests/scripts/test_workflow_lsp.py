@@ -308,6 +308,30 @@ def test_a_cancelled_request_stops_the_model(run, editor):
     run(cancel())
 
 
+KEYS_FOLLOW = (
+    STEPS + "      - uses: actions/checkout@v4\n        ¦\n        with:\n          ref: main\n      - run: make\n"
+)
+
+
+@pytest.mark.parametrize(
+    "text, prompt",
+    [
+        (
+            KEYS_FOLLOW,
+            KEYS_FOLLOW.replace("¦\n        with:\n          ref: main\n", "with:\n          ref: main\n        ¦"),
+        ),
+        (STEPS + "      ¦\n      - run: make\n", STEPS + "      ¦"),  # the order of items matters
+        (STEPS + "      - ¦\n        run: make\n", STEPS + "      - ¦"),
+        (CLEAN + "        ¦", CLEAN + "        ¦"),
+        ("on: push\n¦\njobs: {}", "on: push\n¦"),
+    ],
+)
+def test_the_model_reads_the_keys_that_follow(text, prompt):
+    from workflow_servers.proposals import prompt_at  # with torch
+
+    assert prompt_at(text.replace("¦", ""), text.index("¦")) == prompt.partition("¦")[0]
+
+
 # -- the session
 
 
@@ -383,6 +407,7 @@ def never() -> bool:
         STEPS + "      - uses: actions/¦\n      - run: make\n",
         STEPS + "      - uses: actions/setup-node@v4\n        with:\n          ¦\n      - run: make\n",
         STEPS + "      - name: 😀\n        run: make\n        ¦\n      - run: make\n",
+        KEYS_FOLLOW,
     ],
 )
 def test_the_shipped_model_keeps_the_rest_clean(proposer, text):
