@@ -22,8 +22,8 @@ DATA_AND_EVALUATION = {name for name in LIBRARIES if name.startswith("workflow_"
 ADAPTERS = {path.stem for path in (BUNDLE / "adapters").glob("*.py")}
 
 MAX_FUNCTION_LINES = 60
-MAX_LAZY_IMPORTS = 59
-MAX_SCRIPTS = 14
+MAX_LAZY_IMPORTS = 61
+MAX_SCRIPTS = 15
 
 # What each part must not import.
 TOP = {"scripts", "workflow_servers"}

@@ -32,7 +32,7 @@ DISTRIBUTIONS = {
 }
 # Modules that run by themselves, but without flags: the table of flags in README.md, and a part of a benchmark.
 WITHOUT_HELP = {"nanochat.settings", "scripts.bench.train_job"}
-MAX_MODULES = 6  # at the top level of site-packages, besides packages
+MAX_MODULES = 8  # at the top level of site-packages, besides packages
 
 
 def canonical(name: str) -> str:
