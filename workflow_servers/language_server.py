@@ -23,6 +23,7 @@ from .model_thread import ModelThread
 NAME = "workflow-lsp"
 TRIGGERS = [" ", "@", "/"]
 LONGEST_LABEL = 60
+LONGEST_WAIT = 0.45  # seconds for the loaded model; its own limit counts only between tokens
 # Findings in workflows that GitHub runs nevertheless.
 WARNINGS = {"script-injection", "constant-condition", "deprecated-command"}
 Changed = types.DidOpenTextDocumentParams | types.DidChangeTextDocumentParams
@@ -136,7 +137,11 @@ async def complete(ls: WorkflowServer, params: types.CompletionParams) -> types.
     candidates, is_incomplete = [], bool(found.words and not ls.model.is_loaded)
     if not is_incomplete:
         until = "value" if found.is_value else "entry"
-        candidates = await ls.model.ask(lambda model, is_over: model.candidates(text.text, offset, until, is_over))
+        answer = ls.model.ask(lambda model, is_over: model.candidates(text.text, offset, until, is_over))
+        try:
+            candidates = await asyncio.wait_for(answer, LONGEST_WAIT if ls.model.is_loaded else None)
+        except TimeoutError:
+            is_incomplete = True
     items = [candidate_item(candidate, found, text, offset) for candidate in candidates or ()]
     labels = {item.label for item in items}
     items += [word_item(word, found, text) for word in found.words if word.text not in labels]

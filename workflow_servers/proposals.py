@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import takewhile
 
 from tct_github_workflow.lint import lint
@@ -32,6 +33,8 @@ class Proposer:
         """Return the completions that are whole in time, the likeliest first."""
         stop, prompt = _after(SECONDS, is_over), prompt_at(text, offset)
         for rules in _rules_at(text, offset):
+            if stop():
+                break
             try:
                 found = self.completer.candidates(prompt, N_CANDIDATES, until, rules, stop, **SAMPLING)
             except ValueError:
@@ -99,12 +102,15 @@ def _suitability(text: str, offset: int) -> Callable[[Edit], bool]:
     At the end of a text findings do not count, because something is always missing there.
     """
     after, line = text[offset:], text.rfind("\n", 0, offset) + 1
-    accepted = _findings(text) | _findings(text[:line] + after.partition("\n")[2])  # the line may hide others
+
+    @cache
+    def accepted() -> Counter:
+        return _findings(text) | _findings(text[:line] + after.partition("\n")[2])  # the line may hide others
 
     def suits(edit: Edit) -> bool:
         if not edit.text or edit.start < line:
             return False
-        return not (after.strip() and _findings(edit.apply(text[:offset]) + after) - accepted)
+        return not (after.strip() and _findings(edit.apply(text[:offset]) + after) - accepted())
 
     return suits
 

@@ -95,7 +95,9 @@ async def measure(texts: list[str], seconds: float) -> dict:
         return round(1000 * (time.perf_counter() - start))
 
     program = f"import workflow_servers.proposals as p, scripts.workflow_lsp as s; p.SECONDS = {seconds}; s.main([])"
-    await client.start_io(sys.executable, *(["-m", "scripts.workflow_lsp"] if seconds == SECONDS else ["-c", program]))
+    command = ["-m", "scripts.workflow_lsp"] if seconds == SECONDS else ["-c", program]
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}  # as in workflow_lsp, which sets it before torch is imported
+    await client.start_io(sys.executable, *command, env=one_thread)
     await client.initialize_async(types.InitializeParams(types.ClientCapabilities()))
     results["ms to the answer to initialize"] = since(start)
     client.initialized(types.InitializedParams())
