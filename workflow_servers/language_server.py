@@ -137,7 +137,7 @@ async def complete(ls: WorkflowServer, params: types.CompletionParams) -> types.
     candidates, is_incomplete = [], bool(found.words and not ls.model.is_loaded)
     if not is_incomplete:
         until = "value" if found.is_value else "entry"
-        answer = ls.model.ask(lambda model, is_over: model.candidates(text.text, offset, until, is_over))
+        answer = ls.model.ask("candidates", text.text, offset, until)
         try:
             candidates = await asyncio.wait_for(answer, LONGEST_WAIT if ls.model.is_loaded else None)
         except TimeoutError:
@@ -155,7 +155,7 @@ async def complete_inline(ls: WorkflowServer, params: types.InlineCompletionPara
     text = ls.text(params.text_document.uri)
     offset = text.offset(params.position)
     is_comment = not suggest(text.text, offset)
-    edit = None if is_comment else await ls.model.ask(lambda model, is_over: model.entry(text.text, offset, is_over))
+    edit = None if is_comment else await ls.model.ask("entry", text.text, offset)
     items = [types.InlineCompletionItem(edit.text, range=text.range(edit.start, offset))] if edit else []
     return types.InlineCompletionList(items)
 

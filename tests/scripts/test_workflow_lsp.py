@@ -100,11 +100,11 @@ class Editor(LanguageClient):
         self.write(text)
         return await self.text_document_completion_async(types.CompletionParams(**self.at_caret))
 
-    def inline(self, text: str) -> asyncio.Future:
+    def inline(self, text: str, request: str = "inline") -> asyncio.Future:
         self.write(text)
         context = types.InlineCompletionContext(types.InlineCompletionTriggerKind.Automatic)
         params = types.InlineCompletionParams(context, **self.at_caret)
-        return self.protocol.send_request_async(types.TEXT_DOCUMENT_INLINE_COMPLETION, params, msg_id="inline")
+        return self.protocol.send_request_async(types.TEXT_DOCUMENT_INLINE_COMPLETION, params, msg_id=request)
 
     def applied(self, item: types.CompletionItem | types.InlineCompletionItem) -> str:
         """Return the text after a completion."""
@@ -306,6 +306,17 @@ def test_a_cancelled_request_stops_the_model(run, editor):
         await editor.reported("closed")
 
     run(cancel())
+
+
+def test_a_newer_request_ends_the_older_one(run, editor):
+    async def ask_twice():
+        first = editor.inline("endless: ¦", "first")
+        await editor.reported("started")
+        second = editor.inline(STEPS + "      - ¦", "second")
+        return await first, await second
+
+    _, second = run(ask_twice())
+    assert editor.applied(second.items[0]) == CLEAN.rstrip()
 
 
 KEYS_FOLLOW = (
