@@ -105,12 +105,18 @@ class Completer:
                 last, spent = edit, spent + time.perf_counter() - now
 
     def candidates(
-        self, text: str, count: int = 4, until: str = "entry", rules: str | None = None, **sampling
+        self,
+        text: str,
+        count: int = 4,
+        until: str = "entry",
+        rules: str | None = None,
+        stop: Callable[[], bool] = lambda: False,
+        **sampling,
     ) -> list[Candidate]:
         """Return at most `count` different completions, the likeliest first.
 
-        Left out are those that are not whole after MOST_TOKENS tokens, and those that need another indentation than
-        that of the caret.
+        Left out are those that are not whole after MOST_TOKENS tokens, or when `stop`, which is asked at each token,
+        says that it is enough, and those that need another indentation than that of the caret.
         """
         tokens, factory = self._start(text, rules)
         growing = [Growing(text, until, self.documents, tokens) for _ in range(count)]
@@ -128,7 +134,7 @@ class Completer:
                 and (not is_indented or edit.start == len(text) and edit.text[0] not in " \n")
             ):
                 found[edit] = max(step.logprob, found.get(edit, step.logprob))
-            if all(other.is_whole or len(other.tokens) > len(tokens) + MOST_TOKENS for other in growing):
+            if stop() or all(other.is_whole or len(other.tokens) > len(tokens) + MOST_TOKENS for other in growing):
                 break
         return [Candidate(*pair) for pair in sorted(found.items(), key=lambda pair: -pair[1])]
 
