@@ -1,6 +1,7 @@
 """Installation: requirements, the two wheels, and the bundle without nanochat."""
 
 import ast
+import json
 import os
 import re
 import shutil
@@ -12,6 +13,7 @@ import venv
 import zipfile
 from importlib.metadata import packages_distributions
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 from packaging.requirements import Requirement
@@ -199,10 +201,10 @@ def clean_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "TCT_ARTIFACT")}
 
 
-def run_installed(installed: Path, folder: Path, *arguments) -> subprocess.CompletedProcess:
+def run_installed(installed: Path, folder: Path, *arguments, **options) -> subprocess.CompletedProcess:
     """Run Python of the environment of the wheels in a folder."""
     command = [installed / "bin/python", *arguments]
-    return subprocess.run(command, cwd=folder, env=clean_environment(), capture_output=True, text=True)
+    return subprocess.run(command, cwd=folder, env=clean_environment(), capture_output=True, text=True, **options)
 
 
 @pytest.mark.slow
@@ -252,6 +254,30 @@ def test_installed_commands_run_from_an_empty_folder(installed, tmp_path):
         assert done.returncode == 0, f"{name}: {done.stdout}{done.stderr}"
     for file in ("shipped/workflow_0000.yml", "run/report.html", "run/eval/report.html", "compared/compare.html"):
         assert (tmp_path / file).is_file()
+
+
+@pytest.mark.slow
+def test_the_installed_page_is_served_from_an_empty_folder(installed, tmp_path, spawn):
+    command = [installed / "bin/python", "-m", "scripts.workflow_web", "--port=0", "--device=cpu"]
+    server = spawn(*command, cwd=tmp_path, env=clean_environment())
+    address = re.search(r"http://\S+|$", server.stdout.readline())[0]
+    assert address, server.stderr.read()
+    with urlopen(address) as page:
+        assert "</html>" in page.read().decode()
+
+
+@pytest.mark.slow
+def test_the_installed_language_server_answers_from_an_empty_folder(installed, tmp_path):
+    requests = [
+        {"id": 1, "method": "initialize", "params": {"capabilities": {}}},
+        {"id": 2, "method": "shutdown"},
+        {"method": "exit"},
+    ]
+    texts = [json.dumps({"jsonrpc": "2.0", **request}) for request in requests]
+    written = "".join(f"Content-Length: {len(text)}\r\n\r\n{text}" for text in texts)
+    done = run_installed(installed, tmp_path, "-m", "scripts.workflow_lsp", input=written)
+    assert done.returncode == 0, done.stderr
+    assert '"completionProvider"' in done.stdout
 
 
 # -----------------------------------------------------------------------------
