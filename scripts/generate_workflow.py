@@ -155,8 +155,8 @@ def add_sampling_flags(add, temperature: float):
     add("--top_k", type=int, metavar="K", help="sample from the k most likely tokens (default: all)")
     add("--top_p", type=float, metavar="P", help="sample from the fewest tokens with this probability (default: all)")
     add("--min_p", type=float, metavar="P", help="sample from tokens with this share of the highest one (default: all)")
-    repeats = "repeat no text more than N times in a row, if that takes more than 24 tokens; 0: no limit (default 4)"
-    add("--max_repeats", type=int, default=4, metavar="N", help=repeats)
+    repeats = "repeat no text more than N times in a row, if that takes more than 24 tokens; 0: no limit (default 2)"
+    add("--max_repeats", type=int, default=2, metavar="N", help=repeats)
 
 
 # -----------------------------------------------------------------------------

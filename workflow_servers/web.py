@@ -35,7 +35,7 @@ MAX_CHARACTERS = 20_000  # of a text; nearly all workflows are shorter
 MAX_BYTES = 16 * MAX_CHARACTERS  # of a request: JSON may write a character as two escapes of six bytes
 MAX_TOKENS = 1024  # of a completion
 MAX_CONNECTIONS = 64
-MAX_REPEATS = 4  # small models repeat themselves; see SamplingParams
+MAX_REPEATS = 2  # small models repeat themselves; see SamplingParams
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; connect-src 'self'; img-src data:; style-src 'unsafe-inline'; "
     "script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",

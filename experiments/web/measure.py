@@ -40,7 +40,7 @@ jobs:
     steps:
       - uses: actions/checkout@v4
 """
-SAMPLING = {"temperature": 0.5, "max_tokens": 512, "max_repeats": 4}  # as on the page
+SAMPLING = {"temperature": 0.5, "max_tokens": 512, "max_repeats": 2}  # as on the page
 # Screenshots: width, height, colours of the page, what the tokens are coloured by
 SHOTS = {
     "wide": (1280, 900, "light", "probability"),
