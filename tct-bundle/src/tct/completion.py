@@ -34,7 +34,7 @@ Completion = list[int]
 Container = ObjectNode | ArrayNode
 Ending = tuple[Completion, Outcome]  # symbols that end an item, and the outcome that it then has
 MUCH = 16  # characters that may be added to a text: there are more ways than an array has items
-MAX_WAYS = 32  # to complete an object that are looked at for each number of members
+MAX_WAYS = 32  # to complete an object, kept for each number of members
 MAX_ENDINGS = 1000  # tried for one item, besides one for each earlier item
 _cached = lru_cache(maxsize=50_000)
 
@@ -100,7 +100,7 @@ def _after_opening(node: ValueNode, type: str, depth_left: int) -> Completion:
 
 @_cached
 def _members(node: ObjectNode, used: frozenset[str], depth_left: int) -> Completion:
-    """Complete an object, its end included, with as few members as possible, and short ones."""
+    """Complete an object, its end included, with few and short members."""
     ways: dict[tuple[ObjectNode, frozenset[str]], Completion] = {(node, used): []}
     while not (ended := [symbols for (then, _), symbols in ways.items() if then.end is not None]):
         ways = _one_more_member(ways, depth_left)
@@ -108,9 +108,9 @@ def _members(node: ObjectNode, used: frozenset[str], depth_left: int) -> Complet
 
 
 def _one_more_member(ways: dict, depth_left: int) -> dict:
-    """Return the shortest ways to bring objects closer to their ends by one member, each by what it leads to.
+    """Return ways to bring objects closer to their ends by one member, those that bring them closest.
 
-    `ways` has the symbols before it by what they lead to: the rest of the object, and all its keys.
+    A way has the symbols so far, by what they lead to: the rest of an object, and all its keys.
     """
     found: dict[tuple[ObjectNode, frozenset[str]], Completion] = {}
     for (node, used), symbols in ways.items():
@@ -119,7 +119,13 @@ def _one_more_member(ways: dict, depth_left: int) -> dict:
                 way, end = [*symbols, *first, *value], (then, used | {key})
                 if end not in found or len(way) < len(found[end]):
                     found[end] = way
-    return dict(sorted(found.items(), key=lambda pair: len(pair[1]))[:MAX_WAYS])
+    return dict(sorted(found.items(), key=_distance)[:MAX_WAYS])
+
+
+def _distance(way: tuple[tuple[ObjectNode, frozenset[str]], Completion]) -> tuple[int, int]:
+    """Return how many assertions are still to be decided after a way, and its length."""
+    (node, _), symbols = way
+    return sum(len(formula.atoms) for formula in node.residuals), len(symbols)
 
 
 def _next_members(node: ObjectNode, used: frozenset[str], depth_left: int) -> Iterator[tuple[str, Completion, Member]]:
