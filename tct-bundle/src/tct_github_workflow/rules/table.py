@@ -65,6 +65,7 @@ EXPRESSION_RULES = [
         ("- run: make\n  timeout-minutes: ${{ github.run_attempt == 1 && 5 || 10 }}",),
         (
             "- run: echo ${{ github.event }}",
+            "- if: ${{ github.event }}\n  run: make",
             "- run: make\n  timeout-minutes: ${{ github.ref_protected }}",
             "- run: echo ${{ github.sha.short }}",
             "- if: github.event.commits == github\n  run: make\n- run: echo ${{ github == 1 }}",

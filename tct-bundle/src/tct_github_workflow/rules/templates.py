@@ -98,12 +98,12 @@ def _check_whole(text: str, template: Template, types: list[Type], sources: list
             raise Fault("constant-condition", "text around `${{ }}` makes the condition always true")
         if sources[0].startswith("'") and types[0] is STRING and "'" not in sources[0][1:-1].replace("''", ""):
             raise Fault("constant-condition", f"the condition is the text {sources[0]}, not an expression")
+        _check_is_text(types[0])
     elif template.gives == "any":
         pass
     elif template.gives == "text" or template.gives == "labels" and not is_one:
         for type in types:
-            if type is NULL or isinstance(type, (Object, Array)):
-                raise Fault("expression-type", f"{type} in a text")
+            _check_is_text(type)
         if not template.may_be_empty and text.startswith(OPEN) and sources == ["''"]:
             raise Fault("empty-value", "the text is empty")
     elif not is_one:
@@ -112,6 +112,12 @@ def _check_whole(text: str, template: Template, types: list[Type], sources: list
         pass
     elif not _fits(types[0], template.gives):
         raise Fault("expression-type", f"expected {template.wanted}, not {types[0]}")
+
+
+def _check_is_text(type: Type) -> None:
+    """Raise Fault if `${{ }}` cannot make a text of a type. It does so in conditions, too."""
+    if type is NULL or isinstance(type, (Object, Array)):
+        raise Fault("expression-type", f"{type} in a text")
 
 
 def _fits(type: Type, gives: str) -> bool:
