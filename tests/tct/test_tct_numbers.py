@@ -116,7 +116,7 @@ def numbers_within_limits(draw):
     return number, *limits
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(numbers_within_limits())
 def test_every_start_of_a_number_between_limits_has_an_ending(drawn):
     number, low, high = drawn
