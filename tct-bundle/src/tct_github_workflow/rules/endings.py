@@ -99,11 +99,18 @@ class Closing(Parser):
     def __init__(self, words: list[Token], inner: str, outer: str):
         super().__init__(words)
         self._closing, self._inner, self._outer = "", inner, outer
+        self._level = 0  # of the operands of "||" that are being parsed, the innermost
         try:
             self.expression()
             self.ending = None if self.text else self._closing
         except ExpressionError:
             self.ending = None
+
+    def _conjunction(self) -> Node:
+        outer, self._level = self._level, self._depth
+        node = super()._conjunction()
+        self._level = outer
+        return node
 
     def postfix(self) -> Node:
         node = super().postfix()
@@ -128,7 +135,7 @@ class Closing(Parser):
                 return
 
     def _adapter(self) -> str:
-        return self._outer if self._depth + ADAPTER_DEPTH <= MAX_DEPTH else ""
+        return self._outer if self._level + ADAPTER_DEPTH <= MAX_DEPTH else ""
 
 
 def n_arguments(function: str, given: list[Node]) -> int:
