@@ -115,13 +115,13 @@ class Completer:
     ) -> list[Candidate]:
         """Return at most `count` different completions, the likeliest first.
 
-        Left out are those that are not whole after MOST_TOKENS tokens, or when `stop`, which is asked at each token,
-        says that it is enough, and those that need another indentation than that of the caret.
+        A completion is left out if it is not whole after MOST_TOKENS tokens, or if it needs another indentation than
+        that of the caret. `stop` is called at each token; if it returns True, those that are whole are returned.
         """
         tokens, factory = self._start(text, rules)
         growing = [Growing(text, until, self.documents, tokens) for _ in range(count)]
         options = {"constraint_factory": factory, "batch_size": count}
-        found, is_indented = {}, bool(text) and text.endswith(" ") and not text.rpartition("\n")[2].strip()
+        found, is_indented = {}, text.endswith(" ") and not text.rpartition("\n")[2].strip()
         for step in self.generator.engine.stream(tokens, count, SamplingParams(**sampling), **options):
             each = growing[step.index]
             if each.is_whole or len(each.tokens) > len(tokens) + MOST_TOKENS:
@@ -192,11 +192,8 @@ class Completer:
         rules = rules or self.documents.default_rules
         tokens, factory = self.generator.language.start(text, None, True, rules)
         if (ends := ends_of_deeper(text)) is not None:
-            matcher, symbols = (
-                self.documents.matcher(rules),
-                range(FIRST_BYTE, self.documents.library.machine.symbols.size),
-            )
-            more = [(symbol,) for symbol in symbols if symbol not in (END_OBJECT, END_ARRAY)]
+            matcher, size = self.documents.matcher(rules), self.documents.library.machine.symbols.size
+            more = [(symbol,) for symbol in range(FIRST_BYTE, size) if symbol not in (END_OBJECT, END_ARRAY)]
             if matcher.accept_prefix(Prefix([*tokens, *ends], len(tokens) + len(ends), more)):
                 return [*tokens, *ends], matcher.fork
         return tokens, factory

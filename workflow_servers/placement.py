@@ -1,8 +1,8 @@
 """Put what a document has grown to into the YAML text that someone has written so far.
 
 The lines before the caret stay as they are: their comments, quotes and indentation. The document is written with our
-own dumper, its new lines are moved to the indentation of the text, and the result is read again. If it says anything
-else than the document, one line more is written anew.
+own dumper, its new lines are moved to the indentation of the text, and the result is read again. If it says
+anything else than the document, more lines are written anew.
 """
 
 import math
@@ -56,9 +56,8 @@ class Placement:
             edit = self._edit_from(start, value, written)
             if edit and says(edit.apply(self.text), value):
                 return edit
-            self._starts = [each for each in self._starts if each < start] or [
-                0
-            ]  # a longer document will not fit either
+            if start:  # a longer document will not fit there either
+                self._starts.remove(start)
         return Edit(0, written)
 
     def _edit_from(self, start: int, value: Any, written: str) -> Edit | None:

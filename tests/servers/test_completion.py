@@ -1,8 +1,5 @@
 """Completions at the caret: they fit the text, fulfil the rules, and say how likely they are."""
 
-import itertools
-import json
-
 import pytest
 import torch
 
@@ -146,5 +143,4 @@ def test_offsets_count_characters(completer):
     text = "name: 😀 é\non: push\njobs:\n  a:\n    runs-on: ubuntu-la"
     [candidate] = completer.candidates(text, count=1, until="value", temperature=0)
     assert candidate.edit.start == len(text)
-    value = json.loads(json.dumps(candidate.edit.apply(text)))
-    assert "".join(itertools.takewhile(lambda c: c != "\n", value)) == "name: 😀 é"
+    assert candidate.edit.apply(text) == text + candidate.edit.text

@@ -13,7 +13,7 @@ def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **o
 
 
 def add_legend(figure):
-    """Put one legend below all axes of a figure, in as many columns as its width has room for."""
+    """Put one legend below all axes of a figure, in as many columns as fit its width."""
     entries = {}  # label -> handle: a label that several axes have is shown once
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels()):
