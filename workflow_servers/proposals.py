@@ -51,7 +51,8 @@ class Proposer:
             edit = Edit(len(prompt), "")
             try:
                 with closing(self.completer.stream(prompt, "entry", rules, temperature=0)) as growing:
-                    for edit in growing:
+                    for growth in growing:
+                        edit = growth.edit
                         if stop():
                             edit = replace(edit, text=edit.text.rpartition("\n")[0])
                             break

@@ -28,7 +28,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from tct_github_workflow.lint import lint
-from workflow_servers.completion import Completer, Edit, Outlook, SpelledToken
+from workflow_servers.completion import Completer, Growth, Outlook, SpelledToken
 
 PAGE = Path(__file__).with_name("page.html")
 MAX_CHARACTERS = 20_000  # of a text; nearly all workflows are shorter
@@ -109,44 +109,39 @@ class SharedCompleter:
         if self.streams >= self.limits.streams:
             raise HTTPException(429, f"{self.streams} completions are growing already: stop one, or try again soon")
         sampling = asked.model_dump(exclude={"before"}) | {"max_repeats": MAX_REPEATS}
-        edits = self.completer.stream(asked.before, **sampling)
+        growing = self.completer.stream(asked.before, **sampling)
         self.streams += 1
         try:
-            first = await self.call(next, edits, None)  # before the answer, because it says whether there is one
+            first = await self.call(next, growing, None)  # before the answer, because it says whether there is one
         except BaseException:
-            self._end(edits)
+            self._end(growing)
             raise
-        return Lines(self._lines(asked.before, first, edits), partial(self._end, edits))
+        return Lines(self._lines(first, growing), partial(self._end, growing))
 
-    async def _lines(self, before: str, edit: Edit | None, edits: Iterator[Edit]) -> AsyncIterator[str]:
+    async def _lines(self, growth: Growth | None, growing: Iterator[Growth]) -> AsyncIterator[str]:
         """Yield a line for each edit, which says how it differs from the one before, and a line for the end."""
-        started, last = monotonic(), Edit(len(before), "")
+        started, written = monotonic(), ""
         try:
-            while edit is not None:
-                keep = common(last.text, edit.text)
-                yield line(start=edit.start, keep=keep, text=edit.text[keep:], others=self.streams - 1)
-                last = edit
+            while growth is not None:
+                edit, others = growth.edit, self.streams - 1
+                keep = common(written, edit.text)
+                yield line(start=edit.start, keep=keep, text=edit.text[keep:], tokens=growth.tokens, others=others)
+                written = edit.text
                 if monotonic() > started + self.limits.seconds:
                     yield line(error=f"the completion stopped after {self.limits.seconds:g} seconds")
                     return
-                edit = await self.call(next, edits, None)
-            seconds = monotonic() - started
-            yield line(done=True, seconds=round(seconds, 3), tokens=await self.call(self._count, before, last))
+                growth = await self.call(next, growing, None)
+            yield line(done=True)
         except ValueError as error:
             yield line(error=str(error))
         except Exception:
             log.exception("a completion failed")
             yield line(error=FAULT)
 
-    def _count(self, before: str, edit: Edit) -> int:
-        """Return how many tokens a completion has."""
-        encode = self.completer.documents.encode_prefix
-        return len(encode(edit.apply(before))) - len(encode(before))
-
-    def _end(self, edits: Iterator[Edit]):
+    def _end(self, growing: Iterator[Growth]):
         """Stop a completion as soon as its current step ends."""
         self.streams -= 1
-        self._thread.submit(edits.close)
+        self._thread.submit(growing.close)
 
 
 def common(one: str, other: str) -> int:

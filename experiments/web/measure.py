@@ -2,9 +2,9 @@
 
     python experiments/web/measure.py [--runs 20]
 
-It measures how long the first token takes from the key press to the page, and how fast a completion grows there,
-compared with the engine alone on the same samples. The figures go to results.json next to this file. Nothing else
-should use the processor.
+It measures how long the first token takes from the key press to the page. It also measures how fast the same
+completions grow on the page, in a client without a browser, and in the engine alone. The figures go to results.json
+next to this file. Nothing else should use the processor.
 """
 
 import json
@@ -15,6 +15,7 @@ import statistics
 import subprocess
 import sys
 import time
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -75,13 +76,15 @@ def main(argv=None):
     )
     with server, sync_playwright() as playwright:
         try:
-            on_page = measure_server(playwright, re.search(r"http://\S+", server.stdout.readline())[0], runs)
+            url = re.search(r"http://\S+", server.stdout.readline())[0]
+            on_page = measure_server(playwright, url, runs)
+            by_client = [measure_client(url, seed) for seed in range(1, runs + 1)]
         finally:
             server.terminate()
     generator = WorkflowGenerator.load()
     with ThreadPoolExecutor(max_workers=1) as thread:  # as in the server: OpenMP waits differently in the main thread
         alone = list(thread.map(partial(measure_engine, generator), range(runs + 1)))[1:]
-    results = summarize(on_page, alone)
+    results = summarize(on_page, by_client, alone)
     write_json(HERE / "results.json", results)
     print(json.dumps(results, indent=1))
 
@@ -117,6 +120,19 @@ def measure_page(page: Page, url: str, seed: int) -> dict:
     }
 
 
+def measure_client(url: str, seed: int) -> dict:
+    """Ask the server for the completion of HALF. Return its tokens and its seconds."""
+    asked = {"before": HALF, "seed": seed, "temperature": SAMPLING["temperature"]}
+    begun = time.perf_counter()
+    request = urllib.request.Request(
+        f"{url}api/complete", json.dumps(asked).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request) as answer:
+        *_, last, done = map(json.loads, answer)
+    assert done == {"done": True}
+    return {"tokens": last["tokens"], "all": time.perf_counter() - begun}
+
+
 def measure_engine(generator, seed: int) -> dict:
     """Draw the same sample without the server. Return its tokens and its seconds."""
     begun = time.perf_counter()
@@ -125,17 +141,16 @@ def measure_engine(generator, seed: int) -> dict:
     return {"tokens": len(workflow.tokens) - len(workflow.documents.encode_prefix(HALF)), "all": seconds}
 
 
-def summarize(page: list[dict], engine: list[dict]) -> dict:
-    """Return the figures of both. Speed is all tokens over all seconds, from the key or the call to the end."""
+def summarize(page: list[dict], client: list[dict], engine: list[dict]) -> dict:
+    """Return the figures of the three. Speed is all tokens over all seconds, from the key or the call to the end."""
     first = sorted(round(1000 * run["first"]) for run in page)
     return {
         "load of the machine": round(os.getloadavg()[0], 2),
         "completions": len(page),
-        "tokens": [sum(run["tokens"] for run in runs) for runs in (page, engine)],
+        "tokens": [sum(run["tokens"] for run in runs) for runs in (page, client, engine)],
         "first token on the page, ms": {"median": statistics.median(first), "slowest": first[-1]},
-        "tokens per second on the page": speed(page),
-        "tokens per second of the engine": speed(engine),
-        "difference": round(speed(page) / speed(engine) - 1, 3),
+        "tokens per second": {"page": speed(page), "client": speed(client), "engine": speed(engine)},
+        "against the engine": [round(speed(runs) / speed(engine) - 1, 3) for runs in (page, client)],
     }
 
 

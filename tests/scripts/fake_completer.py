@@ -4,7 +4,7 @@ import threading
 
 from workflow_data.tokenizers import TCTTokenizer
 from workflow_servers import web
-from workflow_servers.completion import Edit, NextToken, Outlook, SpelledToken
+from workflow_servers.completion import Edit, Growth, NextToken, Outlook, SpelledToken
 
 COMPLETION = "      - run: make\n      - run: make test\n"
 HALF = """\
@@ -35,7 +35,7 @@ class FakeCompleter:
                 raise ValueError("no workflow begins so")
             for end in range(1, len(COMPLETION) + 1):
                 self.steps.append(text)
-                yield Edit(len(text), COMPLETION[:end])
+                yield Growth(Edit(len(text), COMPLETION[:end]), end)
                 if text.endswith("wrong later"):
                     raise ValueError("no workflow continues so")
                 if text.endswith("bug"):
@@ -43,7 +43,8 @@ class FakeCompleter:
             number = 0
             while text.endswith("endless\n"):
                 threading.Event().wait(0.005)  # a model also takes its time
-                yield Edit(len(text), f"{COMPLETION}# {(number := number + 1):09}\n")
+                number += 1
+                yield Growth(Edit(len(text), f"{COMPLETION}# {number:09}\n"), len(COMPLETION) + number)
         finally:
             self.closed.set()
 

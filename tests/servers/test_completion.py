@@ -51,21 +51,22 @@ def test_a_completion_fits_before_the_text_after_the_caret(completer):
 
 @pytest.mark.slow
 def test_a_stream_grows_to_a_clean_workflow(completer):
-    edits = list(completer.stream(JOB, max_tokens=200, temperature=0.8, max_repeats=2))
+    grown = list(completer.stream(JOB, max_tokens=200, temperature=0.8, max_repeats=2))
+    edits, tokens = [growth.edit for growth in grown], [growth.tokens for growth in grown]
     assert all(edit.start == len(JOB) for edit in edits)
     assert lint(edits[-1].apply(JOB)) == []
-    assert edits == list(dict.fromkeys(edits))
+    assert edits == list(dict.fromkeys(edits)) and tokens == sorted(tokens) and 0 < tokens[-1] <= 200
 
 
 def test_a_stream_of_one_entry_ends_with_it(completer):
     text = JOB + "      - uses: actions/setup-python@v5\n        with:\n          python-version: "
     *_, last = completer.stream(text, until="entry", temperature=0)
-    assert last.text and "\n" not in last.text
+    assert last.edit.text and "\n" not in last.edit.text
 
 
 def test_a_stream_can_be_closed(completer):
     stream = completer.stream(JOB)
-    assert next(stream).start == len(JOB)
+    assert next(stream).edit.start == len(JOB)
     stream.close()
     assert next(stream, None) is None
 
