@@ -159,7 +159,9 @@ SAMPLE_COLUMNS = {
     "lint_clean": "actionlint-clean",
     "references_intact": "references intact",
     "ended_by_model": "ended by the model",
+    "loops": "with loops",
 }
+COSTS = {"schema_valid": "seconds for a valid one", "lint_clean": "seconds for an actionlint-clean one"}
 
 
 def sample_parts(study: dict, done: list[dict]) -> list[str]:
@@ -168,11 +170,17 @@ def sample_parts(study: dict, done: list[dict]) -> list[str]:
     for run in done:
         for label in filter(run.get, study["arms"][run["arm"]].get("samples", {})):
             samples, seconds = run[label]["samples"], run[label]["seconds_of_sampling"]
-            valid = samples["schema_valid"] * samples["count"]
             shares = [f"{samples[key]:.0%}" if key in samples else "" for key in SAMPLE_COLUMNS]
-            cost = f"{seconds / valid:.2f}" if valid else "none is"
-            rows.append((f"{run['arm']}, {label}", samples["count"], *shares, cost))
-    return [table(("samples", "number", *SAMPLE_COLUMNS.values(), "seconds a valid one"), rows)] if rows else []
+            costs = [seconds_for_one(seconds, samples["count"] * samples.get(key, 0)) for key in COSTS]
+            fields = run[label].get("fields", {}).values()
+            excess = [f"{fmean(each['distance'] - each['noise_floor'] for each in fields):.3f}" if fields else ""]
+            rows.append((f"{run['arm']}, {label}", samples["count"], *shares, *costs, *excess))
+    header = ("samples", "number", *SAMPLE_COLUMNS.values(), *COSTS.values(), "excess distance from real ones")
+    return [table(header, rows)] if rows else []
+
+
+def seconds_for_one(seconds: float, count: float) -> str:
+    return f"{seconds / count:.2f}" if count else ""
 
 
 # -- differences

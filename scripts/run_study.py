@@ -293,7 +293,7 @@ class Runner:
             self.call(["-m", "scripts.tct_eval", *as_flags(flags)], output.with_suffix(".log"))
         figures = json.loads((output / "eval.json").read_bytes())
         timing = json.loads((output / "timing.json").read_bytes())
-        parts = {part: figures[part] for part in ("held_out", "samples", "real") if part in figures}
+        parts = {part: figures[part] for part in ("held_out", "samples", "real", "fields") if part in figures}
         return parts | {"seconds_of_sampling": round(timing["seconds"], 2)}
 
     def call(self, arguments: list[str], log: Path):
