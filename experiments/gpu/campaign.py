@@ -83,7 +83,7 @@ def compose(work: Path, environment: dict, log) -> Path:
     call([sys.executable, "-m", "scripts.make_synthetic_workflows", "--output", workflows,
           "--count", str(DRY_WORKFLOWS)], environment, log)  # fmt: skip
     call([sys.executable, ROOT / "tct-bundle/scripts/prepare_training_data.py", "--input", workflows, "--output",
-          prepared, "--states", "--window-step", "512"], environment, log)  # fmt: skip
+          prepared, "--states", "--window-step", "256"], environment, log)  # fmt: skip
     return prepared
 
 

@@ -30,7 +30,7 @@ TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2}  # relative errors; floa
 UPDATES = 20
 LONGEST_CHECK = 30  # seconds that a check may take, compiling included
 STATES = 64
-FLAGS = {"previous_token": True, "n_states": STATES, "state_attention": True}
+FLAGS = {"previous_token": True, "n_states": STATES, "state_attention": True, "value_embedding": True}
 VARIANTS = {  # name -> (is packed, fields of GPTConfig)
     "padded rows": (False, {}),
     "packed documents": (True, {}),
