@@ -196,6 +196,16 @@ def test_what_is_refused_with_a_token_is_refused():
     assert n_refused > 10
 
 
+@pytest.mark.parametrize("include", ["", "include: [", "include:\n          - a: 1\n", "include: [{os: c}, {a: 1, b: "])
+def test_an_ending_includes_what_is_excluded_and_not_in_its_row(include):
+    matrix = f"exclude: [{{os: b, a: 1}}, {{os: c}}, {{os: {{d: [1]}}}}]\n        os: [a]\n        {include}"
+    prefix = tct.encode_prefix(f"on: push\njobs:\n  a:\n    strategy:\n      matrix:\n        {matrix}")
+    matcher = tct.matcher("github")
+    assert matcher.accept_prefix(prefix)
+    found = close(prefix[: prefix.n_stable], matcher)["jobs"]["a"]["strategy"]["matrix"]
+    assert found["os"] == ["a"] and found["include"]
+
+
 NESTING = ["(", "!", "startsWith(1||", "fromJSON(", "contains(", "format('{0}', ", "github[", "1 == ", "hashFiles("]
 NESTING += ["github.event.", "!!!!!"]
 

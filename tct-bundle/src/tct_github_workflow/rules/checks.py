@@ -6,7 +6,7 @@ missed.
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -451,24 +451,29 @@ def compact_value(value: Any) -> str:
 def matrix_exclude(spot: Spot, value: dict) -> None:
     """Check that `exclude` names values of the matrix."""
     lowered = {key.lower(): member for key, member in value.items()}
-    include, exclude = lowered.get("include"), lowered.get("exclude")
-    if not isinstance(exclude, list) or isinstance(include, str):
+    include = lowered.pop("include", None)
+    if not isinstance(lowered.pop("exclude", None), list) or isinstance(include, str):
         return
-    may_include = may_come(value, "include") or isinstance(include, OpenArray)
+    if not lowered and not include and not isinstance(value, OpenObject):
+        raise Fault("matrix-exclude", "there is nothing to exclude from")
+    if may_come(value, "include") or isinstance(include, OpenArray):
+        return
+    for name, part in excluded_in_vain(value):
+        raise Fault("matrix-exclude", f"{compact_value(part)} is not among the values of {name!r}")
+
+
+def excluded_in_vain(matrix: dict) -> Iterator[tuple[str, Any]]:
+    """Yield each name and value in the list `exclude` that neither its row nor the list `include` has."""
+    rows = {key.lower(): member for key, member in matrix.items()}
+    include, exclude = rows.pop("include", None), rows.pop("exclude")
     include = include if isinstance(include, list) else []
     if any(isinstance(combination, str) for combination in include):
         return
-    rows = {name: row for name, row in lowered.items() if name not in ("include", "exclude")}
-    is_open = isinstance(value, OpenObject)
-    if not rows and not include and not is_open:
-        raise Fault("matrix-exclude", "there is nothing to exclude from")
     for combination in exclude:
         for name, part in members(combination).items():
             row = rows.get(name.lower())
-            if isinstance(row, str) or may_include or row is None and is_open and name.lower() not in rows:
-                continue
-            if row is not None and not is_complete(row):
+            if isinstance(row, str) or not is_complete(row) or row is None and isinstance(matrix, OpenObject):
                 continue
             added = [v for c in include for k, v in members(c).items() if k.lower() == name.lower()]
             if not any(_contains(known, part) for known in [*(row or ()), *added]):
-                raise Fault("matrix-exclude", f"{compact_value(part)} is not among the values of {name!r}")
+                yield name, part

@@ -23,16 +23,18 @@ from tct.symbols import (
     text_symbols,
 )
 
+from .checks import excluded_in_vain
 from .endings import ANYTHING
 from .following import write_symbol, write_text
 from .places import Place
-from .scope import members
+from .scope import OpenObject, members
 from .state import Frame, RulesState
 from .types import BOOL, Fault
 from .types import NUMBER as A_NUMBER
 
 STEP = {"run": "true"}
 JOB = {"runs-on": "ubuntu-latest", "steps": [STEP]}
+MOST_STEPS = 2000  # values and ends that complete a workflow: a bug shows as an error, not as endless work
 ANY_VALUE = f"${{{{ {ANYTHING} }}}}"
 SCALARS = ["a", 1, True, False, None, ANY_VALUE, "b", "1", "aa", 2, 3, 5]
 
@@ -52,10 +54,13 @@ class Closer:
         self.written: list[int] = []
 
     def close(self) -> None:
-        while self.schema is not DONE:
+        for _ in range(MOST_STEPS):
+            if self.schema is DONE:
+                return
             if not self._any(self._steps()):
-                where = ".".join(map(str, self.rules.path))
-                raise RuntimeError(f"a workflow cannot be completed at {where or 'its start'!r}")
+                break
+        where = ".".join(map(str, self.rules.path))
+        raise RuntimeError(f"a workflow cannot be completed at {where or 'its start'!r}")
 
     def _any(self, alternatives: Iterable) -> bool:
         """Take the first alternative that breaks no rule."""
@@ -291,6 +296,13 @@ class Closer:
                 yield name, "a"
         yield from (("a", "a"), ("b", "a"), ("a", ANY_VALUE))
 
+    def _included(self) -> Iterator[Any]:
+        """Yield combinations with what is excluded, if it must be in one."""
+        *_, matrix, include = self.rules.frames
+        found = OpenObject({**matrix.members, matrix.key: include.members})
+        if any(key.lower() == "exclude" and isinstance(value, list) for key, value in found.items()):
+            yield from ({name: value} for name, value in excluded_in_vain(found))
+
     # -- triggers
 
     def _on(self) -> Iterator[Any]:
@@ -355,6 +367,7 @@ VALUES = {
     "jobs.*.needs.*": Closer._needs_items,
     "jobs.*.strategy": lambda closer: ({"matrix": value} for value in closer._matrix()),
     "jobs.*.strategy.matrix": Closer._matrix,
+    "jobs.*.strategy.matrix.include.*": Closer._included,
     "jobs.*.outputs": lambda closer: iter([dict(closer._outputs({})) or {"a": ""}]),
     "on": Closer._on,
     "on.workflow_dispatch": lambda closer: iter([dict(closer._inputs_of_event({})), None]),
