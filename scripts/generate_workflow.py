@@ -15,7 +15,6 @@ from codecs import getincrementaldecoder
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import partial
-from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -103,7 +102,8 @@ def parse_arguments(argv):
     add = parser.add_argument_group("sampling").add_argument
     add_sampling_flags(add, temperature=0.8)
     add("--seed", type=int, default=0, help="the same seed gives the same workflows (default 0)")
-    best_of = "keep the most likely of N candidates; with --lint, of those with the fewest findings (default 1)"
+    best_of = "keep the most likely of N candidates, of those that the model ended if there are any; with "
+    best_of += "--lint, of those with the fewest findings (default 1)"
     add("--best_of", type=int, default=1, metavar="N", help=best_of)
     max_tokens = "maximum new tokens; an unfinished sample gets the shortest ending, or with BPE is cut (default 1024)"
     add("--max_tokens", type=int, default=1024, metavar="N", help=max_tokens)
@@ -243,11 +243,13 @@ def is_complete(text: str, documents: TCTTokenizer) -> bool:
 
 def cleanest(linter: Linter, workflows: list):
     """Return the most likely of those candidates that have the fewest findings."""
+    from workflow_generator import most_likely  # imports torch
+
     if len(workflows) > 1:
         objects = [workflow for workflow in workflows if object_of(workflow) is not None]
         counts = list(map(len, linter.lint_all([workflow.yaml for workflow in objects])))
         workflows = [workflow for workflow, count in zip(objects, counts) if count == min(counts)] or workflows
-    return max(workflows, key=attrgetter("mean_logprob"))
+    return most_likely(workflows)
 
 
 class LintedSample(NamedTuple):

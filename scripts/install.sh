@@ -13,7 +13,9 @@ install() {
     wanted=$(cat pyproject.toml tct-bundle/pyproject.toml constraints.txt; echo "$1"; pwd)
     if [ "$(cat ".venv/.installed-$1" 2>/dev/null)" != "$wanted" ]; then
         echo "Installing into .venv (PyTorch is large: this can take minutes) ..."
-        python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ./tct-bundle -e ".[$1]"
+        # Python compiles what is imported; to compile all of torch first takes as long as the rest.
+        python -m pip install --no-compile --quiet --disable-pip-version-check -c constraints.txt \
+            -e ./tct-bundle -e ".[$1]"
         echo "$wanted" > ".venv/.installed-$1"
     fi
 }

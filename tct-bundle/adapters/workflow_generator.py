@@ -155,8 +155,11 @@ class WorkflowGenerator:
 
 
 def most_likely(workflows: list[GeneratedWorkflow]) -> GeneratedWorkflow:
-    """Return the workflow with the highest mean log-probability."""
-    return max(workflows, key=lambda workflow: workflow.mean_logprob)
+    """Return the workflow with the highest mean log-probability, of those that the model ended if there are any.
+
+    Without this preference the choice would often be a sample that repeats itself, because repetition is likely.
+    """
+    return max(workflows, key=lambda workflow: (workflow.finish_reason == "complete", workflow.mean_logprob))
 
 
 class Unconstrained:
