@@ -13,6 +13,7 @@ import tct_github_workflow as tct
 from script_tools.bitmask import allowed_tokens
 from tct.symbols import FIRST_BYTE
 from tct_github_workflow.rules import check
+from tct_github_workflow.rules.checks import MAX_INPUTS
 from tct_github_workflow.workflow_yaml import WorkflowSyntaxError, load_workflow
 from workflow_synth.compose import compose_workflows
 
@@ -204,6 +205,23 @@ def test_an_ending_includes_what_is_excluded_and_not_in_its_row(include):
     assert matcher.accept_prefix(prefix)
     found = close(prefix[: prefix.n_stable], matcher)["jobs"]["a"]["strategy"]["matrix"]
     assert found["os"] == ["a"] and found["include"]
+
+
+def test_inputs_that_are_owed_always_have_room():
+    start = "run-name: ${{ github.event.inputs.b }}\non:\n  workflow_dispatch:\n    inputs:\n"
+    for count in range(MAX_INPUTS + 1):
+        prefix = tct.encode_prefix(start + "".join(f"      a{i}:\n        type: string\n" for i in range(count)))
+        matcher = tct.matcher("github")
+        assert matcher.accept_prefix(prefix) == (count < MAX_INPUTS)
+        if count < MAX_INPUTS:
+            inputs = close(prefix[: prefix.n_stable], matcher)["on"]["workflow_dispatch"]["inputs"]
+            assert list(inputs)[count:] == ["b"]
+
+
+def test_more_owed_inputs_than_allowed_exclude_their_event():
+    env = "".join(f"  A{i}: ${{{{ github.event.inputs.a{i} }}}}\n" for i in range(MAX_INPUTS + 1))
+    assert not tct.matcher("github").accept_prefix(tct.encode_prefix(f"env:\n{env}on:\n  workflow_dispatch:\n"))
+    assert tct.matcher("github").accept_prefix(tct.encode_prefix(f"env:\n{env}on:\n  push:\n"))
 
 
 NESTING = ["(", "!", "startsWith(1||", "fromJSON(", "contains(", "format('{0}', ", "github[", "1 == ", "hashFiles("]

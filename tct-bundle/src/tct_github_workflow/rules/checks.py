@@ -337,6 +337,15 @@ def exclusive_filters(spot: Spot, value: dict) -> None:
             raise Fault("filters", f"{name!r} and '{name}-ignore' exclude each other: use '!' in a pattern")
 
 
+@container_at("on")
+def room_for_inputs(spot: Spot, value: dict) -> None:
+    """Check that the inputs which are still owed fit."""
+    if (owed := spot.workflow.owed_inputs) and "workflow_dispatch" in value:
+        inputs = members(members(value["workflow_dispatch"]).get("inputs"))
+        if len(owed | {name.lower() for name in inputs}) > MAX_INPUTS:
+            raise Fault("inputs", f"there is no room for the inputs that are used: at most {MAX_INPUTS} are allowed")
+
+
 @container_at("on.workflow_dispatch.inputs")
 def number_of_inputs(spot: Spot, value: dict) -> None:
     if len(value) > MAX_INPUTS:

@@ -325,13 +325,14 @@ class Closer:
         yield "push", None
 
     def _inputs_of_event(self, given: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-        if inputs := {name: self._input(name) for name in self._owed("inputs")}:
+        if inputs := dict(self._new_inputs({})):
             yield "inputs", inputs
         if secrets := self._owed("secrets"):
             yield "secrets", {name: {} for name in secrets}
 
     def _new_inputs(self, given: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-        yield from ((name, self._input(name)) for name in self._owed("inputs"))
+        event = self.rules.path[1]
+        yield from ((name, self._input(name)) for name in sorted({*self._owed("inputs"), *self._owed("inputs", event)}))
 
     def _new_secrets(self, given: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         yield from ((name, {}) for name in self._owed("secrets"))

@@ -91,11 +91,17 @@ class Workflow:
     """A workflow, complete or not, and what its parts promise.
 
     `promised` has the jobs that each job must need, because an expression uses their results: lower-case ids by id.
-    `assumed` has the types of inputs that are used before they are declared.
+    `assumed` has the types of inputs that are used before they are declared, `owed_inputs` those of workflow_dispatch.
     """
 
-    def __init__(self, root: Any, promised: Mapping[str, frozenset[str]] = {}, assumed: Mapping[str, Type] = {}):
-        self.root, self.promised, self.assumed = members(root), promised, assumed
+    def __init__(
+        self,
+        root: Any,
+        promised: Mapping[str, frozenset[str]] = {},
+        assumed: Mapping[str, Type] = {},
+        owed_inputs: frozenset[str] = frozenset(),
+    ):
+        self.root, self.promised, self.assumed, self.owed_inputs = members(root), promised, assumed, owed_inputs
         self.is_open = not is_complete(root)
         self._contexts: dict[tuple[str, str | None], Type] = {}
 
@@ -168,7 +174,10 @@ class Workflow:
         if event in self.events:
             inputs, grows = self._inputs_of(event)
             type: Type = Object(
-                dict.fromkeys(inputs, STRING), grows=is_input_name if grows else None, owner=("inputs",), unknown=STRING
+                dict.fromkeys(inputs, STRING),
+                grows=is_input_name if grows else None,
+                owner=("inputs", event),
+                unknown=STRING,
             )
         elif self.events_may_come or isinstance(self.root.get("on"), OpenArray):
             type = Undecided(owner=("inputs",))

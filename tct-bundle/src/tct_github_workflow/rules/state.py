@@ -101,7 +101,8 @@ class RulesState:
                 value[frame.key] = inner
             else:
                 value.append(inner)
-        return Workflow(value, self._promised, self.assumed)
+        owed_inputs = frozenset(name for owner, name in self.promises if owner == ("inputs", "workflow_dispatch"))
+        return Workflow(value, self._promised, self.assumed, owed_inputs - {"*"})
 
     @cached_property
     def _promised(self) -> dict[str, frozenset[str]]:
