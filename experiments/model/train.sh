@@ -16,6 +16,7 @@ data=out/model/data run=out/model/run
 resume=()
 ls "$run"/meta_*.json >/dev/null 2>&1 && resume=(--resume_from_iteration latest)
 python -m scripts.tct_train --model_size mini --data_dir "$data" --checkpoint_dir "$run" \
-    --previous_token --state_embedding --state_attention --value_embedding --random_cuts --num_iterations "$iterations" \
+    --previous_token --state_embedding --state_attention --value_embedding --random_cuts --dropout 0.1 \
+    --num_iterations "$iterations" --warmdown_ratio 0.6 \
     --save_every_minutes 10 --keep_last 2 --eval_every 250 "$@" "${resume[@]}"
 python experiments/model/release.py --checkpoint "$run" --data_dir "$data"
