@@ -95,7 +95,7 @@ class Completer:
         return cls(WorkflowGenerator.load(checkpoint, device, dtype))
 
     def stream(self, text: str, until: str = "document", rules: str | None = None, **sampling) -> Iterator[Growth]:
-        """Yield the completion of a text while it grows: each edit takes the place of the one before.
+        """Yield the completion of a text while it grows. Each edit takes the place of the one before.
 
         It ends with the value at the caret (`until` "value"), the member or item that has it ("entry"), or the whole
         workflow ("document"). Close the iterator to stop. `sampling` are the fields of SamplingParams.

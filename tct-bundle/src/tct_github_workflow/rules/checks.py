@@ -480,8 +480,8 @@ def excluded_in_vain(matrix: dict) -> Iterator[tuple[str, Any]]:
         return
     for combination in exclude:
         for name, part in members(combination).items():
-            row = rows.get(name.lower())
-            if isinstance(row, str) or not is_complete(row) or row is None and isinstance(matrix, OpenObject):
+            row, may_follow = rows.get(name.lower()), name.lower() not in rows and isinstance(matrix, OpenObject)
+            if may_follow or isinstance(row, str) or not is_complete(row):
                 continue
             added = [v for c in include for k, v in members(c).items() if k.lower() == name.lower()]
             if not any(_contains(known, part) for known in [*(row or ()), *added]):
