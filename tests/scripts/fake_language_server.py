@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from workflow_servers import language_server
-from workflow_servers.completion import Candidate, Edit
+from workflow_servers.completion import Candidate, Edit, Growth
 from workflow_servers.language_server import WorkflowServer
 from workflow_servers.proposals import Proposer
 
@@ -30,9 +30,9 @@ class FakeCompleter:
         try:
             if "endless" in text:
                 while True:
-                    yield Edit(len(text), "run: make")
-            for end in ("r", "run: make"):
-                yield Edit(len(text), end)
+                    yield Growth(Edit(len(text), "run: make"), 1)
+            for n_tokens, end in enumerate(("r", "run: make"), start=1):
+                yield Growth(Edit(len(text), end), n_tokens)
         finally:
             report("closed")
 
