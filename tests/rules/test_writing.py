@@ -13,7 +13,7 @@ import tct_github_workflow as tct
 from script_tools.bitmask import allowed_tokens
 from tct.symbols import FIRST_BYTE
 from tct_github_workflow.rules import check
-from tct_github_workflow.rules.checks import MAX_INPUTS
+from tct_github_workflow.rules.checks import LARGEST_NUMBER, MAX_INPUTS
 from tct_github_workflow.workflow_yaml import WorkflowSyntaxError, load_workflow
 from workflow_synth.compose import compose_workflows
 
@@ -245,6 +245,16 @@ def test_an_expression_at_the_greatest_depth_can_be_completed_byte_by_byte(piece
         for symbol in tct.tokenizer().vocabulary.bpe.symbols_of[token]:
             assert matcher.accept_token(symbol)
     assert matcher.is_terminated()
+
+
+@pytest.mark.parametrize("job", [{"timeout-minutes": 7}, {"strategy": {"matrix": {"a": ["b"]}, "max-parallel": 7}}])
+def test_a_number_grows_up_to_the_largest_one(job):
+    matcher, symbols_of = tct.matcher("github"), tct.tokenizer().vocabulary.bpe.symbols_of
+    tokens = tct.encode(json.dumps({"on": "push", "jobs": {"a": JOB | job}}))
+    symbols = [symbol for token in tokens for symbol in symbols_of[token]]
+    assert matcher.accept_tokens(symbols[: symbols.index(ord("7") + FIRST_BYTE)])
+    digits = "".join(takewhile(lambda digit: matcher.accept_token(ord(digit) + FIRST_BYTE), "21474836479"))
+    assert int(digits) == LARGEST_NUMBER
 
 
 def test_rules_have_three_names():

@@ -185,10 +185,17 @@ def container_at(*places: str):
     return register
 
 
+LARGEST_NUMBER = 2**31 - 1  # the runner has 32 bits for it
+
+
 @scalar_at("jobs.*.timeout-minutes", "jobs.*.steps.*.timeout-minutes", "jobs.*.strategy.max-parallel")
 def positive_number(spot: Spot, value: Any) -> None:
-    if not isinstance(value, str) and not value > 0:
+    if isinstance(value, str):
+        return
+    if not value > 0:
         raise Fault("positive-number", f"{value} is not greater than zero")
+    if value > LARGEST_NUMBER:
+        raise Fault("positive-number", f"the number is greater than {LARGEST_NUMBER}")
 
 
 @scalar_at("jobs.*.strategy.max-parallel")

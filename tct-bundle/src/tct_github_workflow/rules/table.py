@@ -222,10 +222,14 @@ STRUCTURE_RULES = [
     ),
     Rule(
         "positive-number",
-        "Minutes and numbers of jobs are greater than zero, and numbers of jobs are whole.",
+        "Minutes and numbers of jobs are greater than zero and at most 2147483647, and numbers of jobs are whole.",
         SYNTAX + "#jobsjob_idtimeout-minutes",
         ("- run: make\n  timeout-minutes: 0.5",),
-        ("- run: make\n  timeout-minutes: 0", "jobs: {a: {strategy: {matrix: {x: [1]}, max-parallel: 1.5}}}"),
+        (
+            "- run: make\n  timeout-minutes: 0",
+            "- run: make\n  timeout-minutes: 2147483648",
+            "jobs: {a: {strategy: {matrix: {x: [1]}, max-parallel: 1.5}}}",
+        ),
     ),
 ]
 
