@@ -1,4 +1,4 @@
-"""The next token: how it is drawn, and which tokens are excluded."""
+"""The next token: how it is drawn from those that are allowed."""
 
 import math
 from dataclasses import dataclass
@@ -9,8 +9,6 @@ import torch
 
 from script_tools.bitmask import unpack_bitmask
 
-LONGEST_BLOCK = 256  # tokens of a block whose repetition is noticed
-SHORT_REPETITION = 24  # tokens: a repetition up to this length in all does not count
 GREEDY_BELOW = 1e-6  # at lower temperatures float32 cannot tell sampling from taking the most likely token
 
 
@@ -23,7 +21,8 @@ class SamplingParams:
     top_k: int | None = None  # sample from the k most likely tokens
     top_p: float | None = None  # sample from the fewest tokens that have this probability together
     min_p: float | None = None  # sample from tokens with at least this share of the most likely one's probability
-    max_repeats: int = 0  # a block of tokens may come this often in a row (see RepetitionTracker); 0: no limit
+    max_repeats: int = 0  # a block of tokens may come this often in a row (RepetitionTracker); 0: no limit
+    max_repetition: float = 1.0  # a sample goes back if more of its latest passages came before (Returns); 1: never
     seed: int = 0
 
     def __post_init__(self):
@@ -34,6 +33,7 @@ class SamplingParams:
             "top_p": (self.top_p is None or 0 < self.top_p <= 1, "above 0 and at most 1"),
             "min_p": (self.min_p is None or 0 <= self.min_p <= 1, "from 0 to 1"),
             "max_repeats": (self.max_repeats == 0 or self.max_repeats >= 2, "at least 2, or 0 for no limit"),
+            "max_repetition": (0 < self.max_repetition <= 1, "above 0 and at most 1"),
             "seed": (self.seed >= 0, "0 or more"),
         }
         for name, (is_valid, expected) in checks.items():
@@ -88,49 +88,3 @@ def restrict(probs, sampling: SamplingParams):
     if sampling.min_p is not None:
         probs = probs.masked_fill(probs < sampling.min_p * probs.amax(dim=-1, keepdim=True), 0.0)
     return probs
-
-
-# -----------------------------------------------------------------------------
-# repetition
-
-
-class RepetitionTracker:
-    """Find the tokens by which a sequence would repeat itself too often.
-
-    That is: its last tokens are one block, of up to LONGEST_BLOCK tokens, more than `max_repeats` times in a row, and
-    more than SHORT_REPETITION tokens in all.
-
-    >>> tracker = RepetitionTracker(4)
-    >>> for token in [7] + [1, 2, 3, 4, 5, 6] * 4:
-    ...     tracker.append(token)
-    >>> tracker.repeating_tokens()
-    [1]
-    """
-
-    def __init__(self, max_repeats: int):
-        lengths = np.arange(1, LONGEST_BLOCK + 1)  # of blocks; the arrays have an entry for each
-        self._limit = np.maximum(max_repeats * lengths, SHORT_REPETITION) - lengths
-        self._same = np.zeros(LONGEST_BLOCK, np.int64)  # how many of the last tokens equal the one a block earlier
-        self._last = np.full(LONGEST_BLOCK, -1)  # the last tokens, the latest first
-
-    def append(self, token: int):
-        self._same = (self._same + 1) * (self._last == token)
-        self._last[1:] = self._last[:-1]
-        self._last[0] = token
-
-    def repeating_tokens(self) -> list[int]:
-        return self._last[self._same >= self._limit].tolist()
-
-
-def mask_repetition(logits, trackers: list[RepetitionTracker | None]):
-    """Set the logits (B, V) of tokens by which a row would repeat itself too often to -inf.
-
-    A row that has no other tokens stays as it is.
-    """
-    repeating = [(row, token) for row, each in enumerate(trackers) if each for token in each.repeating_tokens()]
-    if not repeating:
-        return logits
-    excluded = torch.zeros_like(logits, dtype=torch.bool)
-    excluded[tuple(zip(*repeating))] = True
-    masked = logits.masked_fill(excluded, -math.inf)
-    return torch.where(masked.isneginf().all(dim=-1, keepdim=True), logits, masked)

@@ -29,7 +29,16 @@ from workflow_data.tokenizers import TCTTokenizer
 from workflow_eval.actionlint import Linter, find_linter
 
 EXTENSIONS = {"yaml": "yml", "json": "json"}
-SAMPLING = ("max_tokens", "temperature", "top_k", "top_p", "min_p", "max_repeats", "seed")  # of SamplingParams
+SAMPLING = (
+    "max_tokens",
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "max_repeats",
+    "max_repetition",
+    "seed",
+)  # of SamplingParams
 NO_OBJECT = "not a workflow: its text is not a JSON object"
 KEY, COMMENT, RESET = "\033[36m", "\033[2m", "\033[0m"  # cyan and faint, for a terminal
 
@@ -157,6 +166,9 @@ def add_sampling_flags(add, temperature: float):
     add("--min_p", type=float, metavar="P", help="sample from tokens with this share of the highest one (default: all)")
     repeats = "repeat no text more than N times in a row, if that takes more than 24 tokens; 0: no limit (default 2)"
     add("--max_repeats", type=int, default=2, metavar="N", help=repeats)
+    similar = "go back and draw again if more than this share of the latest text came shortly before, also with small "
+    similar += "changes; 1: never (default 0.55, which 4%% of real workflows exceed)"
+    add("--max_repetition", type=float, default=0.55, metavar="SHARE", help=similar)
 
 
 # -----------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from workflow_eval import comparison
 from workflow_eval.report import FIGURES, completion_rows, held_out_rows, metric_rows, write_report
 
 FILES = ("eval.json", "timing.json", "report.md", "report.html", *FIGURES)
-SAMPLING = ("max_tokens", "temperature", "top_k", "top_p", "min_p", "max_repeats")
+SAMPLING = ("max_tokens", "temperature", "top_k", "top_p", "min_p", "max_repeats", "max_repetition")
 
 
 @cli_errors

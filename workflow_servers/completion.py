@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 import workflow_model
-from nanochat.engine import Constraint, Step
+from nanochat.sample import Constraint, Step
 from nanochat.sampling import SamplingParams
 from script_tools.bitmask import allowed_tokens
 from tct.matcher import Prefix
@@ -224,8 +224,8 @@ class Growing:
         self._documents, self._n_given, self._placement = documents, len(tokens), Placement(text, documents.dump)
 
     def read(self, step: Step) -> None:
-        """Add the tokens of a step."""
-        self.tokens += step.tokens
+        """Add the tokens of a step, after those that it takes back are gone."""
+        self.tokens[len(self.tokens) - step.n_removed :] = step.tokens
         if step.sample:
             self.tokens[self._n_given :] = step.sample.tokens
             self.is_whole = True

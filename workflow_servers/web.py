@@ -35,7 +35,7 @@ MAX_CHARACTERS = 20_000  # of a text; nearly all workflows are shorter
 MAX_BYTES = 16 * MAX_CHARACTERS  # of a request: JSON may write a character as two escapes of six bytes
 MAX_TOKENS = 1024  # of a completion
 MAX_CONNECTIONS = 64
-MAX_REPEATS = 2  # small models repeat themselves; see SamplingParams
+AGAINST_REPETITION = {"max_repeats": 2, "max_repetition": 0.55}  # as in scripts.generate_workflow
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; connect-src 'self'; img-src data:; style-src 'unsafe-inline'; "
     "script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -108,7 +108,7 @@ class SharedCompleter:
         """Return a completion as lines of JSON. ValueError if the text before the caret is no beginning."""
         if self.streams >= self.limits.streams:
             raise HTTPException(429, f"{self.streams} completions are growing already: stop one, or try again soon")
-        sampling = asked.model_dump(exclude={"before"}) | {"max_repeats": MAX_REPEATS}
+        sampling = asked.model_dump(exclude={"before"}) | AGAINST_REPETITION
         growing = self.completer.stream(asked.before, **sampling)
         self.streams += 1
         try:

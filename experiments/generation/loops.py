@@ -3,7 +3,7 @@
 python experiments/generation/loops.py PREPARED
 """
 
-from nanochat.sampling import SHORT_REPETITION, RepetitionTracker
+from nanochat.repetition import SHORT_REPETITION, RepetitionTracker
 from script_tools.cli import ArgumentParser, cli_errors
 from workflow_data.reader import iter_workflows, read_metadata
 

@@ -17,8 +17,9 @@ import tct_github_workflow as tct
 import workflow_model
 from nanochat.checkpoint_manager import load_model
 from nanochat.device import choose_dtype
-from nanochat.engine import Constraint, Engine
+from nanochat.engine import Engine
 from nanochat.inference import prepare_for_inference
+from nanochat.sample import Constraint
 from nanochat.sampling import SamplingParams
 from tct.json_text import compact
 from tct_github_workflow.files import load_text
@@ -121,7 +122,7 @@ class WorkflowGenerator:
         candidates. Without the constraint the raw model generates, until its workflow is complete or, with TCT
         tokens, no longer valid. Samples are numbered from `first`, so that several processes can share those of one
         seed. The fields of SamplingParams are keyword arguments too: max_tokens, temperature, top_k, top_p, min_p,
-        max_repeats, seed. ValueError if no workflow begins so, or if an argument is out of range.
+        max_repeats, max_repetition, seed. ValueError if no workflow begins so, or if an argument is out of range.
         """
         if best_of < 1:
             raise ValueError(f"best_of must be at least 1, not {best_of}")

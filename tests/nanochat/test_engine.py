@@ -13,13 +13,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from packaging.version import Version
-from test_sampling import brute_force, chi_square, in_loop
+from test_repeated_text import in_loop, repeated_share
+from test_sampling import brute_force, chi_square
 
 from nanochat.engine import Engine
 from nanochat.functional import PackedDocuments
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.inference import prepare_for_inference
 from nanochat.kv_cache import KVCache, NewTokens, window_start
+from nanochat.repetition import MOST_RETURNS, WINDOWS
 from nanochat.sampling import SamplingParams, sample_tokens
 
 VOCAB = 45  # not a multiple of 32, so that the last word of a bitmask is partly used
@@ -370,12 +372,15 @@ def test_threads_share_an_engine(engine):
         assert list(pool.map(run, range(4))) == [run(seed) for seed in range(4)]
 
 
-def test_the_stream_adds_up_to_the_samples(engine):
-    options = dict(max_tokens=40, seed=3, batch_size=3, constraint_factory=ClosableBrackets)
+@pytest.mark.parametrize("max_tokens, max_repetition", [(40, 1.0), (150, 0.3)])
+def test_the_stream_adds_up_to_the_samples(engine, max_tokens, max_repetition):
+    options = dict(max_tokens=max_tokens, seed=3, batch_size=3, constraint_factory=ClosableBrackets)
+    options |= dict(max_repetition=max_repetition, temperature=0.6)
     streamed, ended = {}, {}
     for step in stream(engine, [], 10, **options):
         assert step.index not in ended
-        streamed.setdefault(step.index, []).extend(step.tokens)
+        tokens = streamed.setdefault(step.index, [])
+        tokens[len(tokens) - step.n_removed :] = step.tokens
         if step.sample:
             ended[step.index] = step.sample
     assert [ended[index] for index in range(10)] == generate(engine, [], 10, **options)
@@ -575,6 +580,45 @@ def test_max_repeats_works_without_a_constraint(engine):
     assert not any(in_loop(leaving[:end], 2) for end in range(200))
 
 
+def goes_back(model, index, share, max_tokens) -> tuple[list[int], int]:
+    """Return what the engine returns for a sample that goes back, slowly, and how often that happens."""
+    brackets, tokens, random = Brackets(), [], np.random.default_rng((0, index))
+    farthest, distance, count = -math.inf, 0, 0
+    while len(tokens) < max_tokens and not brackets.is_terminated():
+        token, *others = brackets.allowed()
+        if others:
+            window = [window_start(len(tokens), CONFIG.sequence_len, STRIDE) // STRIDE]
+            with torch.no_grad():
+                logits = model(torch.tensor([window + tokens[window[0] * STRIDE :]]))[0, -1]
+            masked = torch.full_like(logits, -math.inf)
+            masked[brackets.allowed()] = logits[brackets.allowed()]
+            uniform = torch.tensor([random.random(dtype=np.float32)])
+            token = sample_tokens(masked[None], uniform, SamplingParams(temperature=0.6))[0].item()
+        assert brackets.accept_token(token)
+        tokens.append(token)
+        if len(brackets.allowed()) < 2 and len(tokens) < max_tokens:
+            continue
+        found = next((window for window in WINDOWS if repeated_share(tokens, window) > share), 0)
+        if found and count < MOST_RETURNS and not brackets.is_terminated():
+            distance = max(found, 2 * distance) if len(tokens) <= farthest + found else found
+            farthest, count = max(farthest, len(tokens)), count + 1
+            tokens, brackets = tokens[:-distance], Brackets()
+            assert all(map(brackets.accept_token, tokens))
+    return tokens, count
+
+
+def test_a_sample_that_repeats_itself_goes_back_as_the_slow_twin(model, engine):
+    options = dict(max_tokens=150, temperature=0.6, max_repetition=0.3, constraint_factory=Brackets)
+    n_returns, expected = 0, 0
+    for step in stream(engine, [], 6, **options):
+        n_returns += step.n_removed > 0
+        if step.sample:
+            tokens, count = goes_back(model, step.index, 0.3, 150)
+            assert step.sample.tokens == tokens
+            expected += count
+    assert n_returns == expected > 5
+
+
 def test_a_complete_prompt_returns_empty_samples(engine):
     def ended():
         brackets = ClosableBrackets()
@@ -619,6 +663,7 @@ def test_a_constraint_that_contradicts_itself_is_reported(engine):
         ({"top_p": 1.1}, "top_p"),
         ({"min_p": 1.1}, "min_p"),
         ({"max_repeats": 1}, "max_repeats"),
+        ({"max_repetition": 0}, "max_repetition"),
         ({"seed": -1}, "seed"),
         ({"first": -1}, "first"),
         ({"prompt": [3, VOCAB]}, f"token {VOCAB} .* {VOCAB}"),

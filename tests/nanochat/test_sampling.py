@@ -5,15 +5,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from nanochat.sampling import (
-    SHORT_REPETITION,
-    RepetitionTracker,
     SamplingParams,
     disallowed_mask,
-    mask_repetition,
     sample_tokens,
 )
 
@@ -80,40 +75,3 @@ def test_extreme_draws_and_temperatures_pick_allowed_tokens(uniform, temperature
     assert token in (7, 20)
     if temperature < 1e-3:
         assert token == 20
-
-
-# -----------------------------------------------------------------------------
-# Repetition
-
-
-def test_repetition_continues_if_no_other_token_is_left():
-    trackers = [tracker_after([5] * 30), None]
-    logits = torch.zeros(2, 6)
-    assert mask_repetition(logits, trackers).tolist() == [[0, 0, 0, 0, 0, -math.inf], [0] * 6]
-    logits[0, :5] = -math.inf
-    assert mask_repetition(logits, trackers).equal(logits)
-
-
-@given(st.integers(1, 30), st.integers(20, 80), st.integers(2, 5), st.lists(st.integers(0, 1), max_size=30))
-def test_repeating_tokens_follow_their_definition(length, count, times, begun):
-    block = (begun or [0]) * length
-    tokens = begun + (block[:length] * count)[:count]
-    expected = {token for token in (0, 1) if in_loop([*tokens, token], times)}
-    assert set(tracker_after(tokens, times).repeating_tokens()) == expected
-
-
-def tracker_after(tokens: list[int], times: int = 4) -> RepetitionTracker:
-    tracker = RepetitionTracker(times)
-    for token in tokens:
-        tracker.append(token)
-    return tracker
-
-
-def in_loop(tokens: list[int], times: int) -> bool:
-    """Return whether the last tokens repeat at some distance for longer than allowed: the definition, slowly."""
-    for distance in range(1, len(tokens)):
-        most = max(times * distance, SHORT_REPETITION)
-        last = tokens[-most - 1 :]
-        if len(last) > most and last[distance:] == last[:-distance]:
-            return True
-    return False

@@ -9,8 +9,8 @@ import torch
 
 import tct_github_workflow as tct
 from nanochat.checkpoint_manager import save_checkpoint
-from nanochat.engine import Constraint
 from nanochat.gpt import GPT, GPTConfig
+from nanochat.sample import Constraint
 from scripts import generate_workflow
 from tct.json_text import compact
 from workflow_data.tokenizers import END, NAMES, BPETokenizer

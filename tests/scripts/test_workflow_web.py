@@ -64,7 +64,7 @@ def test_a_completion_comes_in_lines(client):
 def test_settings_reach_the_model(client, completer):
     asked = {"until": "entry", "rules": "known", "temperature": 0, "seed": 7, "max_tokens": 30}
     client.post("/api/complete", json={"before": "", **asked})
-    assert completer.asked == [{**asked, "max_repeats": web.MAX_REPEATS}]
+    assert completer.asked == [asked | web.AGAINST_REPETITION]
 
 
 def test_the_outlook_has_probabilities_and_faults(client):
