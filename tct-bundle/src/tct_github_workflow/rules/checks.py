@@ -95,7 +95,7 @@ def check_string(spot: Spot, value: str) -> Promises:
     place, template = spot.place, spot.place.template
     if not (value or template.may_be_empty):
         raise Fault("empty-value", "the text is empty")
-    if place.format and not (has_expression(value) and template.contexts):
+    if place.format and not has_expression(value):
         if fault := place.format.fault(value):
             raise Fault(place.format.rule, fault)
     promises = check_text(value, template, spot.contexts, is_script=is_script(spot))

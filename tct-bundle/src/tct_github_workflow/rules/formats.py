@@ -61,6 +61,10 @@ NOT_EMPTY = _pattern("empty-value", r"(?s).+", "is empty", "a")
 # ---------------------------------------------------------------------------------------------------------
 # actions and reusable workflows
 
+_REPOSITORY = r"[A-Za-z0-9][A-Za-z0-9_-]*/[A-Za-z0-9_.-]+"
+_REF = r"(?!\S*\.\.)[^\s\x00-\x20\x7f~^:?*\[\\]+"  # https://git-scm.com/docs/git-check-ref-format
+ACTION_OF_OTHERS = re.compile(rf"{_REPOSITORY}(?:/[^\s@]*)?@{_REF}")
+WORKFLOW_OF_OTHERS = re.compile(rf"{_REPOSITORY}/[^\s@]+@{_REF}")
 IMAGE = re.compile(r"docker://[A-Za-z0-9][A-Za-z0-9.:/_-]*(?:@sha256:[0-9a-f]+)?")
 
 
@@ -75,11 +79,7 @@ def action_fault(text: str) -> str:
         _, _, tag = text.removeprefix("docker://").partition(":")
         is_tag_missing = text.endswith(":") and not tag
         return "" if IMAGE.fullmatch(text) and not is_tag_missing else f"{text!r} is not an image"
-    name, _, ref = text.partition("@")
-    owner, _, path = name.partition("/")
-    if owner and path.split("/")[0] and ref:
-        return ""
-    return f"{text!r} is not owner/repository@ref, ./path or docker://image"
+    return "" if ACTION_OF_OTHERS.fullmatch(text) else f"{text!r} is not owner/repository@ref, ./path or docker://image"
 
 
 def _action_endings(text: str) -> Iterator[str]:
@@ -97,12 +97,7 @@ def workflow_fault(text: str) -> str:
     """
     if text.startswith("./"):
         return "" if len(text) > 2 and "@" not in text[3:] else f"{text!r} has a ref, but is in this repository"
-    owner, _, rest = text.partition("/")
-    repository, _, rest = rest.partition("/")
-    path, _, ref = rest.partition("@")
-    if owner and not text.startswith(".") and repository and path and ref:
-        return ""
-    return f"{text!r} is not owner/repository/path@ref or ./path"
+    return "" if WORKFLOW_OF_OTHERS.fullmatch(text) else f"{text!r} is not owner/repository/path@ref or ./path"
 
 
 def _workflow_endings(text: str) -> Iterator[str]:

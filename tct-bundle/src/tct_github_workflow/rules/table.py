@@ -240,7 +240,12 @@ FORM_RULES = [
         "ref if it is in this repository.",
         SYNTAX + "#jobsjob_idstepsuses",
         ("- uses: actions/checkout@v4\n- uses: ./actions/build\n- uses: docker://alpine:3.20",),
-        ("- uses: actions/checkout", "- uses: checkout@v4", "jobs: {a: {uses: ./.github/workflows/a.yml@v1}}"),
+        (
+            "- uses: actions/checkout",
+            "- uses: checkout@v4",
+            "- uses: actions/checkout@my branch",
+            "jobs: {a: {uses: ./.github/workflows/a.yml@v1}}",
+        ),
     ),
     Rule(
         "runs-on",
