@@ -90,9 +90,10 @@ class RepeatedPassages:
 class Returns:
     """Decide when a sequence goes back because it repeats itself, and how far.
 
-    That is if more than a share of its last 64, 128 or 256 passages (WINDOWS) came before among them. Of real
-    workflows 4% do so if the share is 0.55, and of samples that do not end 98%. The sequence goes back to where these
-    passages begin. If it soon repeats itself again, it goes back twice as far. After MOST_RETURNS it goes on.
+    It repeats itself if more than a share of its last 64, 128 or 256 passages (WINDOWS) came before among them. With
+    a share of 0.55, 5% of real workflows do so, and 98% of the samples that do not end. The sequence goes back to
+    where these passages begin. If it soon repeats itself again, it goes back twice as far. After MOST_RETURNS it goes
+    on.
     """
 
     def __init__(self, share: float):

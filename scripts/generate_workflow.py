@@ -166,8 +166,8 @@ def add_sampling_flags(add, temperature: float):
     add("--min_p", type=float, metavar="P", help="sample from tokens with this share of the highest one (default: all)")
     repeats = "repeat no text more than N times in a row, if that takes more than 24 tokens; 0: no limit (default 2)"
     add("--max_repeats", type=int, default=2, metavar="N", help=repeats)
-    similar = "go back and draw again if more than this share of the latest text came shortly before, also with small "
-    similar += "changes; 1: never (default 0.55, which 4%% of real workflows exceed)"
+    similar = "go back and draw again if more than this share of the latest passages came shortly before; 1: never "
+    similar += "(default 0.55, which 5%% of real workflows exceed)"
     add("--max_repetition", type=float, default=0.55, metavar="SHARE", help=similar)
 
 

@@ -1,9 +1,9 @@
-"""Count the real workflows that `--max_repeats N` would change: one of their tokens repeats a block too often.
+"""Count the real workflows that `--max_repeats N` or `--max_repetition SHARE` would change, because they repeat too much.
 
 python experiments/generation/loops.py PREPARED
 """
 
-from nanochat.repetition import SHORT_REPETITION, RepetitionTracker
+from nanochat.repetition import SHORT_REPETITION, RepetitionTracker, Returns
 from script_tools.cli import ArgumentParser, cli_errors
 from workflow_data.reader import iter_workflows, read_metadata
 
@@ -20,6 +20,18 @@ def main(argv=None):
             f"--max_repeats {times}: {count} of {len(workflows):,} workflows repeat something more often in a row, "
             f"in more than {SHORT_REPETITION} tokens"
         )
+    for share in (0.5, 0.55, 0.6, 0.65, 0.7):
+        count = sum(goes_back(tokens, share) for tokens in workflows)
+        print(f"--max_repetition {share}: {count} of {len(workflows):,} workflows repeat more of their latest text")
+
+
+def goes_back(tokens: list[int], share: float) -> bool:
+    returns = Returns(share)
+    for length, token in enumerate(tokens, start=1):
+        returns.append(token)
+        if returns.distance(length):
+            return True
+    return False
 
 
 def goes_into_loop(tokens: list[int], times: int) -> bool:

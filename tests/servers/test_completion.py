@@ -58,6 +58,14 @@ def test_a_stream_grows_to_a_clean_workflow(completer):
     assert edits == list(dict.fromkeys(edits)) and tokens == sorted(tokens) and 0 < tokens[-1] <= 200
 
 
+@pytest.mark.slow
+def test_a_stream_that_goes_back_ends_with_a_clean_workflow(completer):
+    *grown, last = completer.stream(JOB, max_tokens=200, temperature=0.8, max_repetition=0.1)
+    tokens = [growth.tokens for growth in grown]
+    assert tokens != sorted(tokens)
+    assert lint(last.edit.apply(JOB)) == []
+
+
 def test_a_stream_of_one_entry_ends_with_it(completer):
     text = JOB + "      - uses: actions/setup-python@v5\n        with:\n          python-version: "
     *_, last = completer.stream(text, until="entry", temperature=0)
