@@ -86,14 +86,13 @@ class SampleInProgress:
         self._returns = Returns(sampling.max_repetition if can_change else 1.0)
         self._begin_after_prompt()
         self._endings = []  # (number of tokens, ending) of those that fitted, the last one last
-        self._next_ending_check = self._end  # the number of tokens at which to look for an ending
         if hasattr(self.constraint, "closing_tokens"):
             ending = self.constraint.closing_tokens()
             if len(ending) > sampling.max_tokens:
                 raise ValueError(
                     f"max_tokens {sampling.max_tokens} is too few: the shortest sample has {len(ending)} tokens"
                 )
-            self._remember(ending)
+            self._endings.append((len(self.tokens), ending))
 
     def _begin_after_prompt(self):
         """Forget all tokens after the prompt."""
@@ -181,30 +180,31 @@ class SampleInProgress:
             self.try_append(token, 0.0)
         self._logprobs = logprobs
         self._endings = [ending for ending in self._endings if ending[0] <= len(self.tokens)]
-        self._next_ending_check = len(self.tokens)
 
     def _cut(self, length: int):
         del self.tokens[length:]
         del self._logprobs[length - self._begin + 1 :]
         self._n_kept = min(self._n_kept, length)
 
-    def _remember(self, ending: list[int]):
-        """Remember an ending that fits. One token rarely makes it much longer, so look less often if there is room."""
-        self._endings.append((len(self.tokens), ending))
-        self._next_ending_check = len(self.tokens) + max(1, (self._end - len(self.tokens) - len(ending)) // 4)
+    def _should_look_for_ending(self) -> bool:
+        """Return whether an ending may soon no longer fit. One token rarely makes it much longer."""
+        if not self._endings:
+            return False
+        length, ending = self._endings[-1]
+        return len(self.tokens) >= length + max(1, (self._end - length - len(ending)) // 4)
 
     def _finish_reason(self) -> str | None:
         """Return why the sample has ended, or None. If it was closed or cut, set its last tokens."""
         left = self._end - len(self.tokens)
         if left >= 0 and self._is_complete():
             return "complete"
-        if len(self.tokens) >= self._next_ending_check and hasattr(self.constraint, "closing_tokens"):
+        if self._should_look_for_ending():
             try:
                 ending = self.constraint.closing_tokens()
             except RuntimeError:
                 ending = None
             if ending is not None and len(ending) <= left:
-                self._remember(ending)
+                self._endings.append((len(self.tokens), ending))
                 return None
             length, ending = self._endings[-1]
             self._cut(length)

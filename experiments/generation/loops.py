@@ -1,4 +1,4 @@
-"""Count the real workflows that `--max_repeats N` or `--max_repetition SHARE` would change, because they repeat too much.
+"""Count the real workflows that repeat more than `--max_repeats N` or `--max_repetition SHARE` allows.
 
 python experiments/generation/loops.py PREPARED
 """
