@@ -10,7 +10,6 @@ LONGEST_BLOCK = 256  # tokens of a block whose exact repetition is noticed
 SHORT_REPETITION = 24  # tokens: a repetition up to this length in all does not count
 PASSAGE = 4  # tokens
 WINDOWS = 64, 128, 256  # how many passages are compared
-MOST_RETURNS = 16  # times that a sequence goes back
 
 
 class RepetitionTracker:
@@ -92,12 +91,12 @@ class Returns:
 
     It repeats itself if more than a share of its last 64, 128 or 256 passages (WINDOWS) came before among them. With
     a share of 0.55, 5% of real workflows do so, and 98% of the samples that do not end. The sequence goes back to
-    where these passages begin. If it soon repeats itself again, it goes back twice as far. After MOST_RETURNS it goes
-    on.
+    where these passages begin. If it soon repeats itself again, it goes back twice as far. When it has taken back
+    `most` tokens in all, it goes on.
     """
 
-    def __init__(self, share: float):
-        self._share, self._n_left = share, MOST_RETURNS
+    def __init__(self, share: float, most: int):
+        self._share, self._left = share, most
         self._farthest, self._distance = -math.inf, 0  # from where it went back, and how far the last time
         self.begin_again()
 
@@ -112,10 +111,10 @@ class Returns:
     def distance(self, length: int) -> int:
         """Return how many of its `length` tokens the sequence should take back, usually 0."""
         distance = next((each.window for each in self._repeated if each.share() > self._share), 0)
-        if not distance or not self._n_left:
+        if not distance or self._left <= 0:
             return 0
         if length <= self._farthest + distance:
             distance = max(distance, 2 * self._distance)
         self._farthest, self._distance = max(length, self._farthest), distance
-        self._n_left -= 1
+        self._left -= min(distance, length)
         return distance

@@ -13,6 +13,8 @@ from nanochat.kv_cache import NewTokens, window_start
 from nanochat.repetition import RepetitionTracker, Returns
 from nanochat.sampling import GREEDY_BELOW, SamplingParams
 
+MOST_TAKEN_BACK = 3  # tokens of repetitions, as a multiple of max_tokens
+
 
 class Constraint(Protocol):
     """Which tokens may come next in one sequence.
@@ -83,7 +85,7 @@ class SampleInProgress:
         self._n_emitted = self._n_kept = len(prompt)  # tokens in steps, and how many of them are still right
         self._end = len(prompt) + sampling.max_tokens
         can_change = sampling.temperature >= GREEDY_BELOW
-        self._returns = Returns(sampling.max_repetition if can_change else 1.0)
+        self._returns = Returns(sampling.max_repetition if can_change else 1.0, MOST_TAKEN_BACK * sampling.max_tokens)
         self._begin_after_prompt()
         self._endings = []  # (number of tokens, ending) of those that fitted, the last one last
         if hasattr(self.constraint, "closing_tokens"):

@@ -21,7 +21,8 @@ from nanochat.functional import PackedDocuments
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.inference import prepare_for_inference
 from nanochat.kv_cache import KVCache, NewTokens, window_start
-from nanochat.repetition import MOST_RETURNS, WINDOWS
+from nanochat.repetition import WINDOWS
+from nanochat.sample import MOST_TAKEN_BACK
 from nanochat.sampling import SamplingParams, sample_tokens
 
 VOCAB = 45  # not a multiple of 32, so that the last word of a bitmask is partly used
@@ -583,7 +584,7 @@ def test_max_repeats_works_without_a_constraint(engine):
 def goes_back(model, index, share, max_tokens) -> tuple[list[int], int]:
     """Return what the engine returns for a sample that goes back, slowly, and how often that happens."""
     brackets, tokens, random = Brackets(), [], np.random.default_rng((0, index))
-    farthest, distance, count = -math.inf, 0, 0
+    farthest, distance, count, left = -math.inf, 0, 0, MOST_TAKEN_BACK * max_tokens
     while len(tokens) < max_tokens and not brackets.is_terminated():
         token, *others = brackets.allowed()
         if others:
@@ -599,9 +600,10 @@ def goes_back(model, index, share, max_tokens) -> tuple[list[int], int]:
         if len(brackets.allowed()) < 2 and len(tokens) < max_tokens:
             continue
         found = next((window for window in WINDOWS if repeated_share(tokens, window) > share), 0)
-        if found and count < MOST_RETURNS and not brackets.is_terminated():
+        if found and left > 0 and not brackets.is_terminated():
             distance = max(found, 2 * distance) if len(tokens) <= farthest + found else found
             farthest, count = max(farthest, len(tokens)), count + 1
+            left -= min(distance, len(tokens))
             tokens, brackets = tokens[:-distance], Brackets()
             assert all(map(brackets.accept_token, tokens))
     return tokens, count
