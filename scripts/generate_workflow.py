@@ -29,16 +29,8 @@ from workflow_data.tokenizers import TCTTokenizer
 from workflow_eval.actionlint import Linter, find_linter
 
 EXTENSIONS = {"yaml": "yml", "json": "json"}
-SAMPLING = (
-    "max_tokens",
-    "temperature",
-    "top_k",
-    "top_p",
-    "min_p",
-    "max_repeats",
-    "max_repetition",
-    "seed",
-)  # of SamplingParams
+# fields of SamplingParams
+SAMPLING = ("max_tokens", "temperature", "top_k", "top_p", "min_p", "max_repeats", "max_repetition", "seed")
 NO_OBJECT = "not a workflow: its text is not a JSON object"
 KEY, COMMENT, RESET = "\033[36m", "\033[2m", "\033[0m"  # cyan and faint, for a terminal
 

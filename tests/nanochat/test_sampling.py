@@ -6,11 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from nanochat.sampling import (
-    SamplingParams,
-    disallowed_mask,
-    sample_tokens,
-)
+from nanochat.sampling import SamplingParams, disallowed_mask, sample_tokens
 
 VOCAB = 45  # not a multiple of 32, so that the last word of a bitmask is partly used
 

@@ -185,7 +185,7 @@ def container_at(*places: str):
     return register
 
 
-LARGEST_NUMBER = 2**31 - 1  # the runner has 32 bits for it
+LARGEST_NUMBER = 2**31 - 1  # of our choice: actionlint's limits are 64 bits or infinity, and none is so useful
 
 
 @scalar_at("jobs.*.timeout-minutes", "jobs.*.steps.*.timeout-minutes", "jobs.*.strategy.max-parallel")
